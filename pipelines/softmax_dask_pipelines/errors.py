@@ -1,0 +1,137 @@
+"""Errors of the pipelines, and the exit code that each gives the command line.
+
+SoftmaxDaskError (the library's)
+└── PipelineError
+    ├── UsageError                             exit 2: the command or the config is wrong
+    │   ├── ConfigError (ValueError)           a value or key of a config file, or a flag
+    │   ├── SourceNotFoundError (FileNotFoundError)
+    │   ├── ColumnNotFoundError (LookupError)  an array or column that the source does not have
+    │   ├── PathConflictError (ValueError)     output and input are one, or one inside the other
+    │   └── PermissionDeniedError (PermissionError)
+    ├── DataError                              exit 3: the data is bad, or breaks a contract
+    │   ├── SourceFormatError (ValueError)     not a dump of logits
+    │   ├── SchemaMismatchError (ValueError)   files, ids, targets or classes that do not fit together
+    │   ├── RaggedRowsError (ValueError)       lists of unequal length
+    │   ├── NullRowsError (ValueError)         a null where a logit is expected
+    │   ├── BadTargetError (ValueError)        a target that is none of the classes
+    │   ├── NonFiniteRowsError (ValueError)    undecidable rows, where the config allows none
+    │   ├── MissingChunkError (OSError)
+    │   ├── CorruptChunkError (OSError)
+    │   ├── CorruptFileError (OSError)
+    │   └── MemoryBudgetError (MemoryError)    the plan does not fit the memory limit
+    ├── OutputExistsError (FileExistsError)    exit 4: never touched without `--replace`
+    └── TemporaryError                         exit 75: the same command may work later
+        ├── DiskFullError (OSError)
+        └── InterruptedRunError                SIGINT or SIGTERM
+"""
+
+from softmax_dask.errors import ClassAxisError, DtypeError, SoftmaxDaskError, TargetError
+
+BUG = 1
+"""Exit code of an error that is our own fault."""
+
+
+class PipelineError(SoftmaxDaskError):
+    """Anything that the pipelines raise on purpose."""
+
+    exit_code = BUG
+
+
+class UsageError(PipelineError):
+    """The command or the config is wrong; nothing was written."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError, ValueError):
+    """A key or value of a config file, or a flag, is wrong."""
+
+
+class SourceNotFoundError(UsageError, FileNotFoundError):
+    """There is nothing at the source's path."""
+
+
+class ColumnNotFoundError(UsageError, LookupError):
+    """The source has no array or column of that name."""
+
+
+class PathConflictError(UsageError, ValueError):
+    """Output and input are the same place, or one lies inside the other."""
+
+
+class PermissionDeniedError(UsageError, PermissionError):
+    """A path cannot be read, or cannot be written."""
+
+
+class DataError(PipelineError):
+    """The data is bad, or breaks a contract; no output was published."""
+
+    exit_code = 3
+
+
+class SourceFormatError(DataError, ValueError):
+    """What lies at the path is not a dump of logits that can be read."""
+
+
+class SchemaMismatchError(DataError, ValueError):
+    """Parts of a source do not fit together."""
+
+
+class RaggedRowsError(DataError, ValueError):
+    """A list column whose rows have unequal lengths."""
+
+
+class NullRowsError(DataError, ValueError):
+    """A null row, or a null inside a row of logits."""
+
+
+class BadTargetError(DataError, ValueError):
+    """A target that is none of the classes and not missing."""
+
+
+class NonFiniteRowsError(DataError, ValueError):
+    """Rows with NaN, +inf or only -inf, and `nonfinite: error`."""
+
+
+class MissingChunkError(DataError, OSError):
+    """A chunk of the logits is not there."""
+
+
+class CorruptChunkError(DataError, OSError):
+    """A chunk is empty, cut short or fails to decode."""
+
+
+class CorruptFileError(DataError, OSError):
+    """A Parquet file is cut short or is none."""
+
+
+class MemoryBudgetError(DataError, MemoryError):
+    """The run does not fit the memory limit."""
+
+
+class OutputExistsError(PipelineError, FileExistsError):
+    """There is something at the output's path; it was not touched."""
+
+    exit_code = 4
+
+
+class TemporaryError(PipelineError):
+    """The same command may work later."""
+
+    exit_code = 75
+
+
+class DiskFullError(TemporaryError, OSError):
+    """No space left where the output goes."""
+
+
+class InterruptedRunError(TemporaryError):
+    """The run was asked to stop by SIGINT or SIGTERM."""
+
+
+def exit_code(error: SoftmaxDaskError) -> int:
+    """Exit code of the command line for `error`: 2 usage, 3 data, 4 output exists, 75 try again."""
+    if isinstance(error, PipelineError):
+        return error.exit_code
+    about_data = isinstance(error, DtypeError | ClassAxisError | TargetError)
+    return DataError.exit_code if about_data else UsageError.exit_code

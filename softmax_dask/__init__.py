@@ -1,0 +1,47 @@
+"""softmax-dask: logits at rest in, decisions at rest out.
+
+The library: arrays in, arrays out. Importing it loads neither Numba nor Dask; a name is imported when it is used.
+The pipelines (`score`, `run`, `open_logits`) live in `softmax_dask_pipelines`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from softmax_dask.arrays import SingleClassWarning, decisions, log_softmax, logsumexp, softmax
+    from softmax_dask.columns import COLUMNS
+    from softmax_dask.errors import SoftmaxDaskError
+
+_HOMES = {
+    "COLUMNS": "columns",
+    "SingleClassWarning": "arrays",
+    "SoftmaxDaskError": "errors",
+    "decisions": "arrays",
+    "log_softmax": "arrays",
+    "logsumexp": "arrays",
+    "softmax": "arrays",
+}
+
+__all__ = [
+    "COLUMNS",
+    "SingleClassWarning",
+    "SoftmaxDaskError",
+    "__version__",
+    "decisions",
+    "log_softmax",
+    "logsumexp",
+    "softmax",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

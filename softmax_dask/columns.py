@@ -1,0 +1,125 @@
+"""The one table of columns: what can be decided from a row of logits.
+
+Whatever must know a column (blocks, sinks, config, help, report) reads it here.
+A new column is a line here, a line in each backend's kernel, and its test.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Literal
+
+from softmax_dask.errors import ColumnError
+
+Kind = Literal["int32", "int8", "float", "wide", "string"]
+"""`float`: float32, or float64 where the arithmetic is float64. `wide`: the dtype the caller chose."""
+
+Need = Literal["nothing", "targets", "class_names"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One thing that can be decided from a row."""
+
+    name: str
+    kind: Kind
+    per: Literal["row", "class"]
+    """One value a row, or one value a row and class."""
+    undecidable: float | int | None
+    """The value where the row holds NaN, +inf or only -inf, or where its target is missing."""
+    needs: Need
+    unit: str
+    description: str
+
+
+def _table(*columns: Column) -> Mapping[str, Column]:
+    return MappingProxyType({column.name: column for column in columns})
+
+
+_NAN = float("nan")
+
+COLUMNS: Mapping[str, Column] = _table(
+    Column(
+        "label",
+        "int32",
+        "row",
+        -1,
+        "nothing",
+        "class number",
+        "class of the largest logit; the lowest class on ties",
+    ),
+    Column("label_name", "string", "row", None, "class_names", "", "name of that class"),
+    Column("confidence", "float", "row", _NAN, "nothing", "1", "largest probability"),
+    Column(
+        "margin",
+        "float",
+        "row",
+        _NAN,
+        "nothing",
+        "1",
+        "largest probability minus the second largest; 1 for one class",
+    ),
+    Column("entropy", "float", "row", _NAN, "nothing", "nat", "entropy of the probabilities"),
+    Column("logsumexp", "float", "row", _NAN, "nothing", "nat", "log of the sum of exp(logit / temperature)"),
+    Column(
+        "max_logit",
+        "float",
+        "row",
+        _NAN,
+        "nothing",
+        "1",
+        "largest logit, as stored: not divided by the temperature",
+    ),
+    Column("nll", "float", "row", _NAN, "targets", "nat", "negative log-likelihood of the target"),
+    Column("target_probability", "float", "row", _NAN, "targets", "1", "probability of the target"),
+    Column(
+        "target_rank",
+        "int32",
+        "row",
+        -1,
+        "targets",
+        "1",
+        "classes ranked before the target: 0 is correct; ties by class",
+    ),
+    Column("correct", "int8", "row", -1, "targets", "1", "1 where the label is the target, else 0"),
+    Column("probabilities", "wide", "class", _NAN, "nothing", "1", "softmax(logits / temperature)"),
+    Column("log_probabilities", "wide", "class", _NAN, "nothing", "nat", "log of the probabilities"),
+)
+
+
+def require_columns(names: tuple[str, ...], *, available: frozenset[Need] = frozenset()) -> tuple[Column, ...]:
+    """Look up `names`, in their order.
+
+    Parameters
+    ----------
+    available : what the caller can give beside the logits: "targets", "class_names"
+
+    Raises
+    ------
+    ColumnError
+        No name was given, a name is unknown or stands twice, or a column needs what is not available.
+    """
+    if isinstance(names, str):
+        raise ColumnError(f"columns is the text {names!r}; expected several names. Write ({names!r},).")
+    if not names:
+        raise ColumnError(f"columns is empty; expected at least one of {', '.join(COLUMNS)}.")
+    return tuple(_require_column(name, names, available) for name in names)
+
+
+def _require_column(name: str, names: tuple[str, ...], available: frozenset[Need]) -> Column:
+    column = COLUMNS.get(name)
+    if column is None:
+        raise ColumnError(f"columns: no column {name!r}; expected one of {', '.join(COLUMNS)}.{_nearest(name)}")
+    if list(names).count(name) > 1:
+        raise ColumnError(f"columns: {name!r} stands twice; expected each name once.")
+    if column.needs != "nothing" and column.needs not in available:
+        raise ColumnError(
+            f"columns: {name!r} needs {column.needs}, and none were given. Give {column.needs}, or leave it out."
+        )
+    return column
+
+
+def _nearest(name: str) -> str:
+    matches = get_close_matches(str(name), COLUMNS, n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

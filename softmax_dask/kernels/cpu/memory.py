@@ -1,0 +1,270 @@
+"""Vectors to and from memory: masked loads and stores, 16-bit floats, and the transpose of a tile of rows."""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from softmax_dask.kernels.cpu.simd import (
+    BFLOAT16,
+    CONVERTS_HALVES,
+    HALF,
+    I32,
+    I64,
+    Vec,
+    call,
+    constant,
+    lane_dtype,
+    lane_numbers,
+    splat,
+    suffix,
+    vector_type,
+)
+
+_MINUS_INFINITY = float("-inf")
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+def _as_pointer_to(builder: Any, vector: ir.VectorType, address: Any) -> Any:
+    return builder.bitcast(address, vector.as_pointer())
+
+
+def _memory_type(context: Any, array_type: Any) -> ir.VectorType:
+    return ir.VectorType(context.get_data_type(array_type.dtype), Vec(lane_dtype(array_type)).lanes)
+
+
+def _item_bytes(array_type: Any) -> int:
+    return int(array_type.dtype.bitwidth // 8)
+
+
+def _first(builder: Any, count: int, lanes_wanted: Any) -> Any:
+    """Mask of the first `lanes_wanted` of `count` lanes."""
+    return builder.icmp_signed("<", lane_numbers(count), splat(builder, ir.VectorType(I64, count), lanes_wanted))
+
+
+def _decode(builder: Any, stored: Any, dtype: Any) -> Any:
+    """Lanes from what an array stores: halves and bfloat16 become float32."""
+    count = stored.type.count
+    floats, words = ir.VectorType(ir.FloatType(), count), ir.VectorType(I32, count)
+    if dtype == BFLOAT16:
+        widened = builder.zext(stored, words)
+        return builder.bitcast(builder.shl(widened, constant(words, 16)), floats)
+    if dtype != HALF:
+        return stored
+    if CONVERTS_HALVES:
+        return builder.fpext(builder.bitcast(stored, ir.VectorType(ir.HalfType(), count)), floats)
+    return _decode_half_by_integers(builder, builder.zext(stored, words), floats, words)
+
+
+def _decode_half_by_integers(builder: Any, bits: Any, floats: Any, words: Any) -> Any:
+    """For CPUs without f16c, where LLVM calls a function that Numba does not link and the process aborts.
+
+    The 15 bits of magnitude, shifted into place, are the number times 2**-112: one exact
+    multiplication also normalises subnormals. Exponent 31 (inf, NaN) is set to float32's 255.
+    """
+    magnitude = builder.shl(builder.and_(bits, constant(words, 0x7FFF)), constant(words, 13))
+    scaled = builder.fmul(builder.bitcast(magnitude, floats), constant(floats, 2.0**112))
+    special = builder.icmp_unsigned(">=", magnitude, constant(words, 0x0F800000))
+    infinite = builder.or_(magnitude, constant(words, 0x7F800000))
+    sign = builder.shl(builder.and_(bits, constant(words, 0x8000)), constant(words, 16))
+    return builder.bitcast(builder.or_(builder.select(special, infinite, builder.bitcast(scaled, words)), sign), floats)
+
+
+def _masked_load(context: Any, builder: Any, array_type: Any, address: Any, wanted: Any) -> Any:
+    memory = _memory_type(context, array_type)
+    blank = {HALF: 0xFC00, BFLOAT16: 0xFF80}.get(array_type.dtype, _MINUS_INFINITY)
+    stored = call(
+        builder,
+        f"llvm.masked.load.{suffix(memory)}.p0",
+        memory,
+        _as_pointer_to(builder, memory, address),
+        ir.Constant(I32, _item_bytes(array_type)),
+        _first(builder, memory.count, wanted),
+        constant(memory, blank),
+    )
+    return _decode(builder, stored, array_type.dtype)
+
+
+def _masked_store(builder: Any, array_type: Any, address: Any, wanted: Any, vector: Any) -> None:
+    """Store the first lanes, narrowed to float32 or converted to int32 where the array is of that type."""
+    count = vector.type.count
+    if array_type.dtype == types.int32:
+        vector = builder.fptosi(vector, ir.VectorType(I32, count))
+    elif array_type.dtype == types.float32 and isinstance(vector.type.element, ir.DoubleType):
+        vector = builder.fptrunc(vector, ir.VectorType(ir.FloatType(), count))
+    call(
+        builder,
+        f"llvm.masked.store.{suffix(vector.type)}.p0",
+        ir.VoidType(),
+        vector,
+        _as_pointer_to(builder, vector.type, address),
+        ir.Constant(I32, _item_bytes(array_type)),
+        _first(builder, count, wanted),
+    )
+
+
+@intrinsic
+def load(typing: Any, array: Any, index: Any) -> Any:
+    """A full vector from array[index:]."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _as_pointer_to(
+            builder, _memory_type(context, array), _address(context, builder, array, args[0], args[1])
+        )
+        loaded = builder.load(pointer)
+        loaded.align = _item_bytes(array)
+        return _decode(builder, loaded, array.dtype)
+
+    return Vec(lane_dtype(array))(array, types.intp), generate
+
+
+@intrinsic
+def load_first(typing: Any, array: Any, index: Any, wanted: Any) -> Any:
+    """The first `wanted` lanes from array[index:], -inf in the others, whose memory is not touched."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _masked_load(context, builder, array, _address(context, builder, array, args[0], args[1]), args[2])
+
+    return Vec(lane_dtype(array))(array, types.intp, types.intp), generate
+
+
+@intrinsic
+def load_integers(typing: Any, like: Any, array: Any, index: Any, last: Any) -> Any:
+    """Lane l is float(array[index + min(l, last)]), of int64, in the lane type of `like`."""
+    dtype = lane_dtype(like)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector = vector_type(dtype)
+        result = ir.Constant(vector, ir.Undefined)
+        for lane in range(vector.count):
+            row = _clamped(builder, lane, args[3])
+            address = _address(context, builder, array, args[1], builder.add(args[2], row))
+            number = builder.sitofp(builder.load(address), vector.element)
+            result = builder.insert_element(result, number, ir.Constant(I32, lane))
+        return result
+
+    return Vec(dtype)(like, array, types.intp, types.intp), generate
+
+
+@intrinsic
+def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
+    """Store a full vector at array[index:]; the array has the vector's lane type."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _address(context, builder, array, args[0], args[1])
+        builder.store(args[2], _as_pointer_to(builder, args[2].type, address)).align = _item_bytes(array)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, vector), generate
+
+
+@intrinsic
+def store_first(typing: Any, array: Any, index: Any, wanted: Any, vector: Any) -> Any:
+    """Store the first `wanted` lanes at array[index:], as float32, float64 or int32, which the array decides."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _masked_store(builder, array, _address(context, builder, array, args[0], args[1]), args[2], args[3])
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, types.intp, vector), generate
+
+
+def _prefetching(intent: int) -> Any:
+    @intrinsic
+    def ask(typing: Any, array: Any, index: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            line = builder.bitcast(_address(context, builder, array, args[0], args[1]), ir.IntType(8).as_pointer())
+            how = (ir.Constant(I32, value) for value in (intent, 3, 1))  # near, data
+            call(builder, "llvm.prefetch.p0", ir.VoidType(), line, *how)
+            return context.get_dummy_value()
+
+        return types.none(array, types.intp), generate
+
+    return ask
+
+
+prefetch = _prefetching(0)
+"""Ask for the cache line of array[index], which need not exist; prefetch_to_write, in order to write it."""
+prefetch_to_write = _prefetching(1)
+
+
+# ---- a tile: as many rows as lanes, a row a lane
+
+
+def _transpose(builder: Any, rows: list[Any]) -> list[Any]:
+    """n vectors of n lanes, transposed: log2(n) rounds of a perfect shuffle of the pairs (i, i + n/2)."""
+    count = len(rows)
+    half = count // 2
+    mask_type = ir.VectorType(I32, count)
+    low = ir.Constant(mask_type, [k // 2 + (k % 2) * count for k in range(count)])
+    high = ir.Constant(mask_type, [half + k // 2 + (k % 2) * count for k in range(count)])
+    for _ in range(count.bit_length() - 1):
+        pairs = [(rows[i], rows[i + half]) for i in range(half)]
+        rows = [builder.shuffle_vector(*pair, mask) for pair in pairs for mask in (low, high)]
+    return rows
+
+
+def _clamped(builder: Any, row: int, last: Any) -> Any:
+    number = ir.Constant(I64, row)
+    return builder.select(builder.icmp_signed("<", number, last), number, last)
+
+
+def _row_address(context: Any, builder: Any, array_type: Any, array: Any, start: Any, stride: Any, row: Any) -> Any:
+    return _address(context, builder, array_type, array, builder.add(start, builder.mul(row, stride)))
+
+
+@intrinsic
+def load_columns(
+    typing: Any, source: Any, start: Any, stride: Any, last: Any, columns: Any, tile: Any, place: Any
+) -> Any:
+    """tile[place + c*n + r] = source[start + min(r, last)*stride + c] for n rows r and c < columns <= n.
+
+    Rows past the end repeat the last one, so no lane is ever masked out; columns past the end are -inf.
+    """
+    count = Vec(lane_dtype(source)).lanes
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        array, start, stride, last, columns, tile_array, place = args
+        rows = []
+        for row in range(count):
+            address = _row_address(context, builder, source, array, start, stride, _clamped(builder, row, last))
+            rows.append(_masked_load(context, builder, source, address, columns))
+        for column, vector in enumerate(_transpose(builder, rows)):
+            offset = builder.add(place, ir.Constant(I64, column * count))
+            address = _address(context, builder, tile, tile_array, offset)
+            builder.store(vector, _as_pointer_to(builder, vector.type, address)).align = _item_bytes(tile)
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.none(source, index, index, index, index, tile, index), generate
+
+
+@intrinsic
+def store_columns(
+    typing: Any, tile: Any, place: Any, target: Any, start: Any, stride: Any, last: Any, columns: Any
+) -> Any:
+    """The way back: target[start + min(r, last)*stride + c] = tile[place + c*n + r]."""
+    count = Vec(tile.dtype).lanes
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        tile_array, place, array, start, stride, last, columns = args
+        vector = vector_type(tile.dtype)
+        loaded = []
+        for column in range(count):
+            offset = builder.add(place, ir.Constant(I64, column * count))
+            address = _address(context, builder, tile, tile_array, offset)
+            value = builder.load(_as_pointer_to(builder, vector, address))
+            value.align = _item_bytes(tile)
+            loaded.append(value)
+        for row, value in enumerate(_transpose(builder, loaded)):
+            address = _row_address(context, builder, target, array, start, stride, _clamped(builder, row, last))
+            _masked_store(builder, target, address, columns, value)
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.none(tile, index, target, index, index, index, index), generate

@@ -1,0 +1,78 @@
+"""Row kernels in NumPy: the definition that the others are tested against.
+
+Arithmetic is float64, of float64 logits the longest float of the machine. Slow on purpose
+where a shorter way would be less plain.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Rows = NDArray[Any]
+
+
+def softmax_rows(logits: _Rows, out: _Rows, temperature: float) -> None:
+    """Fill `out`, (rows, classes), with exp(x / T) / sum of exp(x / T) of each row."""
+    decision_rows(logits, None, {"probabilities": out}, temperature)
+
+
+def decision_rows(
+    logits: _Rows, targets: NDArray[np.int64] | None, out: Mapping[str, NDArray[Any]], temperature: float
+) -> None:
+    """Fill each array of `out` by its column's name; `targets` is (rows,), -1 where unlabelled."""
+    if logits.shape[0] == 0:
+        return
+    with np.errstate(all="ignore"):  # infinities and NaN of undecidable rows are overwritten below
+        columns = _columns_of_rows(logits, temperature)
+        if targets is not None:
+            columns |= _columns_of_targets(logits, targets, columns)
+    undecidable = ~_decidable(logits)
+    for name, array in out.items():
+        array[...] = columns[name]
+        array[undecidable] = -1 if array.dtype.kind == "i" else np.nan
+
+
+def _decidable(logits: _Rows) -> Any:
+    """Rows without NaN and +inf, and with at least one finite logit."""
+    wide = logits.astype(np.float64)
+    return (wide < np.inf).all(axis=1) & (wide > -np.inf).any(axis=1)
+
+
+def _columns_of_rows(logits: _Rows, temperature: float) -> dict[str, Any]:
+    wide = np.longdouble if logits.dtype == np.float64 else np.float64
+    x = logits.astype(wide)
+    label = x.argmax(axis=1)
+    gaps = (x - x.max(axis=1, keepdims=True)) / wide(temperature)
+    terms = np.exp(gaps)
+    probabilities = terms / terms.sum(axis=1, keepdims=True)
+    np.put_along_axis(terms, label[:, None], 0, axis=1)  # the winner's own term, 1, is kept apart
+    log_sum = np.log1p(terms.sum(axis=1))
+    log_probabilities = gaps - log_sum[:, None]
+    ordered = np.sort(probabilities, axis=1)
+    surprise = np.where(probabilities > 0, probabilities * log_probabilities, 0)
+    return {
+        "label": label,
+        "confidence": ordered[:, -1],
+        "margin": ordered[:, -1] - (ordered[:, -2] if x.shape[1] > 1 else 0),
+        "entropy": -surprise.sum(axis=1),
+        "logsumexp": x.max(axis=1) / wide(temperature) + log_sum,
+        "max_logit": x.max(axis=1),
+        "probabilities": probabilities,
+        "log_probabilities": log_probabilities,
+    }
+
+
+def _columns_of_targets(logits: _Rows, targets: NDArray[np.int64], columns: Mapping[str, Any]) -> dict[str, Any]:
+    labelled = targets >= 0
+    rows, truth = np.arange(len(targets)), np.where(labelled, targets, 0)
+    x = logits.astype(np.float64)
+    value = x[rows, truth][:, None]
+    earlier = np.arange(x.shape[1]) < truth[:, None]
+    rank = ((x > value) | ((x == value) & earlier)).sum(axis=1)
+    return {
+        "nll": np.where(labelled, -columns["log_probabilities"][rows, truth], np.nan),
+        "target_probability": np.where(labelled, columns["probabilities"][rows, truth], np.nan),
+        "target_rank": np.where(labelled, rank, -1),
+    }

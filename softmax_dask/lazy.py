@@ -1,0 +1,93 @@
+"""Columns of a Dask array: each block goes to `blocks` through `map_blocks`.
+
+`map_blocks` always gets `dtype` and `meta`. Without them Dask would call a kernel on an empty block
+while it builds the graph.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.array.utils import meta_from_array
+
+from softmax_dask import blocks
+from softmax_dask.columns import COLUMNS, Column
+from softmax_dask.errors import OutputBufferError, TargetError
+from softmax_dask.sizes import column_dtype
+
+Array = Any
+"""A dask.array.Array."""
+
+
+def decisions(
+    x: Array,
+    columns: tuple[str, ...],
+    *,
+    axis: int,
+    temperature: float,
+    targets: Any = None,
+    dtype: Any = None,
+    out: Mapping[str, Any] | None = None,
+) -> dict[str, Array]:
+    """The columns, lazily, in the chunks of `x`. However many there are, a block is one kernel call."""
+    if out is not None:
+        raise OutputBufferError("out is given for a Dask array; expected none. It is for logits in memory.")
+    arrays = [x] if targets is None else [x, _beside(x, axis, targets)]
+    options = {"columns": columns, "axis": axis, "temperature": temperature, "wide_dtype": dtype}
+    if len(columns) == 1:
+        column = COLUMNS[columns[0]]
+        return {column.name: da.map_blocks(_block_column, *arrays, **options, **_shape(x, column, axis, dtype))}
+    empty = np.empty((0,) * (x.ndim - 1), object)
+    decided = da.map_blocks(_block_columns, *arrays, **options, drop_axis=axis, dtype=object, meta=empty)
+    return {name: _pick(decided, x, COLUMNS[name], axis, dtype) for name in columns}
+
+
+def _shape(x: Array, column: Column, axis: int, dtype: Any) -> dict[str, Any]:
+    wanted = column_dtype(column, x.dtype, dtype)
+    if column.per == "class":
+        return {"dtype": wanted, "meta": meta_from_array(x._meta, dtype=wanted)}
+    return {
+        "drop_axis": axis,
+        "dtype": wanted,
+        "meta": meta_from_array(x._meta, ndim=x.ndim - 1, dtype=wanted),
+    }
+
+
+def _pick(decided: Array, x: Array, column: Column, axis: int, dtype: Any) -> Array:
+    """One column out of the dicts that `decided` has for blocks."""
+    shape = _shape(x, column, axis, dtype)
+    if shape.pop("drop_axis", None) is None:
+        shape |= {"new_axis": axis, "chunks": x.chunks}
+    return da.map_blocks(_block_of, decided, column=column.name, **shape)
+
+
+def _beside(x: Array, axis: int, targets: Any) -> Array:
+    """Targets in the row chunks of `x`, with a class axis of length 1: blocks are paired from the last axis on."""
+    shape = x.shape[:axis] + x.shape[axis + 1 :]
+    chunks = x.chunks[:axis] + x.chunks[axis + 1 :]
+    lazy = targets if isinstance(targets, da.Array) else da.from_array(np.asarray(targets), chunks=chunks)
+    if lazy.shape != shape:
+        raise TargetError(f"targets have shape {lazy.shape}; expected {shape}, one target a row.")
+    return da.expand_dims(lazy.rechunk(chunks), axis)
+
+
+def _block_columns(
+    logits: Any,
+    targets: Any = None,
+    *,
+    columns: tuple[str, ...],
+    axis: int,
+    temperature: float,
+    wide_dtype: Any,
+) -> dict[str, Any]:
+    truth = None if targets is None else targets.squeeze(axis)
+    return blocks.decisions(logits, columns, axis=axis, temperature=temperature, targets=truth, dtype=wide_dtype)
+
+
+def _block_column(logits: Any, targets: Any = None, *, columns: tuple[str, ...], **options: Any) -> Any:
+    return _block_columns(logits, targets, columns=columns, **options)[columns[0]]
+
+
+def _block_of(decided: dict[str, Any], *, column: str) -> Any:
+    return decided[column]

@@ -1,0 +1,77 @@
+"""Integers only: dtypes of the arithmetic and of results, bytes of a row, rows of a block."""
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from softmax_dask.columns import Column
+from softmax_dask.errors import DtypeError
+
+BLOCK_BYTES = 8 << 20
+"""Logits of a block on the run path: with its results it fits the caches that cores share."""
+
+# Beyond these temperatures log2(e) / T, or a logit times it, leaves the range of float32.
+_FLOAT32_TEMPERATURES = (1e-35, 1e35)
+
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+_FLOATS = {np.dtype(np.float16), _BFLOAT16, np.dtype(np.float32), np.dtype(np.float64)}
+_EXACT_IN_FLOAT32 = {np.dtype(name) for name in ("int8", "int16", "uint8", "uint16")}
+_EXACT_IN_FLOAT64 = {np.dtype(name) for name in ("int32", "uint32")}
+_RESULTS = {np.dtype(np.float16), _BFLOAT16, np.dtype(np.float32), np.dtype(np.float64)}
+
+
+def kernel_dtype(logits: Any, *, dtype: Any = None, temperature: float = 1.0) -> np.dtype[Any]:
+    """Dtype in which kernels read logits of dtype `logits`, when results of `dtype` are wanted.
+
+    16-bit floats are read as they are and decoded to float32 inside the kernel.
+
+    Raises
+    ------
+    DtypeError
+        The kernels do not take such logits.
+    """
+    stored = np.dtype(logits).newbyteorder("=")
+    if stored not in _FLOATS | _EXACT_IN_FLOAT32 | _EXACT_IN_FLOAT64:
+        raise DtypeError(
+            f"logits have dtype {stored}; expected a float of 16 to 64 bits, bfloat16, or an integer of at most 32 "
+            "bits. Cast them first, e.g. logits.astype('float32')."
+        )
+    low, high = _FLOAT32_TEMPERATURES
+    wide = dtype is not None and np.dtype(dtype) == np.float64
+    if stored in _EXACT_IN_FLOAT64 or wide or not low <= temperature <= high:
+        return np.dtype(np.float64)
+    return np.dtype(np.float32) if stored in _EXACT_IN_FLOAT32 else stored
+
+
+def float_dtype(logits: Any) -> np.dtype[Any]:
+    """Dtype of columns with one value a row: float32, of float64 and 32-bit integer logits float64."""
+    return np.dtype(np.float64) if kernel_dtype(logits) == np.float64 else np.dtype(np.float32)
+
+
+def result_dtype(logits: Any, dtype: Any = None) -> np.dtype[Any]:
+    """Dtype of columns with one value a class: `dtype`, or else `float_dtype`.
+
+    Raises
+    ------
+    DtypeError
+        `dtype` is no float of 16 to 64 bits.
+    """
+    if dtype is None:
+        return float_dtype(logits)
+    wanted: np.dtype[Any] = np.dtype(dtype)
+    if wanted not in _RESULTS:
+        raise DtypeError(f"dtype is {wanted}; expected float16, bfloat16, float32 or float64.")
+    return wanted
+
+
+def column_dtype(column: Column, logits: Any, dtype: Any = None) -> np.dtype[Any]:
+    """Dtype of a column of `logits`; `dtype` is that of wide columns."""
+    if column.kind == "wide":
+        return result_dtype(logits, dtype)
+    return float_dtype(logits) if column.kind == "float" else np.dtype(column.kind)
+
+
+def rows_in(bytes_wanted: int, row_bytes: int) -> int:
+    """Rows of `row_bytes` each that fit `bytes_wanted`; at least one."""
+    return max(1, bytes_wanted // max(1, row_bytes))
