@@ -10,27 +10,34 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from softmax_dask.arrays import SingleClassWarning, decisions, log_softmax, logsumexp, softmax
-    from softmax_dask.columns import COLUMNS
+    from softmax_dask.columns import COLUMNS, Column
     from softmax_dask.errors import SoftmaxDaskError
+    from softmax_dask.sizes import float_dtype, result_dtype
 
 _HOMES = {
     "COLUMNS": "columns",
+    "Column": "columns",
     "SingleClassWarning": "arrays",
     "SoftmaxDaskError": "errors",
     "decisions": "arrays",
+    "float_dtype": "sizes",
     "log_softmax": "arrays",
     "logsumexp": "arrays",
+    "result_dtype": "sizes",
     "softmax": "arrays",
 }
 
 __all__ = [
     "COLUMNS",
+    "Column",
     "SingleClassWarning",
     "SoftmaxDaskError",
     "__version__",
     "decisions",
+    "float_dtype",
     "log_softmax",
     "logsumexp",
+    "result_dtype",
     "softmax",
 ]
 

@@ -141,7 +141,7 @@ def decisions(
     found: dict[str, Any] = _implementation(logits).decisions(
         logits,
         tuple(column.name for column in chosen),
-        axis=_check(logits, axis, temperature, dtype),
+        axis=_check(logits, axis, temperature, dtype, warn=out is None),
         temperature=temperature,
         targets=targets,
         dtype=dtype,
@@ -190,7 +190,7 @@ def _as_array(x: Any) -> Any:
     return x if hasattr(x, "dtype") and hasattr(x, "shape") else np.asarray(x, dtype=np.float64)
 
 
-def _check(x: Any, axis: int | str, temperature: float, dtype: Any) -> int:
+def _check(x: Any, axis: int | str, temperature: float, dtype: Any, *, warn: bool) -> int:
     """What is wrong whatever the values are; the class axis counted from the front."""
     require_temperature(temperature)
     kernel_dtype(x.dtype)
@@ -200,7 +200,7 @@ def _check(x: Any, axis: int | str, temperature: float, dtype: Any) -> int:
     position = blocks.require_axis(axis, x.ndim)
     if x.shape[position] == 0:
         raise ClassAxisError(f"logits of shape {x.shape} have no classes along axis {axis}; expected at least one.")
-    if x.shape[position] == 1:
+    if x.shape[position] == 1 and warn:  # who brings buffers of that shape knows, and may call for every block
         warnings.warn(
             "logits have one class, so every probability is 1. Did you mean a sigmoid?",
             SingleClassWarning,

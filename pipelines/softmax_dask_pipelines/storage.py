@@ -17,8 +17,11 @@ from softmax_dask_pipelines.errors import DiskFullError, PermissionDeniedError
 
 Buffer = bytes | bytearray | memoryview
 
+_TEMPORARY = ".tmp"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
+"""What kernels and file systems without RENAME_EXCHANGE answer; some network file systems say EPERM."""
 
 
 def put(path: Path, parts: Sequence[Buffer]) -> int:
@@ -37,9 +40,10 @@ def writing(path: Path) -> Iterator[Path]:
 
     For writers that want a path of their own (Parquet); whoever writes syncs the file.
     """
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    # The name is an attempt's own: two attempts at one task never write into one file.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}")
     try:
-        with _plain_errors(path):
+        with plain_errors(path):
             yield temporary
             os.replace(temporary, path)
     except BaseException:
@@ -48,15 +52,95 @@ def writing(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def plain_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or missing permissions, met while `path` is written, into errors with a remedy."""
+    try:
+        yield
+    except (DiskFullError, PermissionDeniedError):
+        raise
+    except PermissionError as error:
+        raise PermissionDeniedError(
+            f"{path}: cannot be written; expected a path that you may write to. Check its owner and mode."
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"{path}: no space left on the device; the output needs more. "
+                "Free some, and run the same command again."
+            ) from error
+        raise
+
+
 def sync_file(path: Path) -> None:
     """Make the bytes of a file durable."""
-    with _plain_errors(path), open(path, "rb") as file:
-        os.fsync(file.fileno())
+    _sync(path)
 
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable."""
-    with _plain_errors(path):
+    _sync(path)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there yet; durably."""
+    with plain_errors(path):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file or folder another name on the same file system, durably."""
+    with plain_errors(target):
+        os.rename(source, target)
+    sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
+
+
+def exchange(one: Path, other: Path, *, aside: Path) -> None:
+    """Swap two files or folders in one atomic step, so that a reader sees the old one or the new one.
+
+    Where the kernel or the file system cannot (`renameat2` is Linux's), three renames do it: `other`
+    waits at `aside`, and a reader may for a moment find nothing at `other`.
+    """
+    with plain_errors(other):
+        atomic = _renameat2_exchange(one, other)
+    if not atomic:
+        rename(other, aside)
+        rename(one, other)
+        rename(aside, one)
+    sync_folder(other.parent)
+    sync_folder(one.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; not there is fine."""
+    with plain_errors(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing; not there, or not empty, is fine."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove from a folder what writers that were killed have left there."""
+    with plain_errors(folder), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(_TEMPORARY):
+                os.unlink(entry.path)
+
+
+def _sync(path: Path) -> None:
+    with plain_errors(path):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -64,56 +148,15 @@ def sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are not there yet."""
-    with _plain_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
-
-
-def rename(source: Path, target: Path) -> None:
-    """Give a file or folder another name on the same file system, durably."""
-    with _plain_errors(target):
-        os.rename(source, target)
-    sync_folder(target.parent)
-
-
-def exchange(one: Path, other: Path) -> None:
-    """Swap two folders in one atomic step, so that a reader sees the old one or the new one.
-
-    Where the kernel or the file system cannot (`renameat2` is Linux's), two renames do it, and
-    a reader may for a moment find neither.
-    """
-    if not _renameat2_exchange(one, other):
-        aside = one.with_name(f"{one.name}.{uuid.uuid4().hex[:8]}.old")
-        rename(other, aside)
-        rename(one, other)
-        rename(aside, one)
-    sync_folder(other.parent)
-
-
-def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it; not there is fine."""
-    with _plain_errors(path):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def _renameat2_exchange(one: Path, other: Path) -> bool:
+    """Whether the swap was made; False where this kernel or file system has no such call."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
-    return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
-
-
-@contextmanager
-def _plain_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        raise PermissionDeniedError(f"{path}: cannot be written; expected a path that you may write to. Check its owner.") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(f"{path}: no space left on the device. Free some, and run the same command again.") from error
-        raise
+    result = renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    if result == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _CANNOT_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(other))

@@ -30,7 +30,8 @@ def decision_rows(
             columns |= _columns_of_targets(logits, targets, columns)
     undecidable = ~_decidable(logits)
     for name, array in out.items():
-        array[...] = columns[name]
+        with np.errstate(over="ignore"):  # a logarithm beyond the range of float32 is infinite there
+            array[...] = columns[name]
         array[undecidable] = -1 if array.dtype.kind == "i" else np.nan
 
 
@@ -42,7 +43,7 @@ def _decidable(logits: _Rows) -> Any:
 
 def _columns_of_rows(logits: _Rows, temperature: float) -> dict[str, Any]:
     wide = np.longdouble if logits.dtype == np.float64 else np.float64
-    x = logits.astype(wide)
+    x = logits.astype(wide, order="C")  # broadcast rows too are added up along the row
     label = x.argmax(axis=1)
     gaps = (x - x.max(axis=1, keepdims=True)) / wide(temperature)
     terms = np.exp(gaps)

@@ -5,10 +5,13 @@ no object with another. An output is complete or absent: `publish` is what makes
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from softmax_dask_pipelines.errors import ConfigError
 
 Format = Literal["zarr", "parquet"]
 
@@ -21,6 +24,7 @@ class OutputSpec:
     """The output, as its readers will open it."""
     format: Format
     rows: int
+    """Of all partitions together; 0 is legal."""
     classes: int
     partition_rows: int
     """Rows of each partition but the last; a multiple of `chunk_rows`."""
@@ -39,7 +43,7 @@ class OutputSpec:
     has_targets: bool
     """Whether a column `target` (int64; unlabelled: -1 in Zarr, null in Parquet) is carried."""
     attributes: dict[str, Any]
-    """Facts of the plan that explain the output: temperature, source, column units. Written into its metadata."""
+    """Facts of the plan that explain the output: temperature, source, column units. Part of its metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +55,85 @@ class StoredObject:
 
 
 class PartitionWriter(Protocol):
-    """Takes one partition's results. Use: `reserve`, fill, `advance`, again until all rows are there, `close`."""
+    """Takes one partition's results: `reserve`, fill, `advance`, again until all rows are there, `close`."""
 
     def reserve(self, rows: int) -> dict[str, NDArray[Any]]:
-        """Where the next rows are to be computed: for each computed column (not `label_name`), a writable C-contiguous view.
+        """Where to compute the next rows: for each column but `label_name`, a writable C-contiguous view.
 
-        The views have n rows, 1 <= n <= `rows`: as many as fit the current chunk. They belong
-        to the writer's own buffers, so a kernel that fills them copies nothing.
+        With `label_name` there always is `label`: names are looked up by it. The views have n rows,
+        1 <= n <= `rows`: as many as fit the current chunk and the partition. They belong to the writer's
+        own buffers, so a kernel that fills them copies nothing, and are void after `advance`.
         """
 
     def advance(self, rows: int, ids: Any, targets: NDArray[np.int64] | None) -> None:
-        """Say that the `rows` reserved rows are filled, and hand over their ids and targets."""
+        """Say that the first `rows` reserved rows are filled, and hand over their ids and targets.
+
+        `ids` is a pyarrow.Array that stays unchanged until `close`; `targets` are copied.
+        """
 
     def close(self) -> tuple[StoredObject, ...]:
         """Write what is left; what the partition has stored. Nothing of it is visible yet."""
 
 
 class Sink(Protocol):
-    """An output in the making."""
+    """An output in the making. Pickled to the workers, which use `writer` alone."""
 
     def prepare(self) -> None:
-        """Make the place where partitions are written; what an unpublished run left there is cleared."""
+        """Make the place where partitions are written; what an unpublished run left there is cleared.
+
+        Raises
+        ------
+        OutputExistsError
+            There is something at the output's path, and the sink was not told to replace it.
+        """
 
     def writer(self, number: int) -> PartitionWriter:
         """Writer of partition `number`: rows number * partition_rows and on."""
 
     def publish(self) -> None:
-        """Make the output visible, whole, in one step that the last write decides. Doing it again changes nothing."""
+        """Make the output visible, whole, in one step that the last write decides; again changes nothing."""
 
     def discard(self) -> None:
-        """Remove everything that an unpublished run wrote."""
+        """Remove everything that an unpublished run wrote; what is published stays."""
+
+
+def open_sink(spec: OutputSpec, *, replace: bool) -> Sink:
+    """Sink of the format that `spec` asks for; nothing is written before its `prepare`.
+
+    Parameters
+    ----------
+    replace : an output that is there stays as it is until `publish`, which swaps it for the new one
+
+    Raises
+    ------
+    ConfigError
+        The ids have the name of one of our own columns.
+    """
+    _require_own_id_name(spec)
+    if spec.format == "zarr":
+        from softmax_dask_pipelines.sinks.zarr import ZarrSink
+
+        return ZarrSink(spec, replace=replace)
+    from softmax_dask_pipelines.sinks.parquet import ParquetSink
+
+    return ParquetSink(spec, replace=replace)
+
+
+def job_folder(output: Path) -> Path:
+    """The folder beside `output` for all that is not output: stage, journal, manifests."""
+    return output.with_name(f"{output.name}.job")
+
+
+def partition_row_range(spec: OutputSpec, number: int) -> range:
+    """Row numbers of partition `number`."""
+    start = number * spec.partition_rows
+    return range(start, min(start + spec.partition_rows, spec.rows))
+
+
+def _require_own_id_name(spec: OutputSpec) -> None:
+    taken = {*spec.columns, "target", "class", "commit"}
+    if spec.id_name in taken:
+        raise ConfigError(
+            f"id: is {spec.id_name!r}; expected a name that no column of the output has "
+            f"({', '.join(sorted(taken))}). Rename it in the source, or leave the ids out."
+        )

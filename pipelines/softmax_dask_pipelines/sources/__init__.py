@@ -1,88 +1,66 @@
 """Where logits come from: one protocol, one module a format.
 
-`describe` finds out the format and what is there; `open_source` gives the object that a
-run reads from. A new format is a module beside `zarr` and `parquet`, and a line in `FORMATS`.
+`open_source` finds out the format and gives the object that a run reads from. A new
+format is a module beside `zarr` and `parquet`, a line in `formats`, and one in `_OPENERS`.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
+from softmax_dask_pipelines.errors import ConfigError
+from softmax_dask_pipelines.sources.formats import existing_path, format_of
+from softmax_dask_pipelines.sources.protocol import (
+    Format,
+    Source,
+    SourceBlock,
+    SourceFacts,
+    SourceRequest,
+)
 
-Format = Literal["zarr", "parquet"]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceRequest:
-    """What the user says about a source; None means: find out."""
-
-    path: str
-    format: Format | None = None
-    array: str | None = None
-    """Zarr: path of the logits inside the group."""
-    column: str | None = None
-    """Parquet: name of the list column that holds the logits."""
-    column_prefix: str | None = None
-    """Parquet: one column a class; what the names of these columns begin with."""
-    dtype: Literal["bfloat16"] | None = None
-    """bfloat16: the stored 16-bit integers are bfloat16 bits."""
-    id: str | None = None
-    """Array or column of row ids, carried to the output. None: `id` or `ids` if there is one."""
-    target: str | None = None
-    """Array or column of true classes. None: `target` or `targets` if there is one."""
-    class_names: tuple[str, ...] | None = None
-    """Names of the classes. None: those in the source's attributes or metadata, if any."""
+__all__ = ["Format", "Source", "SourceBlock", "SourceFacts", "SourceRequest", "open_source"]
 
 
-@dataclass(frozen=True, slots=True)
-class SourceBlock:
-    """Consecutive rows of a source, in memory."""
+def open_source(request: SourceRequest) -> Source:
+    """Open the logits that `request` describes; reads metadata only.
 
-    logits: NDArray[Any]
-    """(rows, classes), C order, of the source's dtype."""
-    ids: Any
-    """pyarrow.Array of the rows' ids, or None."""
-    targets: NDArray[np.int64] | None
-    """(rows,); -1 is unlabelled."""
-
-
-class Source(Protocol):
-    """Rows of logits at rest. Opened once, read by many threads, pickled to other processes."""
-
-    @property
-    def facts(self) -> "SourceFacts":
-        """What is known without reading logits."""
-
-    def read(self, start: int, stop: int) -> Iterator[SourceBlock]:
-        """Rows start..stop-1 in order, in blocks of at most `facts.read_rows` rows (the last may be smaller)."""
+    Raises
+    ------
+    SourceNotFoundError, PermissionDeniedError
+        Nothing is at the path, or it cannot be read.
+    SourceFormatError, DtypeError, ClassAxisError
+        What is there are no logits.
+    ColumnNotFoundError, SchemaMismatchError
+        A named array or column is missing, or parts do not fit together.
+    """
+    path = existing_path(request.path)
+    found = request.format or format_of(path)
+    _require_fitting_names(request, found)
+    return _OPENERS[found](request, str(path))
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFacts:
-    """What a plan, a summary and `inspect` need to know of a source."""
+def _require_fitting_names(request: SourceRequest, found: Format) -> None:
+    foreign = {"zarr": ("column", "column_prefix"), "parquet": ("array",)}[found]
+    own = {"zarr": "array", "parquet": "column or column_prefix"}[found]
+    for key in foreign:
+        value = getattr(request, key)
+        if value is not None:
+            raise ConfigError(
+                f"{key}: is {value!r}, but {request.path} is {found}; expected no {key} there. Use {own} instead."
+            )
 
-    path: str
-    format: Format
-    name: str
-    """The array, column or prefix that was chosen; "" for a bare array."""
-    rows: int
-    classes: int
-    dtype: np.dtype[Any]
-    """Of the blocks that `read` yields, native byte order; `ml_dtypes.bfloat16` included."""
-    read_rows: int
-    """Rows of the largest block that `read` yields. A read that begins on a multiple of it decodes nothing twice."""
-    read_overhead_bytes: int
-    """Memory that reading one block takes beside the block itself: encoded and half-decoded chunks."""
-    stored_bytes: int
-    """Size of the logits at rest."""
-    codec: str
-    """How they are compressed, for people: "zstd(level=0), no checksum"."""
-    layout: str
-    """Chunks, shards or row groups, for people: "chunks of 1000 x 100", "12 files, 96 row groups"."""
-    class_names: tuple[str, ...] | None
-    id_name: str | None
-    id_type: Any
-    """pyarrow.DataType of the ids, or None."""
-    target_name: str | None
+
+def _open_zarr(request: SourceRequest, path: str) -> Source:
+    from softmax_dask_pipelines.sources.zarr import ZarrSource
+
+    return ZarrSource(request, path)
+
+
+def _open_parquet(request: SourceRequest, path: str) -> Source:
+    from softmax_dask_pipelines.sources.parquet import ParquetSource
+
+    return ParquetSource(request, path)
+
+
+_OPENERS: Mapping[Format, Callable[[SourceRequest, str], Source]] = MappingProxyType(
+    {"zarr": _open_zarr, "parquet": _open_parquet}
+)

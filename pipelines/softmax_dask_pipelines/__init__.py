@@ -1,0 +1,36 @@
+"""The application on top of softmax-dask: dumps of logits in, decisions out.
+
+`score(source, output)` and `run("config.yaml")` do what the command line does; `open_logits(path)` gives a Dask array.
+Importing this package loads nothing heavy; a name is imported when it is used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from softmax_dask_pipelines.config import ScoreConfig
+    from softmax_dask_pipelines.errors import PipelineError
+    from softmax_dask_pipelines.logits import open_logits
+    from softmax_dask_pipelines.score import RunResult, run, score
+
+_HOMES = {
+    "PipelineError": "errors",
+    "RunResult": "score",
+    "ScoreConfig": "config",
+    "open_logits": "logits",
+    "run": "score",
+    "score": "score",
+}
+
+__all__ = ["PipelineError", "RunResult", "ScoreConfig", "open_logits", "run", "score"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

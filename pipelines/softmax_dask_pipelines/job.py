@@ -1,0 +1,150 @@
+"""A run that is ready to begin: the config checked against its source, and cut. Nothing is written."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from softmax_dask import COLUMNS, SingleClassWarning, float_dtype, result_dtype
+from softmax_dask_pipelines import machine
+from softmax_dask_pipelines.config import ScoreConfig, output_format_of, read_class_names
+from softmax_dask_pipelines.errors import ConfigError, PathConflictError
+from softmax_dask_pipelines.plan import Plan, Sizes, make_plan
+from softmax_dask_pipelines.sinks import OutputSpec
+from softmax_dask_pipelines.sources import Source, SourceFacts, SourceRequest, open_source
+
+_ID_BYTES = 64
+"""Of an id of unknown length, in memory and encoded."""
+_TARGET_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run that is ready to begin: everything is checked, nothing is written."""
+
+    config: ScoreConfig
+    source: Source
+    spec: OutputSpec
+    plan: Plan
+
+    @property
+    def facts(self) -> SourceFacts:
+        """What is known of the source."""
+        return self.source.facts
+
+
+def prepare(config: ScoreConfig) -> Job:
+    """Check everything that can be checked before anything is written, and cut the run."""
+    _require_apart(config.source.path, config.output.path)
+    source = open_source(source_request(config))
+    _warn_of_one_class(source.facts)
+    columns = _columns(config, source.facts)
+    plan = make_plan(
+        _sizes(config, source.facts, columns),
+        threads=config.threads or machine.cores(),
+        memory_limit_bytes=config.memory_limit or machine.free_memory_bytes() // 2,
+    )
+    return Job(config, source, _output_spec(config, source.facts, columns, plan), plan)
+
+
+def source_request(config: ScoreConfig) -> SourceRequest:
+    """What the config says of its source."""
+    given = config.source
+    return SourceRequest(
+        path=given.path,
+        format=given.format,
+        array=given.array,
+        column=given.column,
+        column_prefix=given.column_prefix,
+        dtype=given.dtype,
+        id=given.id,
+        target=given.target,
+        class_names=None if given.classes is None else read_class_names(given.classes),
+    )
+
+
+def _columns(config: ScoreConfig, facts: SourceFacts) -> tuple[str, ...]:
+    """The columns asked for, or those that can be known; each must have what it needs."""
+    known = {"nothing"}
+    known |= {"class_names"} if facts.class_names is not None else set()
+    known |= {"targets"} if facts.target_name is not None else set()
+    if config.columns is None:
+        default = ("label", "label_name", "confidence", "nll", "correct")
+        return tuple(name for name in default if COLUMNS[name].needs in known)
+    for name in config.columns:
+        need = COLUMNS[name].needs
+        if need not in known:
+            remedy = "Name the target (--target NAME)" if need == "targets" else "Give --classes FILE"
+            raise ConfigError(
+                f"columns: {name!r} needs {need.replace('_', ' ')}, and {facts.path} has none. "
+                f"{remedy}, or leave it out."
+            )
+        if config.columns.count(name) > 1:
+            raise ConfigError(f"columns: {name!r} stands twice; expected each name once.")
+    return config.columns
+
+
+def _output_spec(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], plan: Plan) -> OutputSpec:
+    return OutputSpec(
+        path=str(Path(config.output.path)),
+        format=config.output.format or output_format_of(config.output.path),
+        rows=facts.rows,
+        classes=facts.classes,
+        partition_rows=plan.partition_rows,
+        chunk_rows=plan.chunk_rows,
+        columns=columns,
+        float_dtype=float_dtype(facts.dtype),
+        wide_dtype=result_dtype(facts.dtype, config.output.dtype),
+        class_names=facts.class_names,
+        id_name=facts.id_name,
+        id_type=facts.id_type,
+        has_targets=facts.target_name is not None,
+        # Only what the plan determines: two runs of one plan give the same bytes.
+        attributes={
+            "source": config.source.path,
+            "logits": facts.name,
+            "classes": facts.classes,
+            "temperature": config.temperature,
+        },
+    )
+
+
+def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...]) -> Sizes:
+    floats, wide = float_dtype(facts.dtype), result_dtype(facts.dtype, config.output.dtype)
+    itemsizes = {"float": floats.itemsize, "string": _ID_BYTES, "wide": wide.itemsize}
+    chosen = [COLUMNS[name] for name in columns]
+    narrow = sum(itemsizes.get(c.kind) or np.dtype(c.kind).itemsize for c in chosen if c.per == "row")
+    carried = (_ID_BYTES if facts.id_name else 0) + (_TARGET_BYTES if facts.target_name else 0)
+    of_classes = [facts.classes * wide.itemsize for c in chosen if c.per == "class"]
+    return Sizes(
+        rows=facts.rows,
+        classes=facts.classes,
+        read_rows=facts.read_rows,
+        boundary_rows=facts.boundary_rows,
+        read_overhead_bytes=facts.read_overhead_bytes,
+        row_bytes=facts.classes * facts.dtype.itemsize,
+        wide_bytes=sum(of_classes),
+        widest_bytes=max(of_classes, default=0),
+        narrow_bytes=narrow + carried,
+    )
+
+
+def _require_apart(source: str, output: str) -> None:
+    """Refuse an output that is the input, lies in it or around it, by any spelling of the path."""
+    here, there = (Path(text.removeprefix("file://")).resolve() for text in (source, output))
+    if here == there:
+        raise PathConflictError(f"{output}: is the source itself; expected another path for the output.")
+    if here in there.parents:
+        raise PathConflictError(f"{output}: lies inside the source {source}; expected a path outside of it.")
+    if there in here.parents:
+        raise PathConflictError(f"{output}: holds the source {source}; expected a path that does not contain it.")
+
+
+def _warn_of_one_class(facts: SourceFacts) -> None:
+    if facts.classes == 1:
+        warnings.warn(
+            f"{facts.path}: has one class, so every probability is 1. Did you mean a sigmoid?",
+            SingleClassWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,166 @@
+"""How a run is cut: integer arithmetic on sizes, no data.
+
+A partition is a range of rows: one task, one receipt, whole chunks or one file of the output.
+Inside it rows are read in the source's own blocks and computed in chunks that fit the cache,
+so its size is not bounded by memory but by what a crash may cost.
+"""
+
+from dataclasses import dataclass
+from math import lcm
+
+from softmax_dask_pipelines.errors import MemoryBudgetError
+
+PARTITION_BYTES = 128 << 20
+"""Logits and results of a partition: a task of 0.1 s or more, output objects of a megabyte or more."""
+
+CHUNK_BYTES = 8 << 20
+"""Logits, or one wide column, of a chunk: with its results it fits the caches that cores share."""
+
+PROCESS_BYTES = 400 << 20
+"""A process with everything imported and the kernels compiled: 340 MiB measured, see benchmarks/memory.py."""
+
+_TASKS_PER_THREAD = 3
+
+_LARGEST_UNIT_BYTES = 1 << 30
+"""A row group or shard beyond this is cut, though each part then decodes it from its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the plan must know of a source and of what is asked of it."""
+
+    rows: int
+    classes: int
+    read_rows: int
+    """Rows of the largest block that the source yields."""
+    boundary_rows: int
+    """A partition that begins on a multiple of this decodes nothing that its neighbour decodes too."""
+    read_overhead_bytes: int
+    row_bytes: int
+    """Of the logits of a row, as they are read."""
+    wide_bytes: int
+    """Of a row of all wide columns together."""
+    widest_bytes: int
+    """Of a row of the widest column."""
+    narrow_bytes: int
+    """Of a row of all other columns, ids and targets together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A run of rows that is computed, written and recorded as one."""
+
+    number: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run, cut."""
+
+    rows: int
+    partition_rows: int
+    """Of each partition but the last; a multiple of `chunk_rows`."""
+    chunk_rows: int
+    threads: int
+    bytes_in: int
+    """Logits, decoded."""
+    bytes_out: int
+    """Results, before compression."""
+    peak_bytes: int
+    """Memory of the whole process, at most."""
+    memory_limit_bytes: int
+
+    @property
+    def count(self) -> int:
+        """Number of partitions; one even when there are no rows, so that every output has its schema."""
+        return max(1, -(-self.rows // self.partition_rows))
+
+    def partition(self, number: int) -> Partition:
+        """The rows of partition `number`."""
+        start = number * self.partition_rows
+        return Partition(number, min(start, self.rows), min(start + self.partition_rows, self.rows))
+
+
+def make_plan(sizes: Sizes, *, threads: int, memory_limit_bytes: int, process_bytes: int = PROCESS_BYTES) -> Plan:
+    """Cut a run so that its process stays within the limit: smaller partitions first, then fewer threads.
+
+    Raises
+    ------
+    MemoryBudgetError
+        One thread with the smallest partitions would still need more; the message says how much.
+    """
+    chunk = chunk_rows(sizes)
+    unit = _unit(sizes, chunk)
+    largest = _partition_rows(sizes, unit, threads)
+    smaller = {_reduced(largest, times, unit) for times in (1, 4, 16)} | {unit, chunk}
+    for workers in range(threads, 0, -1):
+        for partition in sorted(smaller, reverse=True):
+            peak = process_bytes + workers * _task_bytes(sizes, chunk, partition)
+            if peak <= memory_limit_bytes:
+                return _plan(sizes, partition, chunk, workers, peak, memory_limit_bytes)
+    raise MemoryBudgetError(
+        f"memory_limit is {_mebibytes(memory_limit_bytes)}; expected at least {_mebibytes(peak)}: "
+        f"{_mebibytes(process_bytes)} for the process and {_mebibytes(peak - process_bytes)} for one thread with "
+        f"blocks of {sizes.read_rows} x {sizes.classes} logits. Raise the limit, or store the logits in smaller chunks."
+    )
+
+
+def chunk_rows(sizes: Sizes) -> int:
+    """Rows that are computed and encoded as one: about CHUNK_BYTES, and whole blocks of the source or equal parts."""
+    wanted = max(1, min(sizes.rows, CHUNK_BYTES // max(1, sizes.classes * 4, sizes.widest_bytes)))
+    if sizes.read_rows <= wanted:
+        return wanted // sizes.read_rows * sizes.read_rows
+    parts = -(-sizes.read_rows // wanted)
+    equal = next((p for p in range(parts, 2 * parts) if sizes.read_rows % p == 0), parts)
+    return -(-sizes.read_rows // equal)
+
+
+def _unit(sizes: Sizes, chunk: int) -> int:
+    """Fewest rows of a partition: whole chunks of the output and, within reason, whole pieces of the source."""
+    boundary = max(1, min(sizes.boundary_rows, sizes.rows))
+    if boundary * _row_bytes(sizes) > _LARGEST_UNIT_BYTES:
+        return chunk
+    common = lcm(chunk, boundary)
+    return common if common <= 2 * max(chunk, boundary) else -(-boundary // chunk) * chunk
+
+
+def _row_bytes(sizes: Sizes) -> int:
+    return max(1, sizes.row_bytes + sizes.wide_bytes + sizes.narrow_bytes)
+
+
+def _partition_rows(sizes: Sizes, unit: int, threads: int) -> int:
+    """About PARTITION_BYTES, less when the dump is small, so that each thread gets a few; a multiple of `unit`."""
+    full = PARTITION_BYTES // _row_bytes(sizes) // unit * unit
+    fair = -(-sizes.rows // (threads * _TASKS_PER_THREAD * unit)) * unit
+    return max(unit, min(full, fair))
+
+
+def _reduced(rows: int, times: int, unit: int) -> int:
+    return max(unit, rows // times // unit * unit)
+
+
+def _task_bytes(sizes: Sizes, chunk: int, partition: int) -> int:
+    """Of one thread: a decoded block and what decoding takes; results twice, as computed and as encoded."""
+    reading = sizes.read_rows * sizes.row_bytes + sizes.read_overhead_bytes
+    computing = chunk * (sizes.wide_bytes + sizes.widest_bytes) + 2 * chunk * sizes.classes * 4
+    gathering = 2 * min(partition, max(1, sizes.rows)) * sizes.narrow_bytes
+    return reading + computing + gathering
+
+
+def _plan(sizes: Sizes, partition: int, chunk: int, threads: int, peak: int, limit: int) -> Plan:
+    return Plan(
+        rows=sizes.rows,
+        partition_rows=partition,
+        chunk_rows=chunk,
+        threads=threads,
+        bytes_in=sizes.rows * sizes.row_bytes,
+        bytes_out=sizes.rows * (sizes.wide_bytes + sizes.narrow_bytes),
+        peak_bytes=peak,
+        memory_limit_bytes=limit,
+    )
+
+
+def _mebibytes(count: int) -> str:
+    return f"{-(-count // (1 << 20))} MiB"

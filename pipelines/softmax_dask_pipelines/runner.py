@@ -1,0 +1,83 @@
+"""Tasks in, receipts out, on Dask's threads. Knows no softmax.
+
+A wave of tasks at a time: one graph over 10^5 partitions takes a hundred megabytes, and none of
+it is needed. Receipts are handed over as tasks finish, in the thread that called.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
+from typing import Any
+
+import dask.array as da
+import dask.threaded
+import numpy as np
+from dask.callbacks import Callback
+
+_WAVE = 1000
+
+
+def run_on_threads(
+    function: Callable[[int], Any],
+    numbers: Sequence[int],
+    *,
+    threads: int,
+    take: Callable[[Any], None],
+    stop: Event,
+) -> None:
+    """Call `function` of each number on `threads` threads, and `take` of each result in the caller's thread.
+
+    The first error of a task, or of `take`, ends the run: `stop` is set, which tasks look at, and the error is raised
+    when every task that had begun has ended. Then nothing writes any more.
+    """
+    with _pool(threads, stop) as pool:
+        for start in range(0, len(numbers), _WAVE):
+            _run_wave(function, numbers[start : start + _WAVE], pool, take)
+
+
+def _run_wave(
+    function: Callable[[int], Any], numbers: Sequence[int], pool: ThreadPoolExecutor, take: Callable[[Any], None]
+) -> None:
+    # `map_blocks` by block id alone: an input array would be three times the tasks.
+    wave = da.map_blocks(
+        _call,
+        function=function,
+        numbers=numbers,
+        chunks=((1,) * len(numbers),),
+        dtype=object,
+        meta=np.empty(0, object),
+        name=f"wave-{numbers[0]}",
+    )
+    with _Receipts(wave.name, take):
+        wave.compute(scheduler=dask.threaded.get, pool=pool)  # the string "threads" would import distributed
+
+
+def _call(*, function: Callable[[int], Any], numbers: Sequence[int], block_id: tuple[int, ...]) -> Any:
+    result = np.empty(1, object)
+    result[0] = function(numbers[block_id[0]])
+    return result
+
+
+class _Receipts(Callback):  # type: ignore[misc]
+    """Hands over each block's result as it finishes."""
+
+    def __init__(self, name: str, take: Callable[[Any], None]) -> None:
+        self._name, self._take = name, take
+        super().__init__()
+
+    def _posttask(self, key: Any, value: Any, dsk: Any, state: Any, worker: Any) -> None:
+        if isinstance(key, tuple) and key[0] == self._name:  # also called for the final concatenation
+            self._take(value[0])
+
+
+@contextmanager
+def _pool(threads: int, stop: Event) -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="softmax-dask")
+    try:
+        yield pool
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,237 @@
+"""Score a dump of logits: the story, from top to bottom.
+
+source -> plan -> partitions -> task (read, kernel, write) on Dask's threads -> receipts -> publish -> result
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from os import PathLike, fspath
+from pathlib import Path
+from threading import Event
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from softmax_dask import decisions
+from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config, read_config
+from softmax_dask_pipelines.errors import InterruptedRunError
+from softmax_dask_pipelines.job import Job, prepare
+from softmax_dask_pipelines.ledger.manifest import write_manifest
+from softmax_dask_pipelines.runner import run_on_threads
+from softmax_dask_pipelines.sinks import Sink, open_sink
+from softmax_dask_pipelines.tally import Tally
+from softmax_dask_pipelines.task import Receipt, ScoreTask
+
+OnReceipt = Callable[[Receipt], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to."""
+
+    job: Job
+    tally: Tally
+    seconds: float
+    bytes_written: int
+    read_s: float
+    """Of all threads together, as `kernel_s` and `write_s`."""
+    kernel_s: float
+    write_s: float
+
+    def facts(self) -> dict[str, Any]:
+        """The figures of a run, for machines: JSON types only, seconds and bytes."""
+        tally, plan = self.tally, self.job.plan
+        decided = tally.rows - tally.undecidable
+        return {
+            "output": self.job.spec.path,
+            "rows": tally.rows,
+            "classes": self.job.facts.classes,
+            "undecidable_rows": tally.undecidable,
+            "mean_confidence": _mean(tally.confidence_sum, decided),
+            "mean_entropy": _mean(tally.entropy_sum, decided),
+            "labelled_rows": tally.labelled,
+            "accuracy": _mean(tally.correct, tally.labelled),
+            "mean_nll": _mean(tally.nll_sum, tally.labelled),
+            "top_labels": [
+                {
+                    "label": label,
+                    "name": self._name_of(label),
+                    "rows": count,
+                    "is_exact": label not in tally.lower_bounds,
+                }
+                for label, count in sorted(tally.labels.items(), key=lambda item: (-item[1], item[0]))[:5]
+            ],
+            "partitions": plan.count,
+            "threads": plan.threads,
+            "seconds": self.seconds,
+            "bytes_in": plan.bytes_in,
+            "bytes_written": self.bytes_written,
+            "read_s": self.read_s,
+            "kernel_s": self.kernel_s,
+            "write_s": self.write_s,
+        }
+
+    def _name_of(self, label: int) -> str | None:
+        names = self.job.facts.class_names
+        return None if names is None else names[label]
+
+
+def score(
+    source: str | PathLike[str],
+    output: str | PathLike[str],
+    *,
+    columns: Sequence[str] | None = None,
+    temperature: float = 1.0,
+    source_format: str | None = None,
+    array: str | None = None,
+    column: str | None = None,
+    column_prefix: str | None = None,
+    source_dtype: str | None = None,
+    id: str | None = None,
+    target: str | None = None,
+    classes: str | PathLike[str] | None = None,
+    output_format: str | None = None,
+    dtype: str | None = None,
+    nonfinite: str = "propagate",
+    memory_limit: int | str | None = None,
+    threads: int | None = None,
+    replace: bool = False,
+) -> RunResult:
+    """Score the logits at `source` and write the results to `output`, which is complete or absent.
+
+    Parameters
+    ----------
+    source : Zarr group or array, Parquet file or folder of files, local
+        Logits, (rows, classes). Format, array or column are found out where that can only mean one thing.
+    output : a path where nothing is yet; ends in .zarr or .parquet, or give `output_format`
+    columns : names in `softmax_dask.COLUMNS`
+        Default: label and confidence; label_name with class names; nll and correct with targets.
+    temperature : above 0, no unit
+    array, column, column_prefix, id, target : names in the source
+    source_dtype : "bfloat16", where 16-bit integers hold its bits
+    classes : a file of class names, one a line or a JSON list
+    dtype : "float16", "float32" or "float64", of probabilities and log_probabilities
+    nonfinite : "propagate" marks rows with NaN, +inf or only -inf; "error" refuses them
+    memory_limit : bytes, or a text such as "2GiB"; of the whole process; default half of what is free
+    threads : default all cores
+    replace : an output that is there is swapped for the new one when that is complete
+
+    Returns
+    -------
+    RunResult
+        Rows, counts, seconds and bytes; `softmax_dask_pipelines.summary.text_of` prints it.
+
+    Raises
+    ------
+    UsageError, DataError, OutputExistsError, TemporaryError
+        See `softmax_dask_pipelines.errors`; nothing is published, and an old output stays.
+    """
+    given: dict[str, Any] = {
+        "source": {
+            "path": fspath(source),
+            "format": source_format,
+            "array": array,
+            "column": column,
+            "column_prefix": column_prefix,
+            "dtype": source_dtype,
+            "id": id,
+            "target": target,
+            "classes": None if classes is None else fspath(classes),
+        },
+        "output": {"path": fspath(output), "format": output_format, "dtype": dtype},
+        "columns": None if columns is None else tuple(columns),
+        "temperature": temperature,
+        "nonfinite": nonfinite,
+        "memory_limit": memory_limit,
+        "threads": threads,
+    }
+    return execute(prepare(make_config(given, key_of)), replace=replace)
+
+
+def run(
+    config: ScoreConfig | str | PathLike[str], *, overrides: Sequence[str] = (), replace: bool = False
+) -> RunResult:
+    """Run a config: a `ScoreConfig`, or the path of a YAML file with `key=value` overrides."""
+    ready = config if isinstance(config, ScoreConfig) else read_config(fspath(config), overrides)
+    return execute(prepare(ready), replace=replace)
+
+
+def execute(job: Job, *, replace: bool = False, on_receipt: OnReceipt | None = None) -> RunResult:
+    """Score every partition, then publish. Whatever ends it before that, nothing of it stays."""
+    started, begin = datetime.now(UTC), perf_counter()
+    sink = open_sink(job.spec, replace=replace)
+    sink.prepare()
+    with _discarding(sink):
+        receipts = _score_partitions(job, sink, on_receipt)
+        sink.publish()
+    result = _result(job, receipts, perf_counter() - begin)
+    config = job.config.model_dump(mode="json")
+    write_manifest(Path(job.spec.path), started=started, config=config, result=result.facts())
+    return result
+
+
+def _score_partitions(job: Job, sink: Sink, on_receipt: OnReceipt | None) -> list[Receipt]:
+    receipts: list[Receipt] = []
+    stop = Event()
+    task = ScoreTask(
+        source=job.source,
+        sink=sink,
+        plan=job.plan,
+        temperature=job.config.temperature,
+        float_dtype=job.spec.float_dtype,
+        wide_dtype=job.spec.wide_dtype,
+        refuse_nonfinite=job.config.nonfinite == "error",
+        stop=stop,
+    )
+
+    def take(receipt: Receipt) -> None:
+        receipts.append(receipt)
+        if on_receipt is not None:
+            on_receipt(receipt)
+
+    _compile_kernels(job)
+    run_on_threads(task, range(job.plan.count), threads=job.plan.threads, take=take, stop=stop)
+    return receipts
+
+
+def _compile_kernels(job: Job) -> None:
+    """Compile, or load, once: threads that all come first would wait for one another."""
+    targets = np.zeros(1, np.int64) if job.spec.has_targets else None
+    columns = ("label", "probabilities", "log_probabilities") + (("nll",) if job.spec.has_targets else ())
+    wide = job.spec.wide_dtype
+    out: dict[str, Any] = {name: np.empty((1, job.spec.classes), wide) for name in columns[1:3]}
+    decisions(np.zeros((1, job.spec.classes), job.facts.dtype), columns, targets=targets, dtype=wide, out=out)
+
+
+@contextmanager
+def _discarding(sink: Sink) -> Iterator[None]:
+    """If the block ends with an error, nothing that it wrote stays."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        sink.discard()
+        raise InterruptedRunError("interrupted; no output was published. Run the same command again.") from error
+    except BaseException:
+        sink.discard()
+        raise
+
+
+def _result(job: Job, receipts: list[Receipt], seconds: float) -> RunResult:
+    # In the order of partitions, so that the sums do not depend on which thread was first.
+    ordered = sorted(receipts, key=lambda receipt: receipt.partition)
+    return RunResult(
+        job=job,
+        tally=Tally.merged(receipt.tally for receipt in ordered),
+        seconds=seconds,
+        bytes_written=sum(receipt.bytes_written for receipt in ordered),
+        read_s=sum(receipt.read_s for receipt in ordered),
+        kernel_s=sum(receipt.kernel_s for receipt in ordered),
+        write_s=sum(receipt.write_s for receipt in ordered),
+    )
+
+
+def _mean(total: float, count: int) -> float | None:
+    return total / count if count else None

@@ -1,0 +1,96 @@
+"""The arrays into which one partition's results are computed, and the count of what is filled."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from softmax_dask import COLUMNS, Column
+from softmax_dask_pipelines.sinks import OutputSpec, partition_row_range
+
+
+class PartitionBuffers:
+    """Buffers of one partition, allocated once.
+
+    Columns of one value a row are kept for the whole partition; columns of one value a row and
+    class for one chunk, which is written when it is full and then used again.
+    """
+
+    def __init__(self, spec: OutputSpec, number: int) -> None:
+        self.rows = partition_row_range(spec, number)
+        self.filled = 0
+        """Rows of the partition that are filled."""
+        self.chunk_start = 0
+        """The first of them that the current chunk holds."""
+        self.narrow, self.wide = _allocate(spec)
+        self.targets = np.empty(spec.partition_rows, np.int64) if spec.has_targets else None
+        self._ids: list[Any] = []
+        self._chunk_rows = spec.chunk_rows if self.wide else spec.partition_rows
+        self._has_ids = spec.id_name is not None
+
+    def reserve(self, rows: int) -> dict[str, NDArray[Any]]:
+        """Views of the next rows: at most `rows`, and no more than the chunk and the partition have left."""
+        stop = min(self.filled + rows, self.chunk_start + self._chunk_rows, len(self.rows))
+        assert stop > self.filled, f"no rows to reserve: asked {rows}, filled {self.filled} of {len(self.rows)}"
+        views = {name: buffer[self.filled : stop] for name, buffer in self.narrow.items()}
+        start = self.filled - self.chunk_start
+        views |= {name: buffer[start : stop - self.chunk_start] for name, buffer in self.wide.items()}
+        return views
+
+    def advance(self, rows: int, ids: Any, targets: NDArray[np.int64] | None) -> None:
+        """Count `rows` more as filled, and keep their ids and targets."""
+        stop = self.filled + rows
+        assert stop <= min(self.chunk_start + self._chunk_rows, len(self.rows)), (
+            f"{rows} rows at {self.filled} pass the end of the chunk or of the partition's {len(self.rows)}"
+        )
+        if self._has_ids:
+            assert len(ids) == rows, f"{len(ids)} ids for {rows} rows"
+            self._ids.append(ids)
+        if self.targets is not None:
+            assert targets is not None, "no targets for rows of an output with targets"
+            self.targets[self.filled : stop] = targets
+        self.filled = stop
+
+    def is_complete(self) -> bool:
+        """Whether all rows of the partition are filled."""
+        return self.filled == len(self.rows)
+
+    def chunk_is_ready(self) -> bool:
+        """Whether the current chunk holds rows and takes no more."""
+        pending = self.filled - self.chunk_start
+        return pending > 0 and (pending == self._chunk_rows or self.is_complete())
+
+    def next_chunk(self) -> None:
+        """The current chunk is written: its buffers may be filled again."""
+        self.chunk_start = self.filled
+
+    def take_ids(self) -> Any:
+        """The ids handed over since they were last taken, as one pyarrow.ChunkedArray."""
+        ids, self._ids = self._ids, []
+        return pa.chunked_array(ids)
+
+
+def computed_columns(spec: OutputSpec) -> tuple[Column, ...]:
+    """The columns that kernels fill: all but `label_name`, which is looked up by `label`."""
+    names = [name for name in spec.columns if name != "label_name"]
+    if "label_name" in spec.columns and "label" not in names:
+        names.append("label")
+    return tuple(COLUMNS[name] for name in names)
+
+
+def column_dtype(spec: OutputSpec, column: Column) -> np.dtype[Any]:
+    """Dtype of a computed column in memory."""
+    by_kind = {"float": spec.float_dtype, "wide": spec.wide_dtype}
+    return np.dtype(by_kind.get(column.kind, column.kind))
+
+
+def _allocate(spec: OutputSpec) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    narrow, wide = {}, {}
+    for column in computed_columns(spec):
+        dtype = column_dtype(spec, column)
+        if column.per == "row":
+            narrow[column.name] = np.empty(spec.partition_rows, dtype)
+        else:
+            wide[column.name] = np.empty((spec.chunk_rows, spec.classes), dtype)
+    return narrow, wide

@@ -1,0 +1,101 @@
+"""Writes a folder of Parquet files, `commit=000001/part-00000.parquet` and on: one a partition.
+
+Parts are written beside the output; one rename of their folder publishes them all.
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from softmax_dask_pipelines import storage
+from softmax_dask_pipelines.sinks import OutputSpec, StoredObject
+from softmax_dask_pipelines.sinks.buffers import PartitionBuffers
+from softmax_dask_pipelines.sinks.parquet_layout import Batches, writer_options
+from softmax_dask_pipelines.sinks.places import Stage, seal
+
+COMMIT = "commit=000001"
+
+_ROW_GROUP_ROWS = 1 << 20
+"""Most rows of a row group where no column is wide."""
+
+
+class ParquetSink:
+    """Parquet folder at `spec.path`, built beside it."""
+
+    def __init__(self, spec: OutputSpec, *, replace: bool) -> None:
+        self._spec = spec
+        self._place = Stage(Path(spec.path), replace=replace)
+
+    def prepare(self) -> None:
+        """Make the folder of the parts."""
+        self._place.prepare()
+        storage.make_folder(self._parts)
+        if self._spec.rows == 0:
+            # No partition would write it, and a folder without a file has no schema.
+            self.writer(0).close()
+
+    def writer(self, number: int) -> "ParquetPartitionWriter":
+        """Writer of partition `number`."""
+        return ParquetPartitionWriter(self._spec, self._parts, number)
+
+    def publish(self) -> None:
+        """Give the folder of the parts its name, in one step."""
+        if not self._place.is_published():
+            seal(self._place.folder, [self._parts])
+        self._place.publish()
+
+    def discard(self) -> None:
+        """Remove what is not published."""
+        self._place.discard()
+
+    @property
+    def _parts(self) -> Path:
+        return self._place.folder / COMMIT
+
+
+class ParquetPartitionWriter:
+    """Writes a row group when a chunk of the wide columns is full; without any, larger ones at the end."""
+
+    def __init__(self, spec: OutputSpec, folder: Path, number: int) -> None:
+        self._path = folder / f"part-{number:05d}.parquet"
+        self._buffers = PartitionBuffers(spec, number)
+        self._batches = Batches(spec, self._buffers)
+        with ExitStack() as stack:
+            self._temporary = stack.enter_context(storage.writing(self._path))
+            options = writer_options(spec)
+            self._file = stack.enter_context(pq.ParquetWriter(self._temporary, self._batches.schema, **options))
+            # What was opened stays open until `close`, or goes with the first error.
+            self._open = stack.pop_all()
+
+    def reserve(self, rows: int) -> dict[str, NDArray[Any]]:
+        """Views of the next rows, at most `rows`."""
+        return self._buffers.reserve(rows)
+
+    def advance(self, rows: int, ids: Any, targets: NDArray[np.int64] | None) -> None:
+        """Take over the rows that were filled; a row group that is full is written."""
+        self._buffers.advance(rows, ids, targets)
+        if self._buffers.chunk_is_ready():
+            with ExitStack() as on_error:
+                on_error.push(self._open)
+                self._write_rows()
+                on_error.pop_all()
+
+    def close(self) -> tuple[StoredObject, ...]:
+        """Write the footer; the file then has its name."""
+        buffers = self._buffers
+        with self._open:
+            assert buffers.is_complete(), f"{buffers.filled} of {len(buffers.rows)} rows when closed"
+            self._file.close()
+            storage.sync_file(self._temporary)
+        key = f"{COMMIT}/{self._path.name}"
+        return (StoredObject(key, self._path.stat().st_size),)
+
+    def _write_rows(self) -> None:
+        rows = pa.Table.from_batches([self._batches.current_chunk()])
+        self._file.write_table(rows, row_group_size=_ROW_GROUP_ROWS)
+        self._buffers.next_chunk()

@@ -1,0 +1,141 @@
+"""The schema of a Parquet output, its encodings, and its buffers as Arrow arrays; no files.
+
+Arrays are made of the buffers' own memory, so what they show changes when a buffer is used again.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from softmax_dask import COLUMNS, Column
+from softmax_dask_pipelines.sinks import OutputSpec
+from softmax_dask_pipelines.sinks.buffers import PartitionBuffers, column_dtype
+
+ROW = "row"
+TARGET = "target"
+
+
+def schema(spec: OutputSpec) -> pa.Schema:
+    """Schema of every part: ids or row numbers, targets, columns; metadata `softmax_dask`, JSON."""
+    fields = [_id_field(spec)]
+    if spec.has_targets:
+        fields.append(pa.field(TARGET, pa.int64()))
+    fields += [_field(spec, COLUMNS[name]) for name in spec.columns]
+    facts = {**spec.attributes, "class_names": spec.class_names}
+    return pa.schema(fields, metadata={"softmax_dask": json.dumps(facts, ensure_ascii=False)})
+
+
+def writer_options(spec: OutputSpec) -> dict[str, Any]:
+    """Arguments of `pyarrow.parquet.ParquetWriter`."""
+    floats = [path for name in spec.columns for path in _split_paths(spec, COLUMNS[name])]
+    others = [ROW if spec.id_name is None else spec.id_name]
+    others += [TARGET] if spec.has_targets else []
+    others += [name for name in spec.columns if COLUMNS[name].kind not in ("float", "wide")]
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": ["label_name"] if "label_name" in spec.columns else False,
+        # Statistics and dictionaries of floats cost time and say nothing.
+        "write_statistics": others,
+        "use_byte_stream_split": floats or False,
+        "write_page_checksum": True,
+    }
+
+
+class Batches:
+    """Makes record batches of one partition's buffers."""
+
+    def __init__(self, spec: OutputSpec, buffers: PartitionBuffers) -> None:
+        self.schema = schema(spec)
+        self._spec, self._buffers = spec, buffers
+        self._names, self._positions = _distinct(spec.class_names or ())
+
+    def current_chunk(self) -> pa.RecordBatch:
+        """The rows of the current chunk; valid until the buffers are filled again."""
+        buffers = self._buffers
+        arrays = [self._ids()]
+        if buffers.targets is not None:
+            arrays.append(_nullable_integers(buffers.targets[buffers.chunk_start : buffers.filled]))
+        arrays += [self._column(COLUMNS[name]) for name in self._spec.columns]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _ids(self) -> pa.Array:
+        buffers = self._buffers
+        if self._spec.id_name is not None:
+            return pa.concat_arrays(buffers.take_ids().cast(self._spec.id_type).chunks)
+        first = buffers.rows.start
+        return _plain(np.arange(first + buffers.chunk_start, first + buffers.filled, dtype=np.int64))
+
+    def _column(self, column: Column) -> pa.Array:
+        start, stop = self._buffers.chunk_start, self._buffers.filled
+        if column.per == "class":
+            values = self._buffers.wide[column.name][: stop - start].reshape(-1)
+            return pa.FixedSizeListArray.from_arrays(_plain(values), type=self.schema.field(column.name).type)
+        if column.name == "label_name":
+            return self._label_names(self._buffers.narrow["label"][start:stop])
+        values = self._buffers.narrow[column.name][start:stop]
+        return _nullable_booleans(values) if column.name == "correct" else _plain(values)
+
+    def _label_names(self, labels: NDArray[Any]) -> pa.Array:
+        indices = self._positions[labels]  # at -1, a null, it does not matter which
+        known = [_bits(labels >= 0), pa.py_buffer(indices)]
+        return pa.DictionaryArray.from_arrays(pa.Array.from_buffers(pa.int32(), len(labels), known), self._names)
+
+
+def _id_field(spec: OutputSpec) -> pa.Field:
+    if spec.id_name is None:
+        return pa.field(ROW, pa.int64(), nullable=False)
+    return pa.field(spec.id_name, spec.id_type)
+
+
+def _field(spec: OutputSpec, column: Column) -> pa.Field:
+    if column.name == "label_name":
+        return pa.field(column.name, pa.dictionary(pa.int32(), pa.string()))
+    if column.name == "correct":
+        return pa.field(column.name, pa.bool_())
+    element = pa.from_numpy_dtype(column_dtype(spec, column))
+    if column.per == "row":
+        return pa.field(column.name, element, nullable=False)
+    # Non-nullable lists and elements take 30 % off the time to read them.
+    elements = pa.field("element", element, nullable=False)
+    return pa.field(column.name, pa.list_(elements, spec.classes), nullable=False)
+
+
+def _split_paths(spec: OutputSpec, column: Column) -> list[str]:
+    """Where the column's values lie in the file, if they are to be stored byte plane by byte plane."""
+    if column.kind == "float":
+        return [column.name]
+    # DuckDB 2.0 cannot read float16 that is stored so.
+    splits = column.kind == "wide" and spec.wide_dtype.itemsize > 2
+    return [f"{column.name}.list.element"] if splits else []
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[pa.Array, NDArray[np.int32]]:
+    """The names without repetitions, and the position of each class's name among them."""
+    # ImageNet has two classes `crane`. Of a dictionary with repetitions pyarrow 26 writes a page
+    # that ends in whatever lay in memory, so that no two files are equal.
+    position = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return pa.array(list(position), pa.string()), np.array([position[name] for name in names], np.int32)
+
+
+def _plain(values: NDArray[Any]) -> pa.Array:
+    # Not `pa.array`: it copies, and loads pandas at its first use.
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
+
+
+def _nullable_integers(values: NDArray[Any]) -> pa.Array:
+    """Integers with null for -1."""
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [_bits(values >= 0), pa.py_buffer(values)])
+
+
+def _nullable_booleans(values: NDArray[Any]) -> pa.Array:
+    """Truth of 1 and 0, null for -1."""
+    return pa.Array.from_buffers(pa.bool_(), len(values), [_bits(values >= 0), _bits(values > 0)])
+
+
+def _bits(flags: NDArray[np.bool_]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(flags, bitorder="little"))

@@ -1,0 +1,140 @@
+"""Writes a Zarr v3 group, consolidated: one array a column, dimensions `row` and `class`.
+
+Chunks first, each array's `zarr.json` next, the root's last: until then there is no group to open.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softmax_dask_pipelines import storage
+from softmax_dask_pipelines.sinks import OutputSpec, StoredObject
+from softmax_dask_pipelines.sinks.buffers import PartitionBuffers
+from softmax_dask_pipelines.sinks.ids import id_numbers, id_texts
+from softmax_dask_pipelines.sinks.places import InPlace, Place, Stage, seal
+from softmax_dask_pipelines.sinks.zarr_codecs import encode_numbers, encode_strings
+from softmax_dask_pipelines.sinks.zarr_layout import ROOT, ArrayLayout, array_layouts, metadata_documents
+
+
+class ZarrSink:
+    """Zarr group at `spec.path`: built there, or with `replace` beside it and swapped."""
+
+    def __init__(self, spec: OutputSpec, *, replace: bool) -> None:
+        assert spec.partition_rows % spec.chunk_rows == 0, (
+            f"partitions of {spec.partition_rows} rows are no multiple of chunks of {spec.chunk_rows}"
+        )
+        output = Path(spec.path)
+        self._spec = spec
+        self._place: Place = Stage(output, replace=True) if replace else InPlace(output, last=ROOT)
+        self._layouts = array_layouts(spec)
+
+    def prepare(self) -> None:
+        """Make the folder of each array, and write the class names."""
+        self._place.prepare()
+        for name in self._layouts:
+            storage.make_folder(self._place.folder / name)
+        if self._spec.class_names is not None:
+            parts = encode_strings(np.array(self._spec.class_names, dtype=object))
+            storage.put(self._place.folder / self._layouts["class"].key(0), parts)
+
+    def writer(self, number: int) -> "ZarrPartitionWriter":
+        """Writer of partition `number`."""
+        return ZarrPartitionWriter(self._spec, self._layouts, self._place.folder, number)
+
+    def publish(self) -> None:
+        """Write the metadata documents, the root's last; with `replace`, then swap."""
+        if not self._place.is_published():
+            self._write_documents(self._place.folder)
+        self._place.publish()
+
+    def discard(self) -> None:
+        """Remove what is not published."""
+        self._place.discard()
+
+    def _write_documents(self, folder: Path) -> None:
+        folders = [folder / name for name in self._layouts]
+        documents = metadata_documents(self._layouts, {"softmax_dask": self._spec.attributes})
+        root = documents.pop(ROOT)
+        for key, document in documents.items():
+            storage.put(folder / key, [document])
+        # All chunks and documents must be durable before the root says that they are there.
+        seal(folder, folders)
+        storage.put(folder / ROOT, [root])
+        storage.sync_folder(folder)
+
+
+class ZarrPartitionWriter:
+    """Encodes each chunk of the wide columns when it is full, and all other columns at the end."""
+
+    def __init__(self, spec: OutputSpec, layouts: dict[str, ArrayLayout], folder: Path, number: int) -> None:
+        self._spec, self._layouts, self._folder, self._number = spec, layouts, folder, number
+        self._buffers = PartitionBuffers(spec, number)
+        self._stored: list[StoredObject] = []
+
+    def reserve(self, rows: int) -> dict[str, NDArray[Any]]:
+        """Views of the next rows, at most `rows`."""
+        return self._buffers.reserve(rows)
+
+    def advance(self, rows: int, ids: Any, targets: NDArray[np.int64] | None) -> None:
+        """Take over the rows that were filled; a chunk that is full is written."""
+        self._buffers.advance(rows, ids, targets)
+        if self._buffers.wide and self._buffers.chunk_is_ready():
+            self._write_wide()
+
+    def close(self) -> tuple[StoredObject, ...]:
+        """Write the columns of one value a row."""
+        buffers = self._buffers
+        assert buffers.is_complete(), f"{buffers.filled} of {len(buffers.rows)} rows when closed"
+        if len(buffers.rows) > 0:
+            self._write_narrow()
+        return tuple(self._stored)
+
+    def _write_wide(self) -> None:
+        buffers = self._buffers
+        chunk = (buffers.rows.start + buffers.chunk_start) // self._spec.chunk_rows
+        for name, values in buffers.wide.items():
+            self._put_numbers(name, chunk, values, buffers.filled - buffers.chunk_start)
+        buffers.next_chunk()
+
+    def _write_narrow(self) -> None:
+        buffers, spec = self._buffers, self._spec
+        for name, values in buffers.narrow.items():
+            if name in self._layouts:  # `label` may be there for the names alone
+                self._put_numbers(name, self._number, values, buffers.filled)
+        if buffers.targets is not None:
+            self._put_numbers("target", self._number, buffers.targets, buffers.filled)
+        if "label_name" in spec.columns:
+            self._put_strings("label_name", _label_names(spec, buffers.narrow["label"][: buffers.filled]))
+        if spec.id_name is not None:
+            self._write_ids(spec.id_name)
+
+    def _write_ids(self, name: str) -> None:
+        ids, layout = self._buffers.take_ids(), self._layouts[name]
+        if layout.dtype is None:
+            self._put_strings(name, id_texts(ids))
+            return
+        values = np.empty(layout.chunks, layout.dtype)
+        values[: len(ids)] = id_numbers(ids, name, layout.dtype)
+        self._put_numbers(name, self._number, values, len(ids))
+
+    def _put_numbers(self, name: str, chunk: int, values: NDArray[Any], filled: int) -> None:
+        """Write a whole chunk, of which the first `filled` rows are results."""
+        values[filled:] = self._layouts[name].fill
+        self._put(self._layouts[name].key(chunk), encode_numbers(values))
+
+    def _put_strings(self, name: str, values: NDArray[np.object_]) -> None:
+        padded = np.full(self._spec.partition_rows, "", dtype=object)
+        padded[: len(values)] = values
+        self._put(self._layouts[name].key(self._number), encode_strings(padded))
+
+    def _put(self, key: str, parts: list[bytes]) -> None:
+        self._stored.append(StoredObject(key, storage.put(self._folder / key, parts)))
+
+
+def _label_names(spec: OutputSpec, labels: NDArray[Any]) -> NDArray[np.object_]:
+    assert spec.class_names is not None, "label_name without class names"
+    # The undecidable -1 picks the last entry.
+    named: NDArray[np.object_] = np.array([*spec.class_names, ""], dtype=object)[labels]
+    return named

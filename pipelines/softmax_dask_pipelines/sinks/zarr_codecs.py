@@ -1,0 +1,57 @@
+"""The codecs of our Zarr arrays: as Zarr names them in its metadata, and as we run them.
+
+Chunks are encoded by numcodecs in the calling thread: Zarr's own pipeline goes through
+one event loop and does not scale with threads.
+"""
+
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numcodecs import Blosc, VLenUTF8, Zstd
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec, VLenUTF8Codec, ZstdCodec
+
+LEVEL = 1
+
+_BLOCK_ITEMS = 128 * 1024
+"""Items of a Blosc block. The shuffle gathers the first bytes of all items, then the second ones, ...:
+with 128 Ki of each, every byte plane is one block of Zstandard's with a Huffman table of its own.
+Measured with the softmax of N(0, 6) at 1000 classes, float32: 0.885 of the bytes in 0.9 ns a value;
+with Blosc's own block size 0.962 in 1.9 ns, without a shuffle (plain Zstandard) 0.961 in 1.3 ns."""
+
+
+def number_codecs(dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Arguments of `zarr.create_array` for what `encode_numbers` writes."""
+    blosc = BloscCodec(
+        typesize=dtype.itemsize,
+        cname="zstd",
+        clevel=LEVEL,
+        shuffle="shuffle",
+        blocksize=_BLOCK_ITEMS * dtype.itemsize,
+    )
+    return {"compressors": [blosc, Crc32cCodec()]}
+
+
+def encode_numbers(values: NDArray[Any]) -> list[bytes]:
+    """The bytes of one chunk of numbers, in parts."""
+    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    blosc = Blosc("zstd", clevel=LEVEL, shuffle=Blosc.SHUFFLE, blocksize=_BLOCK_ITEMS * little.itemsize)
+    return _with_checksum(blosc.encode(little))
+
+
+def string_codecs() -> dict[str, Any]:
+    """Arguments of `zarr.create_array` for what `encode_strings` writes."""
+    return {
+        "serializer": VLenUTF8Codec(),
+        "compressors": [ZstdCodec(level=LEVEL, checksum=False), Crc32cCodec()],
+    }
+
+
+def encode_strings(values: NDArray[np.object_]) -> list[bytes]:
+    """The bytes of one chunk of texts, in parts."""
+    return _with_checksum(Zstd(level=LEVEL).encode(VLenUTF8().encode(values)))
+
+
+def _with_checksum(encoded: bytes) -> list[bytes]:
+    return [encoded, google_crc32c.value(encoded).to_bytes(4, "little")]

@@ -1,0 +1,37 @@
+"""The dtypes that logits at rest may have."""
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from softmax_dask.errors import DtypeError
+
+LOGITS_DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "uint8", "uint16", "uint32")
+BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+
+
+def holds_logits(dtype: np.dtype[Any]) -> bool:
+    """Whether numbers of this dtype, in any byte order, can be logits."""
+    return dtype.name in LOGITS_DTYPES
+
+
+def logits_dtype(stored: np.dtype[Any], *, bfloat16: bool, where: str) -> np.dtype[Any]:
+    """Dtype of the blocks for logits stored as `stored`: native byte order, bfloat16 where asked for."""
+    if bfloat16:
+        return _bfloat16(stored, where)
+    if not holds_logits(stored):
+        raise DtypeError(
+            f"{where}: logits are {stored}; expected bfloat16, {', '.join(LOGITS_DTYPES)}. "
+            "Cast first, for example to float32, and write them again."
+        )
+    return stored.newbyteorder("=")
+
+
+def _bfloat16(stored: np.dtype[Any], where: str) -> np.dtype[Any]:
+    if stored.name not in ("int16", "uint16"):
+        raise DtypeError(
+            f"{where}: logits are {stored}, but bfloat16 was asked for; expected int16 or uint16, the bits "
+            "of bfloat16. Leave the source dtype out."
+        )
+    return BFLOAT16

@@ -1,0 +1,129 @@
+"""The files of a Parquet source: which they are, what their footers say, and their rows as a stream."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from softmax_dask_pipelines.errors import (
+    CorruptFileError,
+    PermissionDeniedError,
+    SourceFormatError,
+    SourceNotFoundError,
+)
+from softmax_dask_pipelines.sources.formats import parquet_files
+from softmax_dask_pipelines.sources.names import natural_key
+
+PAGE_BYTES = 2**20
+"""Size of a data page that writers aim at."""
+
+_BUFFERS_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file: its footer, and where its rows stand in the source."""
+
+    path: str
+    metadata: Any
+    """pyarrow.parquet.FileMetaData; kept, so that a read does not parse the footer again."""
+    schema: Any
+    """pyarrow.Schema"""
+    first_row: int
+    group_starts: tuple[int, ...]
+    """First row of each row group, in this file; then the number of rows."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the file."""
+        return self.group_starts[-1]
+
+
+def open_parts(path: str) -> list[Part]:
+    """The footers of the file `path`, or of all files of that folder: part-2 before part-10."""
+    parts: list[Part] = []
+    first_row = 0
+    for name in _files(Path(path)):
+        parts.append(_open_part(name, first_row))
+        first_row += parts[-1].rows
+    return parts
+
+
+def batches(part: Part, rows: range, columns: Sequence[str], *, batch_rows: int) -> Iterator[tuple[int, Any]]:
+    """Record batches of at most `batch_rows` rows, each with its first row in the file; they cover `rows`."""
+    first_group = bisect_right(part.group_starts, rows.start) - 1
+    last_group = bisect_right(part.group_starts, rows.stop - 1)
+    row = part.group_starts[first_group]
+    with _plain_errors(part.path), _opened(part, len(columns)) as file:
+        stream = file.iter_batches(
+            batch_size=batch_rows,
+            row_groups=list(range(first_group, last_group)),
+            columns=list(columns),
+            use_threads=False,
+        )
+        for batch in stream:
+            first, last = max(row, rows.start), min(row + batch.num_rows, rows.stop)
+            if first < last:
+                yield first, batch.slice(first - row, last - first)
+            row += batch.num_rows
+            if row >= rows.stop:
+                return
+        raise OSError(f"its rows end at {row} of {rows.stop}")
+
+
+def buffer_bytes(columns: int) -> int:
+    """Read-ahead of one column. Without it Arrow takes the column's part of a row group into memory whole."""
+    return max(2**14, min(2**20, _BUFFERS_BYTES // max(1, columns)))
+
+
+def _files(path: Path) -> list[str]:
+    if not path.is_dir():
+        return [str(path)]
+    found = sorted((str(file) for file in parquet_files(path)), key=natural_key)
+    if not found:
+        raise SourceFormatError(f"{path}: holds no *.parquet files; expected at least one. Check the path.")
+    return found
+
+
+def _open_part(path: str, first_row: int) -> Part:
+    with _plain_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        metadata, schema = file.metadata, file.schema_arrow
+    sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    return Part(path, metadata, schema, first_row, tuple(accumulate(sizes, initial=0)))
+
+
+def _opened(part: Part, columns: int) -> Any:
+    return pq.ParquetFile(
+        part.path,
+        metadata=part.metadata,
+        buffer_size=buffer_bytes(columns),
+        pre_buffer=False,
+        page_checksum_verification=True,
+    )
+
+
+@contextmanager
+def _plain_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(
+            f"{path}: is not there any more; expected it to stay while it is read. Put it back."
+        ) from error
+    except PermissionError as error:
+        raise PermissionDeniedError(
+            f"{path}: cannot be read; expected read permission. Check its owner and mode."
+        ) from error
+    except MemoryError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptFileError(
+            f"{path}: is no whole Parquet file ({error}); expected one that was written to its end. "
+            "Copy it again from where the dump was made, or write it again."
+        ) from error

@@ -1,0 +1,82 @@
+"""Facts that stand in the footers of Parquet files."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from softmax_dask_pipelines.errors import SchemaMismatchError
+from softmax_dask_pipelines.sources.parquet_files import Part
+
+
+def common_group_rows(parts: Sequence[Part]) -> int:
+    """Rows that most row groups have; 1 where there is none."""
+    sizes = Counter(
+        stop - start
+        for part in parts
+        for start, stop in zip(part.group_starts, part.group_starts[1:], strict=False)
+        if stop > start
+    )
+    return sizes.most_common(1)[0][0] if sizes else 1
+
+
+def column_bytes(parts: Sequence[Part], names: Sequence[str]) -> int:
+    """Size at rest of these columns."""
+    return sum(chunk.total_compressed_size for name in names for chunk in _chunks(parts, name))
+
+
+def largest_chunk_bytes(parts: Sequence[Part], name: str) -> int:
+    """Largest size, decompressed, of this column in one row group."""
+    return max((chunk.total_uncompressed_size for chunk in _chunks(parts, name)), default=0)
+
+
+def codec_text(parts: Sequence[Part], name: str) -> str:
+    """How a column is compressed, for people. Footers do not say whether pages have checksums."""
+    found = sorted({chunk.compression.lower() for chunk in _chunks(parts, name)})
+    return f"{' and '.join(found) or 'no rows'}, page checksums verified where there are some"
+
+
+def stored_class_names(parts: Sequence[Part]) -> object:
+    """Class names in the files' key-value metadata, once no two files differ; None where there are none."""
+    named = [(part, names) for part in parts if (names := _class_names(part)) is not None]
+    for part, names in named[1:]:
+        if names != named[0][1]:
+            raise SchemaMismatchError(
+                f"{part.path} and {named[0][0].path} name their classes differently; expected the same names "
+                "in every file. Score the files apart, or write one of them again."
+            )
+    return named[0][1] if named else None
+
+
+def _class_names(part: Part) -> object:
+    stored = part.metadata.metadata or {}
+    for key, pick in ((b"class_names", lambda value: value), (b"softmax_dask", _inside)):
+        if key in stored:
+            try:
+                names = pick(json.loads(stored[key]))
+            except ValueError as error:
+                raise SchemaMismatchError(
+                    f"{part.path}: metadata {key.decode()} is not JSON ({error}); expected a list of text. Correct it."
+                ) from error
+            if names is not None:
+                return names
+    return None
+
+
+def _inside(document: Any) -> object:
+    return document.get("class_names") if isinstance(document, dict) else None
+
+
+def _chunks(parts: Sequence[Part], name: str) -> Iterator[Any]:
+    """Metadata of the column in every row group."""
+    for part in parts:
+        index = _index(part, name)
+        if index is not None:
+            for group in range(part.metadata.num_row_groups):
+                yield part.metadata.row_group(group).column(index)
+
+
+def _index(part: Part, name: str) -> int | None:
+    schema = part.metadata.schema
+    paths = (schema.column(i).path for i in range(len(schema)))
+    return next((i for i, path in enumerate(paths) if path == name or path.startswith(f"{name}.")), None)

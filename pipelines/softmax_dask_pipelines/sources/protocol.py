@@ -1,0 +1,91 @@
+"""What every source promises, and what is said and known of one. Knows no format."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Format = Literal["zarr", "parquet"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRequest:
+    """What the user says about a source; None means: find out."""
+
+    path: str
+    format: Format | None = None
+    array: str | None = None
+    """Zarr: path of the logits inside the group."""
+    column: str | None = None
+    """Parquet: name of the list column that holds the logits."""
+    column_prefix: str | None = None
+    """Parquet: one column a class; what the names of these columns begin with."""
+    dtype: Literal["bfloat16"] | None = None
+    """bfloat16: the stored 16-bit integers are bfloat16 bits."""
+    id: str | None = None
+    """Array or column of row ids, carried to the output. None: `id` or `ids` if there is one."""
+    target: str | None = None
+    """Array or column of true classes. None: `target` or `targets` if there is one."""
+    class_names: tuple[str, ...] | None = None
+    """Names of the classes. None: those in the source's attributes or metadata, if any."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceBlock:
+    """Consecutive rows of a source, in memory."""
+
+    logits: NDArray[Any]
+    """(rows, classes), C order, of the source's dtype; may be read-only."""
+    ids: Any
+    """pyarrow.Array of the rows' ids, or None."""
+    targets: NDArray[np.int64] | None
+    """(rows,); -1 is unlabelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """What a plan, a summary and `inspect` need to know of a source."""
+
+    path: str
+    """Absolute."""
+    format: Format
+    name: str
+    """The array, column or prefix that was chosen; "" for a bare array."""
+    rows: int
+    classes: int
+    dtype: np.dtype[Any]
+    """Of the blocks that `read` yields, native byte order; `ml_dtypes.bfloat16` included."""
+    read_rows: int
+    """Rows of the largest block that `read` yields."""
+    read_overhead_bytes: int
+    """Memory that reading one block takes beside the block itself: encoded and half-decoded chunks."""
+    stored_bytes: int
+    """Size of the logits at rest."""
+    codec: str
+    """How they are compressed, for people: "zstd(level=0), no checksum"."""
+    layout: str
+    """Chunks, shards or row groups, for people: "chunks of 1000 x 100", "12 files, 96 row groups"."""
+    class_names: tuple[str, ...] | None
+    id_name: str | None
+    id_type: Any
+    """pyarrow.DataType of the ids, or None."""
+    target_name: str | None
+    boundary_rows: int = 1
+    """Rows of a shard, row group or run of chunks: a read that begins on a multiple of it decodes nothing
+    twice. A multiple of `read_rows` or the other way round, where the source's own layout is regular."""
+
+
+class Source(Protocol):
+    """Rows of logits at rest. Opened once, read by many threads, pickled to other processes."""
+
+    @property
+    def facts(self) -> SourceFacts:
+        """What is known without reading logits."""
+
+    def read(self, start: int, stop: int) -> Iterator[SourceBlock]:
+        """Rows start..stop-1 in order, cut at the multiples of `facts.read_rows`.
+
+        So every block has `read_rows` rows; the first and the last may have fewer.
+        """

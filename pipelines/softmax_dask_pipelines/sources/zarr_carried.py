@@ -1,0 +1,74 @@
+"""1-D Zarr arrays beside the logits: ids, targets, class names. Missing chunks follow Zarr's fill rule."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+
+from softmax_dask_pipelines.errors import CorruptChunkError, SchemaMismatchError
+from softmax_dask_pipelines.sources.carried import array_of_numpy, type_of_numpy
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedArray:
+    """An array with one value a row."""
+
+    name: str
+    where: str
+    """The source and the name, for messages."""
+    array: "zarr.Array[Any]"
+    type: Any
+    """pyarrow.DataType of the values."""
+
+    @classmethod
+    def of(cls, array: "zarr.Array[Any]", *, name: str, where: str, rows: int) -> "CarriedArray":
+        """`array`, once it has one value for each of `rows` rows, and of a type that can be carried."""
+        if array.shape != (rows,):
+            raise SchemaMismatchError(
+                f"{where}: has shape {array.shape}; expected ({rows},), one value a row of the logits. "
+                "Name another array, or write this one again."
+            )
+        return cls(name, where, array, type_of_numpy(np.dtype(array.dtype), where=where))
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Memory of the chunk that a reader holds; text is guessed at 64 bytes a value."""
+        width = self.array.dtype.itemsize if self.array.dtype.kind in "iuSU" else 64
+        return int(self.array.chunks[0]) * width
+
+    def reader(self, stop: int) -> "CarriedReader":
+        """Something to read rows from, in order, up to `stop`."""
+        return CarriedReader(self, stop)
+
+    def decode(self, start: int, stop: int) -> Any:
+        """The values start..stop-1 as an Arrow array."""
+        try:
+            values = np.asarray(self.array[start:stop])
+        except MemoryError:
+            raise
+        except Exception as error:  # every codec raises its own
+            raise CorruptChunkError(
+                f"{self.where}: values {start} to {stop - 1} do not decode ({error}); expected whole chunks. "
+                "Copy or write the array again."
+            ) from error
+        return array_of_numpy(values, where=self.where)
+
+
+class CarriedReader:
+    """Reads whole chunks and holds the last: chunks of ids are often far longer than blocks of logits."""
+
+    def __init__(self, carried: CarriedArray, stop: int) -> None:
+        self._carried = carried
+        self._stop = stop
+        self._held = range(0)
+        self._values: Any = None
+
+    def values(self, rows: range) -> Any:
+        """The values of `rows`, which follow the rows asked for before."""
+        if self._values is None or rows.start < self._held.start or rows.stop > self._held.stop:
+            chunk = int(self._carried.array.chunks[0])
+            self._held = range(rows.start, min(self._stop, -(-rows.stop // chunk) * chunk))
+            self._values = self._carried.decode(self._held.start, self._held.stop)
+        first = rows.start - self._held.start
+        return self._values[first : first + len(rows)]

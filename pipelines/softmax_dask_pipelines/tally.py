@@ -1,0 +1,94 @@
+"""What is counted while rows are scored: the figures of the summary, mergeable and small."""
+
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MOST_FREQUENT = 32
+"""Labels that a receipt names: bounded, so that a receipt stays small at 250,000 classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts and sums over rows; undecidable rows are counted and in no sum."""
+
+    rows: int = 0
+    undecidable: int = 0
+    confidence_sum: float = 0.0
+    entropy_sum: float = 0.0
+    """nats"""
+    labelled: int = 0
+    """rows with a target that are decidable"""
+    correct: int = 0
+    nll_sum: float = 0.0
+    """nats, over the labelled rows"""
+    labels: Mapping[int, int] = field(default_factory=dict)
+    """label -> rows, of the most frequent labels"""
+    labels_are_all: bool = True
+    """Whether `labels` left none out."""
+    lower_bounds: frozenset[int] = frozenset()
+    """Those in `labels` that some part left out, so that there may be more."""
+
+    @staticmethod
+    def merged(tallies: Iterable["Tally"]) -> "Tally":
+        """The tally of all their rows."""
+        parts = list(tallies)
+        labels: Counter[int] = Counter()
+        for part in parts:
+            labels.update(part.labels)
+        cut = [part.labels.keys() for part in parts if not part.labels_are_all]
+        sums = {name: sum(getattr(part, name) for part in parts) for name in _SUMS}
+        return Tally(**sums, labels=dict(labels), labels_are_all=not cut, lower_bounds=_missing(labels, cut))
+
+    def with_labels(self, labels: NDArray[np.int32], classes: int) -> "Tally":
+        """With the counts of the most frequent labels; -1 is none."""
+        decided = labels[labels >= 0]
+        if classes <= len(decided):
+            counts = np.bincount(decided, minlength=classes)
+            names = np.flatnonzero(counts)
+            counts = counts[names]
+        else:
+            names, counts = np.unique(decided, return_counts=True)
+        most = np.argsort(-counts, kind="stable")[:_MOST_FREQUENT]
+        found = {int(names[i]): int(counts[i]) for i in most}
+        return replace(self, labels=found, labels_are_all=len(names) <= _MOST_FREQUENT)
+
+
+def _missing(labels: Iterable[int], cut: Iterable[Container[int]]) -> frozenset[int]:
+    lists = list(cut)
+    return frozenset(label for label in labels if any(label not in known for known in lists))
+
+
+_SUMS = ("rows", "undecidable", "confidence_sum", "entropy_sum", "labelled", "correct", "nll_sum")
+
+
+def tally_of(columns: Mapping[str, NDArray[Any]], targets: NDArray[np.int64] | None) -> Tally:
+    """The tally of a block, from its label, confidence, entropy and, with targets, nll and target_rank."""
+    label = columns["label"]
+    undecidable = int(np.count_nonzero(label < 0))
+    truth = _tally_of_targets(columns) if targets is not None else {}
+    return Tally(
+        rows=len(label),
+        undecidable=undecidable,
+        confidence_sum=_sum(columns["confidence"], undecidable > 0),
+        entropy_sum=_sum(columns["entropy"], undecidable > 0),
+        **truth,
+    )
+
+
+def _tally_of_targets(columns: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    known = columns["target_rank"] >= 0
+    return {
+        "labelled": int(np.count_nonzero(known)),
+        "correct": int(np.count_nonzero(columns["target_rank"] == 0)),
+        "nll_sum": _sum(columns["nll"], not known.all()),
+    }
+
+
+def _sum(values: NDArray[Any], has_nan: bool) -> float:
+    add = np.nansum if has_nan else np.sum
+    return float(add(values, dtype=np.float64))

@@ -1,0 +1,145 @@
+"""What a worker does with one partition: read a block, compute it into the sink's buffers, go on; then a receipt."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from threading import Event
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softmax_dask import COLUMNS, decisions
+from softmax_dask_pipelines.errors import InterruptedRunError, NonFiniteRowsError
+from softmax_dask_pipelines.plan import Partition, Plan
+from softmax_dask_pipelines.sinks import PartitionWriter, Sink
+from softmax_dask_pipelines.sources import Source, SourceBlock
+from softmax_dask_pipelines.tally import Tally, tally_of
+
+_TALLIED = ("label", "confidence", "entropy")
+_TALLIED_WITH_TARGETS = (*_TALLIED, "nll", "target_rank")
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a partition came to."""
+
+    partition: int
+    tally: Tally
+    bytes_written: int
+    read_s: float
+    kernel_s: float
+    write_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTask:
+    """All that is needed to score any partition of a run."""
+
+    source: Source
+    sink: Sink
+    plan: Plan
+    temperature: float
+    float_dtype: np.dtype[Any]
+    wide_dtype: np.dtype[Any]
+    refuse_nonfinite: bool
+    stop: Event
+    """Set when the run is to end: partitions that have begun stop at the next block."""
+
+    def __call__(self, number: int) -> Receipt:
+        """Score partition `number` and store it. Nothing of it is visible yet."""
+        return _Scoring(self, self.plan.partition(number)).run()
+
+
+class _Scoring:
+    """The state of one partition while it is scored: its writer, what was counted, where the time went."""
+
+    def __init__(self, task: ScoreTask, partition: Partition) -> None:
+        self._task = task
+        self._partition = partition
+        self._writer: PartitionWriter = task.sink.writer(partition.number)
+        self._labels = np.empty(partition.stop - partition.start, np.int32)
+        self._tallies: list[Tally] = []
+        self._row = partition.start
+        self._seconds = {"read": 0.0, "kernel": 0.0, "write": 0.0}
+
+    def run(self) -> Receipt:
+        for block in self._blocks():
+            self._score(block)
+        begin = perf_counter()
+        objects = self._writer.close()
+        self._seconds["write"] += perf_counter() - begin
+        return Receipt(
+            partition=self._partition.number,
+            tally=Tally.merged(self._tallies).with_labels(self._labels, self._task.source.facts.classes),
+            bytes_written=sum(stored.size_bytes for stored in objects),
+            read_s=self._seconds["read"],
+            kernel_s=self._seconds["kernel"],
+            write_s=self._seconds["write"],
+        )
+
+    def _blocks(self) -> Iterator[SourceBlock]:
+        blocks = self._task.source.read(self._partition.start, self._partition.stop)
+        while True:
+            begin = perf_counter()
+            block = next(blocks, None)
+            self._seconds["read"] += perf_counter() - begin
+            if block is None:
+                return
+            yield block
+
+    def _score(self, block: SourceBlock) -> None:
+        done, rows = 0, len(block.logits)
+        while done < rows:
+            if self._task.stop.is_set():
+                raise InterruptedRunError("stopped between two blocks, because the run ends.")
+            out = self._writer.reserve(rows - done)
+            count = len(next(iter(out.values())))
+            self._compute(block, slice(done, done + count), out)
+            self._store(block, slice(done, done + count))
+            done += count
+
+    def _compute(self, block: SourceBlock, rows: slice, out: dict[str, NDArray[Any]]) -> None:
+        begin = perf_counter()
+        logits = block.logits[rows]
+        targets = None if block.targets is None else block.targets[rows]
+        out = self._with_tallied(out, len(logits), targets is not None)
+        decisions(
+            logits,
+            tuple(out),
+            targets=targets,
+            temperature=self._task.temperature,
+            dtype=self._task.wide_dtype,
+            out=out,
+        )
+        self._count(out, targets)
+        self._seconds["kernel"] += perf_counter() - begin
+
+    def _with_tallied(self, out: dict[str, NDArray[Any]], rows: int, has_targets: bool) -> dict[str, NDArray[Any]]:
+        """The writer's buffers, and room for what the summary counts beside them."""
+        tallied = _TALLIED_WITH_TARGETS if has_targets else _TALLIED
+        kinds = {"float": self._task.float_dtype, "int32": np.dtype(np.int32)}
+        missing = [name for name in tallied if name not in out]
+        return out | {name: np.empty(rows, kinds[COLUMNS[name].kind]) for name in missing}
+
+    def _count(self, out: dict[str, NDArray[Any]], targets: NDArray[np.int64] | None) -> None:
+        label = out["label"]
+        at = self._row - self._partition.start
+        self._labels[at : at + len(label)] = label
+        tally = tally_of(out, targets)
+        if tally.undecidable and self._task.refuse_nonfinite:
+            row = self._row + int((label < 0).argmax())
+            path = self._task.source.facts.path
+            raise NonFiniteRowsError(
+                f"{path}: row {row} holds NaN, +inf or only -inf; expected none, because nonfinite is error. "
+                "Mend the logits, or use nonfinite: propagate."
+            )
+        self._tallies.append(tally)
+
+    def _store(self, block: SourceBlock, rows: slice) -> None:
+        begin = perf_counter()
+        ids = None if block.ids is None else block.ids[rows]
+        targets = None if block.targets is None else block.targets[rows]
+        self._writer.advance(rows.stop - rows.start, ids, targets)
+        self._row += rows.stop - rows.start
+        self._seconds["write"] += perf_counter() - begin

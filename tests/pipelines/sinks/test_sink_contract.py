@@ -1,0 +1,462 @@
+"""What every sink promises, for every kind of output."""
+
+import dataclasses
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zarr
+from numpy.testing import assert_array_equal
+
+from softmax_dask.columns import COLUMNS
+from softmax_dask_pipelines import storage
+from softmax_dask_pipelines.errors import ConfigError, DiskFullError, OutputExistsError, SchemaMismatchError
+from softmax_dask_pipelines.sinks import OutputSpec, job_folder, open_sink
+from tests.pipelines.sinks.outputs import SPECS, files_under, values_of, write, write_partition
+
+
+@pytest.fixture(params=["zarr", "parquet"])
+def file_format(request):
+    return request.param
+
+
+@pytest.fixture(params=SPECS)
+def spec(request, file_format, tmp_path) -> OutputSpec:
+    return _at(tmp_path, file_format, SPECS[request.param])
+
+
+@pytest.fixture
+def wide(file_format, tmp_path) -> OutputSpec:
+    return _at(tmp_path, file_format, SPECS["wide float32"])
+
+
+@pytest.fixture
+def small(file_format, tmp_path) -> OutputSpec:
+    """Two partitions, for tests that write dozens of outputs."""
+    spec = dataclasses.replace(SPECS["narrow"], rows=20, columns=("label", "probabilities"))
+    return _at(tmp_path, file_format, spec)
+
+
+def test_output_is_absent_until_it_is_published(spec):
+    write(spec)
+
+    assert not _opens(spec)
+
+
+@pytest.mark.parametrize("step", [1, 3, 8, 1000])
+def test_output_holds_the_values_handed_in(spec, step):
+    values = values_of(spec)
+
+    write(spec, values=values, step=step).publish()
+
+    found = _read(spec)
+    for name in spec.columns:
+        if name != "label_name":
+            assert_array_equal(found[name], values.columns[name], strict=True, err_msg=name)
+
+
+def test_output_holds_ids_targets_and_names(spec):
+    values = values_of(spec)
+
+    write(spec).publish()
+
+    found = _read(spec)
+    if spec.id_name:
+        assert list(found[spec.id_name]) == values.ids.to_pylist()
+    if spec.has_targets:
+        assert_array_equal(found["target"], values.targets)
+    if "label_name" in spec.columns:
+        missing = "" if spec.format == "zarr" else None
+        assert list(found["label_name"]) == [name or missing for name in values.label_names(spec.class_names)]
+
+
+def test_output_holds_nothing_else(spec):
+    write(spec).publish()
+
+    output = Path(spec.path)
+    assert files_under(output) == _expected_files(spec)
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_what_a_partition_stored_is_there_with_that_size(spec):
+    sink = open_sink(spec, replace=False)
+    sink.prepare()
+    if spec.rows == 0:
+        return
+
+    stored = write_partition(sink, spec, 0, values_of(spec))
+
+    sink.publish()
+    for item in stored:
+        assert (Path(spec.path) / item.key).stat().st_size == item.size_bytes
+
+
+def test_publishing_twice_changes_nothing(spec):
+    sink = write(spec)
+    sink.publish()
+    before = _contents(spec)
+
+    sink.publish()
+
+    assert _contents(spec) == before
+
+
+def test_equal_plans_give_equal_bytes(file_format, tmp_path):
+    one, other = (_at(tmp_path / name, file_format, SPECS["everything"]) for name in ("a", "b"))
+
+    write(one, step=3).publish()
+    write(other, step=1000).publish()
+
+    assert _contents(one) == _contents(other)
+
+
+def test_a_sink_can_be_sent_to_another_process(wide):
+    sink = open_sink(wide, replace=False)
+    sink.prepare()
+
+    sent = pickle.loads(pickle.dumps(sink))
+
+    for number in range(4):
+        write_partition(sent, wide, number, values_of(wide))
+    sink.publish()
+    assert_array_equal(_read(wide)["label"], values_of(wide).columns["label"])
+
+
+def test_a_partition_may_be_written_twice(wide):
+    sink = write(wide)
+
+    write_partition(sink, wide, 1, values_of(wide), step=5)
+
+    sink.publish()
+    assert files_under(Path(wide.path)) == _expected_files(wide)
+
+
+def test_an_attempt_that_died_leaves_nothing_in_the_output(wide):
+    sink = write(wide)
+    names = ("c.0.0", "part-00000.parquet")
+    part = next(path for path in Path(wide.path).parent.rglob("*") if path.name in names)
+    part.with_name(f"{part.name}.0123abcd.tmp").write_bytes(b"half")
+
+    sink.publish()
+
+    assert files_under(Path(wide.path)) == _expected_files(wide)
+
+
+def test_an_attempt_that_failed_leaves_no_partition(wide):
+    sink = open_sink(wide, replace=False)
+    sink.prepare()
+    writer = sink.writer(0)
+    writer.reserve(3)
+    writer.advance(3, None, None)
+
+    with pytest.raises(AssertionError, match="3 of 16 rows"):
+        writer.close()
+
+    assert not [name for name in files_under(Path(wide.path).parent) if "part" in name or "c.0" in name]
+
+
+def test_replace_shows_the_old_output_until_it_is_published(spec):
+    write(spec).publish()
+    before = _contents(spec)
+    newer = values_of(spec, seed=1)
+
+    sink = write(spec, values=newer, replace=True)
+
+    assert _contents(spec) == before
+    sink.publish()
+    for name in spec.columns:
+        if name != "label_name":
+            assert_array_equal(_read(spec)[name], newer.columns[name])
+    assert list(Path(spec.path).parent.iterdir()) == [Path(spec.path)]
+
+
+def test_replace_works_where_there_is_nothing_to_replace(wide):
+    write(wide, replace=True).publish()
+
+    assert _opens(wide)
+
+
+def test_replace_takes_the_place_of_a_file(wide):
+    Path(wide.path).parent.mkdir(exist_ok=True)
+    Path(wide.path).write_text("not a folder")
+
+    write(wide, replace=True).publish()
+
+    assert _opens(wide)
+
+
+@pytest.mark.parametrize("renameat2", [True, False])
+def test_replace_completes_after_a_crash_at_any_step(small, renameat2, monkeypatch):
+    if not renameat2:
+        monkeypatch.setattr(storage, "_renameat2_exchange", lambda one, other: False)
+    newer = values_of(small, seed=1)
+
+    for step in range(100):
+        storage.remove(Path(small.path))
+        write(small).publish()
+        sink = write(small, values=newer, replace=True)
+        if not _crashes_at(step, sink.publish):
+            break
+        open_sink(small, replace=True).publish()
+        assert_array_equal(_read(small)["label"], newer.columns["label"])
+        assert list(Path(small.path).parent.iterdir()) == [Path(small.path)]
+    assert step > 3
+
+
+def test_publish_completes_after_a_crash_at_any_step(small):
+    for step in range(100):
+        storage.remove(Path(small.path))
+        sink = write(small)
+        if not _crashes_at(step, sink.publish):
+            break
+        open_sink(small, replace=False).publish()
+        assert_array_equal(_read(small)["label"], values_of(small).columns["label"])
+        assert list(Path(small.path).parent.iterdir()) == [Path(small.path)]
+    assert step > 1
+
+
+@pytest.mark.parametrize("renameat2", [True, False])
+def test_discard_after_a_crashed_publish_leaves_a_whole_output(small, renameat2, monkeypatch):
+    if not renameat2:
+        monkeypatch.setattr(storage, "_renameat2_exchange", lambda one, other: False)
+    labels = [values_of(small, seed=seed).columns["label"].tolist() for seed in (0, 1)]
+
+    for step in range(100):
+        storage.remove(Path(small.path))
+        write(small).publish()
+        sink = write(small, values=values_of(small, seed=1), replace=True)
+        if not _crashes_at(step, sink.publish):
+            break
+        open_sink(small, replace=True).discard()
+        assert _read(small)["label"].tolist() in labels
+        assert list(Path(small.path).parent.iterdir()) == [Path(small.path)]
+    assert step > 3
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_run_after_a_crash_while_the_place_was_made_is_whole(small, replace):
+    for step in range(100):
+        storage.remove(Path(small.path))
+        if not _crashes_at(step, open_sink(small, replace=replace).prepare):
+            break
+        write(small).publish()
+        assert _read(small)["label"].tolist() == values_of(small).columns["label"].tolist()
+        assert list(Path(small.path).parent.iterdir()) == [Path(small.path)]
+    assert step > 1
+
+
+def test_replace_after_an_unpublished_run_leaves_only_the_output(wide):
+    write(wide)
+
+    write(wide, replace=True).publish()
+
+    assert _opens(wide)
+    assert list(Path(wide.path).parent.iterdir()) == [Path(wide.path)]
+
+
+def test_discard_leaves_nothing(spec):
+    sink = write(spec)
+
+    sink.discard()
+
+    assert not list(Path(spec.path).parent.iterdir())
+
+
+def test_discard_of_a_replacement_leaves_the_old_output(wide):
+    write(wide).publish()
+    before = _contents(wide)
+
+    write(wide, replace=True).discard()
+
+    assert _contents(wide) == before
+    assert list(Path(wide.path).parent.iterdir()) == [Path(wide.path)]
+
+
+def test_discard_leaves_other_files_of_the_job(wide):
+    sink = write(wide)
+    (job_folder(Path(wide.path)) / "lock").touch()
+
+    sink.discard()
+
+    assert files_under(Path(wide.path).parent) == {f"{Path(wide.path).name}.job/lock"}
+
+
+def test_discard_leaves_what_is_published(wide):
+    sink = write(wide)
+    sink.publish()
+
+    sink.discard()
+
+    assert _opens(wide)
+
+
+def test_prepare_clears_an_unpublished_run(wide):
+    write(wide)
+
+    write(dataclasses.replace(wide, rows=20)).publish()
+
+    assert files_under(Path(wide.path)) == _expected_files(dataclasses.replace(wide, rows=20))
+
+
+def test_prepare_refuses_an_output_that_is_there(wide):
+    write(wide).publish()
+    before = _contents(wide)
+
+    with pytest.raises(OutputExistsError, match="--replace"):
+        open_sink(wide, replace=False).prepare()
+
+    assert _contents(wide) == before
+
+
+def test_prepare_refuses_a_folder_that_is_not_ours(wide):
+    sink = write(wide)
+    sink.discard()
+    Path(wide.path).mkdir()
+    (Path(wide.path) / "photo.jpg").touch()
+
+    with pytest.raises(OutputExistsError, match="is there already"):
+        open_sink(wide, replace=False).prepare()
+    open_sink(wide, replace=False).discard()
+
+    assert files_under(Path(wide.path)) == {"photo.jpg"}
+
+
+def test_a_full_disk_is_a_temporary_error(wide, monkeypatch):
+    sink = open_sink(wide, replace=False)
+    sink.prepare()
+    monkeypatch.setattr(storage.os, "fsync", _no_space)
+
+    with pytest.raises(DiskFullError, match="no space left"):
+        write_partition(sink, wide, 0, values_of(wide))
+
+    assert not [name for name in files_under(Path(wide.path).parent) if name.endswith(".tmp")]
+
+
+def test_ids_cannot_have_the_name_of_a_column(wide):
+    with pytest.raises(ConfigError, match="id: is 'label'"):
+        open_sink(dataclasses.replace(wide, id_name="label"), replace=False)
+
+
+def test_missing_ids_are_null_in_parquet_and_empty_text_in_zarr(file_format, tmp_path):
+    spec = _at(tmp_path, file_format, dataclasses.replace(SPECS["text ids"], rows=3))
+    values = dataclasses.replace(values_of(spec), ids=pa.array(["a", None, "c"]))
+
+    write(spec, values=values).publish()
+
+    assert list(_read(spec)["id"]) == ["a", "" if file_format == "zarr" else None, "c"]
+
+
+def test_missing_integer_ids_are_refused_by_zarr(tmp_path):
+    spec = _at(tmp_path, "zarr", dataclasses.replace(SPECS["integer ids"], rows=3))
+    values = dataclasses.replace(values_of(spec), ids=pa.array([1, None, 3], pa.int32()))
+
+    with pytest.raises(SchemaMismatchError, match="image: 1 ids are missing; expected"):
+        write(spec, values=values)
+
+
+def test_views_end_where_the_chunk_ends(wide):
+    sink = open_sink(wide, replace=False)
+    sink.prepare()
+    writer = sink.writer(0)
+
+    lengths = []
+    for _ in range(4):
+        views = writer.reserve(5)
+        lengths.append({len(view) for view in views.values()})
+        writer.advance(len(views["label"]), None, None)
+
+    assert lengths == [{5}, {3}, {5}, {3}]
+
+
+def _at(folder: Path, file_format: Any, spec: OutputSpec) -> OutputSpec:
+    folder.mkdir(exist_ok=True)
+    return dataclasses.replace(spec, format=file_format, path=str(folder / f"scores.{file_format}"))
+
+
+def _opens(spec: OutputSpec) -> bool:
+    if spec.format == "parquet":
+        return Path(spec.path).is_dir()
+    try:
+        zarr.open_group(spec.path, mode="r")
+    except zarr.errors.GroupNotFoundError:
+        return False
+    return True
+
+
+def _read(spec: OutputSpec) -> dict[str, Any]:
+    """All columns as NumPy arrays; null is -1, None for texts."""
+    if spec.format == "zarr":
+        group = zarr.open_group(spec.path, mode="r")
+        return {name: group[name][:] for name in group.array_keys()}
+    table = pq.read_table(spec.path, partitioning=None)
+    return {name: _parquet_values(spec, name, table[name].combine_chunks()) for name in table.column_names}
+
+
+def _parquet_values(spec: OutputSpec, name: str, array: Any) -> Any:
+    column = COLUMNS.get(name)
+    if column is not None and column.per == "class":
+        return array.values.to_numpy(zero_copy_only=False).reshape(-1, spec.classes)
+    if name == "correct":
+        return array.cast("int8").fill_null(-1).to_numpy()
+    if name == "target":
+        return array.fill_null(-1).to_numpy()
+    if name in (spec.id_name, "label_name"):
+        return array.to_pylist()
+    return array.to_numpy()
+
+
+def _contents(spec: OutputSpec) -> dict[str, bytes]:
+    output = Path(spec.path)
+    return {name: (output / name).read_bytes() for name in files_under(output)}
+
+
+def _expected_files(spec: OutputSpec) -> set[str]:
+    partitions = -(-spec.rows // spec.partition_rows)
+    if spec.format == "parquet":
+        return {f"commit=000001/part-{number:05d}.parquet" for number in range(max(partitions, 1))}
+    chunks = -(-spec.rows // spec.chunk_rows)
+    files = {"zarr.json"}
+    narrow = [name for name in spec.columns if COLUMNS[name].per == "row"]
+    narrow += [spec.id_name] if spec.id_name else []
+    narrow += ["target"] if spec.has_targets else []
+    for name in narrow:
+        files |= {f"{name}/zarr.json"} | {f"{name}/c.{number}" for number in range(partitions)}
+    for name in set(spec.columns) - set(narrow):
+        files |= {f"{name}/zarr.json"} | {f"{name}/c.{number}.0" for number in range(chunks)}
+    return files | ({"class/zarr.json", "class/c.0"} if spec.class_names else set())
+
+
+class _Crash(BaseException):
+    """The process ends here."""
+
+
+def _crashes_at(step: int, action: Any) -> bool:
+    """Run `action` up to its storage operation number `step`; whether it got there."""
+    operations = ("replace", "rename", "unlink", "rmdir", "fsync")
+    count = 0
+
+    def stopping(real: Any) -> Any:
+        def operation(*arguments: Any, **named: Any) -> Any:
+            nonlocal count
+            if count >= step:
+                raise _Crash
+            count += 1
+            return real(*arguments, **named)
+
+        return operation
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in operations:
+            patch.setattr(storage.os, name, stopping(getattr(storage.os, name)))
+        try:
+            action()
+        except _Crash:
+            return True
+    return False
+
+
+def _no_space(descriptor: int) -> None:
+    raise OSError(28, "No space left on device")
