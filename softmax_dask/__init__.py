@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from softmax_dask.arrays import SingleClassWarning, decisions, log_softmax, logsumexp, softmax
     from softmax_dask.columns import COLUMNS, Column
     from softmax_dask.errors import SoftmaxDaskError
-    from softmax_dask.sizes import float_dtype, result_dtype
+    from softmax_dask.sizes import BLOCK_BYTES, float_dtype, result_dtype
 
 _HOMES = {
+    "BLOCK_BYTES": "sizes",
     "COLUMNS": "columns",
     "Column": "columns",
     "SingleClassWarning": "arrays",
@@ -28,6 +29,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BLOCK_BYTES",
     "COLUMNS",
     "Column",
     "SingleClassWarning",

@@ -8,12 +8,13 @@ so its size is not bounded by memory but by what a crash may cost.
 from dataclasses import dataclass
 from math import lcm
 
+from softmax_dask import BLOCK_BYTES
 from softmax_dask_pipelines.errors import MemoryBudgetError
 
 PARTITION_BYTES = 128 << 20
 """Logits and results of a partition: a task of 0.1 s or more, output objects of a megabyte or more."""
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = BLOCK_BYTES
 """Logits, or one wide column, of a chunk: with its results it fits the caches that cores share."""
 
 PROCESS_BYTES = 400 << 20

@@ -113,7 +113,7 @@ def _top_labels(facts: dict[str, Any]) -> str:
 
 def _share(top: dict[str, Any], rows: int) -> str:
     name = top["label"] if top["name"] is None else top["name"]
-    return f"{name} {'' if top['is_exact'] else 'at least '}{top['rows'] / rows:.1%}"
+    return f"{name} {'' if top['is_exact'] else 'at least '}{100 * top['rows'] / rows:.3g}%"
 
 
 def _where_the_time_went(facts: dict[str, Any]) -> str:

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from softmax_dask import BLOCK_BYTES
 from softmax_dask_pipelines.sources.protocol import SourceBlock
 
-READ_BYTES = 8 * 2**20
-"""Logits a block: they stay in the cache from decoding to encoding (docs/design.md, section 8)."""
+READ_BYTES = BLOCK_BYTES
+"""Logits a block: they stay in the cache from decoding to encoding."""
 
 
 def rows_per_read(*, unit_rows: int, group_rows: int, row_bytes: int) -> int:
