@@ -1,7 +1,7 @@
 """CPU kernels, one thread, float32, 64 MB of N(0, 6) logits, outputs allocated before.
 
-Speed: `softmax` beside SciPy's and beside `numpy.copyto` of the same array; label + confidence + margin + entropy beside
-`x.max(axis=1)`, one read of it. Contenders take turns (A B A B); the figure is the median of the ratios, above 1 is
+Speed: `softmax` beside SciPy's and beside `numpy.copyto` of the same array; label + confidence + margin + entropy
+beside `x.max(axis=1)`, one read of it. Contenders take turns (A B A B); the figure is the median of the ratios, above 1 is
 faster. Error: the largest relative error of probabilities above 1e-30, beside float64.
 
     python benchmarks/kernels.py
@@ -48,7 +48,10 @@ def row_of(classes: int) -> str:
         ratio(softmax, lambda: np.copyto(wide["probabilities"], x)),
         ratio(decide, lambda: np.max(x, axis=1, out=largest)),
     )
-    errors = (error_of(decisions(x[:2000], tuple(wide))["probabilities"], x), error_of(scipy.special.softmax(x[:2000], axis=1), x))
+    errors = (
+        error_of(decisions(x[:2000], tuple(wide))["probabilities"], x),
+        error_of(scipy.special.softmax(x[:2000], axis=1), x),
+    )
     cells = [str(classes), *(f"{figure:.2f}x" for figure in figures), *(f"{error:.1e}" for error in errors)]
     return f"| {' | '.join(cells)} |"
 

@@ -15,7 +15,13 @@ from numpy.typing import DTypeLike
 
 from softmax_dask import blocks
 from softmax_dask.columns import Column, require_columns
-from softmax_dask.errors import ClassAxisError, SplitClassAxisError, TemperatureError
+from softmax_dask.errors import (
+    ClassAxisError,
+    DtypeError,
+    SplitClassAxisError,
+    TemperatureError,
+    UnsupportedArrayError,
+)
 from softmax_dask.sizes import kernel_dtype, result_dtype
 
 ArrayT = TypeVar("ArrayT")
@@ -131,10 +137,7 @@ def decisions(
     SplitClassAxisError, ClassAxisError, DtypeError, TemperatureError
         As for `softmax`.
     """
-    chosen = require_columns(
-        tuple(columns) if not isinstance(columns, str) else columns,  # type: ignore[arg-type]
-        available=frozenset() if targets is None else frozenset({"targets"}),
-    )
+    chosen = require_columns(columns, available=frozenset() if targets is None else frozenset({"targets"}))
     if _is_xarray(x):
         return _xarray_decisions(x, chosen, axis=axis, targets=targets, temperature=temperature, dtype=dtype, out=out)
     logits = _as_array(x)
@@ -142,7 +145,7 @@ def decisions(
         logits,
         tuple(column.name for column in chosen),
         axis=_check(logits, axis, temperature, dtype, warn=out is None),
-        temperature=temperature,
+        temperature=float(temperature),
         targets=targets,
         dtype=dtype,
         out=out,
@@ -187,7 +190,17 @@ def _is_xarray(x: Any) -> bool:
 
 def _as_array(x: Any) -> Any:
     """`x` itself if it is an array, else (lists, numbers) as float64."""
-    return x if hasattr(x, "dtype") and hasattr(x, "shape") else np.asarray(x, dtype=np.float64)
+    if isinstance(x, np.ma.MaskedArray):
+        raise UnsupportedArrayError(
+            "logits are a masked array, whose mask would be lost; expected a plain one. "
+            "Call logits.filled(-numpy.inf) first."
+        )
+    if hasattr(x, "dtype") and hasattr(x, "shape"):
+        return x
+    try:
+        return np.asarray(x, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DtypeError(f"logits are {x!r:.80}; expected an array, or nested lists of numbers.") from error
 
 
 def _check(x: Any, axis: int | str, temperature: float, dtype: Any, *, warn: bool) -> int:
@@ -195,8 +208,6 @@ def _check(x: Any, axis: int | str, temperature: float, dtype: Any, *, warn: boo
     require_temperature(temperature)
     kernel_dtype(x.dtype)
     result_dtype(x.dtype, dtype)
-    if isinstance(axis, str):
-        raise ClassAxisError(f"axis is {axis!r}; expected a number. Names are for xarray.DataArray.")
     position = blocks.require_axis(axis, x.ndim)
     if x.shape[position] == 0:
         raise ClassAxisError(f"logits of shape {x.shape} have no classes along axis {axis}; expected at least one.")
@@ -224,8 +235,17 @@ def require_temperature(temperature: float) -> None:
         The temperature is not a number from 1e-300 to 1e300.
     """
     low, high = _TEMPERATURES
-    number = isinstance(temperature, int | float | np.integer | np.floating) and not isinstance(temperature, bool)
-    if not number or not math.isfinite(temperature) or not low <= temperature <= high:
+    if not low <= _as_float(temperature) <= high:  # NaN is in no range
         raise TemperatureError(
             f"temperature is {temperature!r}; expected a finite number above 0 ({low:g} to {high:g})."
         )
+
+
+def _as_float(number: Any) -> float:
+    """NaN for what is no number: True would pass for 1, and NumPy's float32 cannot be compared with 1e300."""
+    if isinstance(number, bool) or not isinstance(number, int | float | np.integer | np.floating):
+        return math.nan
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf

@@ -33,6 +33,7 @@ def decisions(
     backend = backend_of(x)
     moved = backend.arrays.moveaxis(x, axis, -1)
     chosen = [COLUMNS[name] for name in columns]
+    _require_known(out, columns)
     results = {
         c.name: _result(backend, c, moved, dtype, None if out is None else out.get(c.name), axis) for c in chosen
     }
@@ -42,7 +43,13 @@ def decisions(
     return {c.name: _with_axis_back(backend, results[c.name], c, axis)[()] for c in chosen}
 
 
-def require_axis(axis: int, ndim: int) -> int:
+def _require_known(out: Mapping[str, Array] | None, columns: tuple[str, ...]) -> None:
+    unknown = sorted(set(out or ()) - set(columns))
+    if unknown:
+        raise OutputBufferError(f"out has {', '.join(unknown)}; expected only the columns {', '.join(columns)}.")
+
+
+def require_axis(axis: Any, ndim: int) -> int:
     """`axis` counted from the front.
 
     Raises
@@ -50,9 +57,13 @@ def require_axis(axis: int, ndim: int) -> int:
     ClassAxisError
         There is no such axis.
     """
-    if not -ndim <= axis < ndim:
-        raise ClassAxisError(f"axis is {axis}; expected -{ndim} to {ndim - 1} for an array of {ndim} dimensions.")
-    return axis % ndim
+    if ndim == 0:
+        raise ClassAxisError("logits are a single number; expected an array with an axis of classes.")
+    if not isinstance(axis, int | np.integer) or not -ndim <= axis < ndim:
+        raise ClassAxisError(
+            f"axis is {axis!r}; expected {-ndim} to {ndim - 1}, or of an xarray.DataArray the name of a dimension."
+        )
+    return int(axis) % ndim
 
 
 def require_targets(backend: Backend, targets: Array, shape: tuple[int, ...], classes: int) -> Array:
@@ -82,6 +93,8 @@ def _result(backend: Backend, column: Column, moved: Array, dtype: Any, given: A
     wanted = column_dtype(column, moved.dtype, dtype)
     if given is None:
         return backend.arrays.empty(shape, wanted)
+    if not isinstance(given, backend.arrays.ndarray):
+        raise OutputBufferError(f"out[{column.name!r}] is a {type(given).__name__}; expected an array like the logits.")
     last = backend.arrays.moveaxis(given, axis, -1) if column.per == "class" else given
     if last.shape != shape or last.dtype != wanted or not last.flags.c_contiguous or not last.flags.writeable:
         raise OutputBufferError(

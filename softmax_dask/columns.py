@@ -4,11 +4,11 @@ Whatever must know a column (blocks, sinks, config, help, report) reads it here.
 A new column is a line here, a line in each backend's kernel, and its test.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from softmax_dask.errors import ColumnError
 
@@ -88,8 +88,8 @@ COLUMNS: Mapping[str, Column] = _table(
 )
 
 
-def require_columns(names: tuple[str, ...], *, available: frozenset[Need] = frozenset()) -> tuple[Column, ...]:
-    """Look up `names`, in their order.
+def require_columns(names: Any, *, available: frozenset[Need] = frozenset()) -> tuple[Column, ...]:
+    """Look up `names`, a sequence of text, in their order.
 
     Parameters
     ----------
@@ -100,18 +100,19 @@ def require_columns(names: tuple[str, ...], *, available: frozenset[Need] = froz
     ColumnError
         No name was given, a name is unknown or stands twice, or a column needs what is not available.
     """
-    if isinstance(names, str):
-        raise ColumnError(f"columns is the text {names!r}; expected several names. Write ({names!r},).")
-    if not names:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise ColumnError(f"columns is {names!r}; expected several names. Write ({names!r},).")
+    found = tuple(names)
+    if not found:
         raise ColumnError(f"columns is empty; expected at least one of {', '.join(COLUMNS)}.")
-    return tuple(_require_column(name, names, available) for name in names)
+    return tuple(_require_column(name, found, available) for name in found)
 
 
-def _require_column(name: str, names: tuple[str, ...], available: frozenset[Need]) -> Column:
-    column = COLUMNS.get(name)
+def _require_column(name: Any, names: tuple[Any, ...], available: frozenset[Need]) -> Column:
+    column = COLUMNS.get(name) if isinstance(name, str) else None
     if column is None:
         raise ColumnError(f"columns: no column {name!r}; expected one of {', '.join(COLUMNS)}.{_nearest(name)}")
-    if list(names).count(name) > 1:
+    if names.count(name) > 1:
         raise ColumnError(f"columns: {name!r} stands twice; expected each name once.")
     if column.needs != "nothing" and column.needs not in available:
         raise ColumnError(

@@ -66,10 +66,11 @@ def _beside(x: Array, axis: int, targets: Any) -> Array:
     """Targets in the row chunks of `x`, with a class axis of length 1: blocks are paired from the last axis on."""
     shape = x.shape[:axis] + x.shape[axis + 1 :]
     chunks = x.chunks[:axis] + x.chunks[axis + 1 :]
-    lazy = targets if isinstance(targets, da.Array) else da.from_array(np.asarray(targets), chunks=chunks)
-    if lazy.shape != shape:
-        raise TargetError(f"targets have shape {lazy.shape}; expected {shape}, one target a row.")
-    return da.expand_dims(lazy.rechunk(chunks), axis)
+    given = targets if isinstance(targets, da.Array) else np.asarray(targets)
+    if not np.array_equal(given.shape, shape, equal_nan=True):  # NaN: a filtered array, its length not known yet
+        raise TargetError(f"targets have shape {given.shape}; expected {shape}, one target a row.")
+    lazy = given if isinstance(given, da.Array) else da.from_array(given, chunks=chunks)
+    return lazy.rechunk(chunks)[(slice(None),) * axis + (None,)]
 
 
 def _block_columns(

@@ -59,9 +59,12 @@ def result_dtype(logits: Any, dtype: Any = None) -> np.dtype[Any]:
     """
     if dtype is None:
         return float_dtype(logits)
-    wanted: np.dtype[Any] = np.dtype(dtype)
+    try:
+        wanted: np.dtype[Any] = np.dtype(dtype)
+    except TypeError:
+        wanted = np.dtype(object)
     if wanted not in _RESULTS:
-        raise DtypeError(f"dtype is {wanted}; expected float16, bfloat16, float32 or float64.")
+        raise DtypeError(f"dtype is {dtype!r}; expected float16, bfloat16, float32 or float64.")
     return wanted
 
 
