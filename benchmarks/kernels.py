@@ -1,8 +1,8 @@
 """CPU kernels, one thread, float32, 64 MB of N(0, 6) logits, outputs allocated before.
 
 Speed: `softmax` beside SciPy's and beside `numpy.copyto` of the same array; label + confidence + margin + entropy
-beside `x.max(axis=1)`, one read of it. Contenders take turns (A B A B); the figure is the median of the ratios, above 1 is
-faster. Error: the largest relative error of probabilities above 1e-30, beside float64.
+beside `x.max(axis=1)`, one read of it. Contenders take turns (A B A B); the figure is the median of
+the ratios, above 1 is faster. Error: the largest relative error of probabilities above 1e-30, beside float64.
 
     python benchmarks/kernels.py
 """

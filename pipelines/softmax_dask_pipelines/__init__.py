@@ -10,15 +10,16 @@ if TYPE_CHECKING:
     from softmax_dask_pipelines.config import ScoreConfig
     from softmax_dask_pipelines.errors import PipelineError
     from softmax_dask_pipelines.logits import open_logits
-    from softmax_dask_pipelines.score import RunResult, run, score
+    from softmax_dask_pipelines.scoring import RunResult, run, score
 
+# No module may bear the name of a function here: importing it would put it in the function's place.
 _HOMES = {
     "PipelineError": "errors",
-    "RunResult": "score",
+    "RunResult": "scoring",
     "ScoreConfig": "config",
     "open_logits": "logits",
-    "run": "score",
-    "score": "score",
+    "run": "scoring",
+    "score": "scoring",
 }
 
 __all__ = ["PipelineError", "RunResult", "ScoreConfig", "open_logits", "run", "score"]

@@ -1,6 +1,7 @@
 """What a run is told: one model for YAML files, flags and Python, and errors that name the line or the flag."""
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -44,7 +45,10 @@ def _usable_temperature(value: float) -> float:
     return value
 
 
-def _with_known_ending(path: str, info: ValidationInfo) -> str:
+def _local_with_known_ending(path: str, info: ValidationInfo) -> str:
+    path = path.removeprefix("file://")
+    if "://" in path:
+        raise ValueError("a local path")
     if info.data.get("format") is None and output_format_of(path) is None:
         raise ValueError(f"a path that ends in {', '.join(_ENDINGS)}, or a format beside it")
     return path
@@ -89,7 +93,7 @@ class OutputConfig(_Section):
     """Where the results go."""
 
     format: Literal["zarr", "parquet"] | None = Field(None, description="found out from the ending of the path")
-    path: Annotated[str, AfterValidator(_with_known_ending)] = Field(
+    path: Annotated[str, AfterValidator(_local_with_known_ending)] = Field(
         min_length=1, description="a folder that is not there yet; relative to the working directory"
     )
     dtype: Literal["float16", "float32", "float64"] | None = Field(
@@ -124,10 +128,12 @@ def read_config(path: str, overrides: Sequence[str] = ()) -> ScoreConfig:
     text = _read_text(path)
     try:
         data, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{line}: is no YAML: {getattr(error, 'problem', error)}.") from error
+    for number, fault in _faults(tree, set()):
+        raise ConfigError(f"{path}:{number}: {fault}")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}; expected keys such as source: and output:.")
     changed = {_override(data, text) for text in overrides}
@@ -152,8 +158,11 @@ def make_config(data: Mapping[str, Any], where: Where) -> ScoreConfig:
 def read_class_names(path: str) -> tuple[str, ...]:
     """Class names from a file: a JSON list, or one name a line."""
     text = _read_text(path)
-    names = yaml.safe_load(text) if text.lstrip().startswith("[") else text.splitlines()
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    try:
+        names = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
+    except ValueError as error:
+        raise ConfigError(f"{path}: begins as a JSON list and is none: {error}.") from error
+    if not names or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{path}: holds no class names; expected one name a line, or a JSON list of texts.")
     return tuple(names)
 
@@ -186,6 +195,23 @@ def _override(data: dict[str, Any], text: str) -> tuple[str, ...]:
     return path
 
 
+def _faults(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[int, str]]:
+    """Line and fault of what YAML allows and a config does not: aliases (a few of them make a bomb), keys twice."""
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return
+    if id(node) in seen:
+        yield node.start_mark.line + 1, "is used again by an alias; expected no aliases. Write it out."
+        return
+    seen.add(id(node))
+    keys: set[Any] = set()
+    for child in node.value:
+        key, value = child if isinstance(node, yaml.MappingNode) else (None, child)
+        if key is not None and key.value in keys:
+            yield key.start_mark.line + 1, f"{key.value}: stands twice; expected each key once. Take one out."
+        keys |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
+        yield from _faults(value, seen)
+
+
 def _place(path: str, tree: yaml.Node | None, loc: Sequence[str | int], changed: set[tuple[str, ...]]) -> str:
     """`file:line: key`, of the innermost part of `loc` that the file has; of an override the flag."""
     for override in changed:
@@ -214,7 +240,7 @@ def _explain(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return "is missing; expected a value."
     message = str(error.get("ctx", {}).get("error", error["msg"]))
-    expected = message.removeprefix("Value error, ").replace("Input should be ", "")
+    expected = message.removeprefix("Value error, ").replace("Input should be ", "").replace("String should have ", "")
     nearest = get_close_matches(str(value), COLUMNS, n=1) if error["loc"][0] == "columns" else []
     return f"is {value!r}; expected {expected}." + (f" Did you mean {nearest[0]!r}?" if nearest else "")
 

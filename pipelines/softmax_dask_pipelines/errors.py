@@ -22,6 +22,7 @@ SoftmaxDaskError (the library's)
     ├── OutputExistsError (FileExistsError)    exit 4: never touched without `--replace`
     └── TemporaryError                         exit 75: the same command may work later
         ├── DiskFullError (OSError)
+        ├── StorageFailedError (OSError)       the file system of the output fails
         └── InterruptedRunError                SIGINT or SIGTERM
 """
 
@@ -123,6 +124,10 @@ class TemporaryError(PipelineError):
 
 class DiskFullError(TemporaryError, OSError):
     """No space left where the output goes."""
+
+
+class StorageFailedError(TemporaryError, OSError):
+    """The file system that the output goes to fails."""
 
 
 class InterruptedRunError(TemporaryError):

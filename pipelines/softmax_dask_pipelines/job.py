@@ -11,8 +11,9 @@ from softmax_dask_pipelines import machine
 from softmax_dask_pipelines.config import ScoreConfig, output_format_of, read_class_names
 from softmax_dask_pipelines.errors import ConfigError, PathConflictError
 from softmax_dask_pipelines.plan import Plan, Sizes, make_plan
-from softmax_dask_pipelines.sinks import OutputSpec
+from softmax_dask_pipelines.sinks import OutputSpec, require_own_id_name
 from softmax_dask_pipelines.sources import Source, SourceFacts, SourceRequest, open_source
+from softmax_dask_pipelines.sources.formats import ZARR_FILES
 
 _ID_BYTES = 64
 """Of an id of unknown length, in memory and encoded."""
@@ -37,6 +38,7 @@ class Job:
 def prepare(config: ScoreConfig) -> Job:
     """Check everything that can be checked before anything is written, and cut the run."""
     _require_apart(config.source.path, config.output.path)
+    _require_folder_above(Path(config.output.path))
     source = open_source(source_request(config))
     _warn_of_one_class(source.facts)
     columns = _columns(config, source.facts)
@@ -45,7 +47,9 @@ def prepare(config: ScoreConfig) -> Job:
         threads=config.threads or machine.cores(),
         memory_limit_bytes=config.memory_limit or machine.free_memory_bytes() // 2,
     )
-    return Job(config, source, _output_spec(config, source.facts, columns, plan), plan)
+    spec = _output_spec(config, source.facts, columns, plan)
+    require_own_id_name(spec)
+    return Job(config, source, spec, plan)
 
 
 def source_request(config: ScoreConfig) -> SourceRequest:
@@ -139,6 +143,17 @@ def _require_apart(source: str, output: str) -> None:
         raise PathConflictError(f"{output}: lies inside the source {source}; expected a path outside of it.")
     if there in here.parents:
         raise PathConflictError(f"{output}: holds the source {source}; expected a path that does not contain it.")
+    store = next((folder for folder in there.parents if any((folder / name).exists() for name in ZARR_FILES)), None)
+    if store is not None:
+        raise PathConflictError(f"{output}: lies inside the Zarr store {store}; expected a path outside of it.")
+
+
+def _require_folder_above(output: Path) -> None:
+    above = next(folder for folder in output.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise ConfigError(
+            f"{output}: cannot be made, because {above} is a file; expected a folder. Choose another path."
+        )
 
 
 def _warn_of_one_class(facts: SourceFacts) -> None:

@@ -18,7 +18,8 @@ CHUNK_BYTES = BLOCK_BYTES
 """Logits, or one wide column, of a chunk: with its results it fits the caches that cores share."""
 
 PROCESS_BYTES = 400 << 20
-"""A process with everything imported and the kernels compiled: 340 MiB measured, see benchmarks/memory.py."""
+"""A process with everything imported: 280 MiB measured, 320 when it compiles the kernels, see benchmarks/memory.py.
+The rest is for what the allocators of threads and of Arrow keep back when buffers are freed."""
 
 _TASKS_PER_THREAD = 3
 

@@ -50,7 +50,9 @@ def _run_wave(
         name=f"wave-{numbers[0]}",
     )
     with _Receipts(wave.name, take):
-        wave.compute(scheduler=dask.threaded.get, pool=pool)  # the string "threads" would import distributed
+        # Optimised, the only task of a wave would be fused with the concatenation, and lose its name.
+        # The string "threads" would import distributed.
+        wave.compute(scheduler=dask.threaded.get, pool=pool, optimize_graph=False)
 
 
 def _call(*, function: Callable[[int], Any], numbers: Sequence[int], block_id: tuple[int, ...]) -> Any:

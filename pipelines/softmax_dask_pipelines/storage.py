@@ -13,11 +13,38 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from softmax_dask_pipelines.errors import DiskFullError, PermissionDeniedError
+from softmax_dask_pipelines.errors import (
+    ConfigError,
+    DiskFullError,
+    PermissionDeniedError,
+    PipelineError,
+    StorageFailedError,
+)
 
 Buffer = bytes | bytearray | memoryview
 
 _TEMPORARY = ".tmp"
+_FULL = (
+    DiskFullError,
+    "no space left on the device; the output needs more. Free some, and run the same command again.",
+)
+_FORBIDDEN = (
+    PermissionDeniedError,
+    "cannot be written; expected a path that you may write to. Check its owner and mode.",
+)
+_UNSTEADY = (
+    StorageFailedError,
+    "the storage failed; expected one that takes files. Check it, and run the same command again.",
+)
+_MEANINGS: dict[int, tuple[type[PipelineError], str]] = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: _FORBIDDEN,
+    errno.ENAMETOOLONG: (ConfigError, "is longer than a path may be; expected a shorter one."),
+}
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
@@ -38,7 +65,7 @@ def put(path: Path, parts: Sequence[Buffer]) -> int:
 def writing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
 
-    For writers that want a path of their own (Parquet); whoever writes syncs the file.
+    For writers that want a path of their own, of a file or a folder; whoever writes syncs it.
     """
     # The name is an attempt's own: two attempts at one task never write into one file.
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}")
@@ -48,28 +75,20 @@ def writing(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
-            temporary.unlink()
+            remove(temporary)
         raise
 
 
 @contextmanager
 def plain_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or missing permissions, met while `path` is written, into errors with a remedy."""
+    """Turn what a file system says while `path` is written into errors with a remedy."""
     try:
         yield
-    except (DiskFullError, PermissionDeniedError):
+    except PipelineError:
         raise
-    except PermissionError as error:
-        raise PermissionDeniedError(
-            f"{path}: cannot be written; expected a path that you may write to. Check its owner and mode."
-        ) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(
-                f"{path}: no space left on the device; the output needs more. "
-                "Free some, and run the same command again."
-            ) from error
-        raise
+        kind, message = _MEANINGS.get(error.errno or 0, _UNSTEADY)
+        raise kind(f"{path}: {message}") from error
 
 
 def sync_file(path: Path) -> None:

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from softmax_dask_pipelines.job import Job
-from softmax_dask_pipelines.score import RunResult
+from softmax_dask_pipelines.scoring import RunResult
 from softmax_dask_pipelines.sources import SourceFacts
 
 Line = tuple[str, str]
@@ -13,7 +13,6 @@ Line = tuple[str, str]
 def text_of_run(result: RunResult) -> str:
     """The summary that ends a run."""
     facts = result.facts()
-    rate = facts["bytes_in"] / facts["seconds"] / 1e9
     lines = [
         ("rows", f"{facts['rows']:,} of {facts['classes']:,} classes"),
         ("undecidable", f"{facts['undecidable_rows']:,} rows with NaN, +inf or only -inf"),
@@ -21,7 +20,7 @@ def text_of_run(result: RunResult) -> str:
         ("entropy", f"{_figure(facts['mean_entropy'])} nat mean"),
         *_target_lines(facts),
         ("top labels", _top_labels(facts)),
-        ("time", f"{facts['seconds']:.2f} s, {rate:.2f} GB/s of logits, {_where_the_time_went(facts)}"),
+        ("time", _time(facts)),
         ("output", f"{facts['output']} ({size(facts['bytes_written'])} written)"),
     ]
     return _table(lines)
@@ -114,6 +113,13 @@ def _top_labels(facts: dict[str, Any]) -> str:
 def _share(top: dict[str, Any], rows: int) -> str:
     name = top["label"] if top["name"] is None else top["name"]
     return f"{name} {'' if top['is_exact'] else 'at least '}{100 * top['rows'] / rows:.3g}%"
+
+
+def _time(facts: dict[str, Any]) -> str:
+    scoring_s = facts["seconds"] - facts["compile_s"]
+    rate = facts["bytes_in"] / scoring_s / 1e9
+    rest = f"{rate:.2f} GB/s of logits ({_where_the_time_went(facts)}), {facts['compile_s']:.1f} s to load the kernels"
+    return f"{scoring_s:.2f} s, {rest}"
 
 
 def _where_the_time_went(facts: dict[str, Any]) -> str:

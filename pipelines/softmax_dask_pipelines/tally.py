@@ -42,7 +42,8 @@ class Tally:
             labels.update(part.labels)
         cut = [part.labels.keys() for part in parts if not part.labels_are_all]
         sums = {name: sum(getattr(part, name) for part in parts) for name in _SUMS}
-        return Tally(**sums, labels=dict(labels), labels_are_all=not cut, lower_bounds=_missing(labels, cut))
+        low = frozenset[int]().union(_missing(labels, cut), *(part.lower_bounds for part in parts))
+        return Tally(**sums, labels=dict(labels), labels_are_all=not cut, lower_bounds=low)
 
     def with_labels(self, labels: NDArray[np.int32], classes: int) -> "Tally":
         """With the counts of the most frequent labels; -1 is none."""

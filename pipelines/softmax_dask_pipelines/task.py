@@ -50,6 +50,17 @@ class ScoreTask:
         """Score partition `number` and store it. Nothing of it is visible yet."""
         return _Scoring(self, self.plan.partition(number)).run()
 
+    def decide(
+        self, logits: NDArray[Any], targets: NDArray[np.int64] | None, out: dict[str, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
+        """Fill the arrays of `out`; they and, where they are not among them, the columns that the summary counts."""
+        tallied = _TALLIED if targets is None else _TALLIED_WITH_TARGETS
+        kinds = {"float": self.float_dtype, "int32": np.dtype(np.int32)}
+        missing = [name for name in tallied if name not in out]
+        out = out | {name: np.empty(len(logits), kinds[COLUMNS[name].kind]) for name in missing}
+        decisions(logits, tuple(out), targets=targets, temperature=self.temperature, dtype=self.wide_dtype, out=out)
+        return out
+
 
 class _Scoring:
     """The state of one partition while it is scored: its writer, what was counted, where the time went."""
@@ -103,24 +114,9 @@ class _Scoring:
         begin = perf_counter()
         logits = block.logits[rows]
         targets = None if block.targets is None else block.targets[rows]
-        out = self._with_tallied(out, len(logits), targets is not None)
-        decisions(
-            logits,
-            tuple(out),
-            targets=targets,
-            temperature=self._task.temperature,
-            dtype=self._task.wide_dtype,
-            out=out,
-        )
+        out = self._task.decide(logits, targets, out)
         self._count(out, targets)
         self._seconds["kernel"] += perf_counter() - begin
-
-    def _with_tallied(self, out: dict[str, NDArray[Any]], rows: int, has_targets: bool) -> dict[str, NDArray[Any]]:
-        """The writer's buffers, and room for what the summary counts beside them."""
-        tallied = _TALLIED_WITH_TARGETS if has_targets else _TALLIED
-        kinds = {"float": self._task.float_dtype, "int32": np.dtype(np.int32)}
-        missing = [name for name in tallied if name not in out]
-        return out | {name: np.empty(rows, kinds[COLUMNS[name].kind]) for name in missing}
 
     def _count(self, out: dict[str, NDArray[Any]], targets: NDArray[np.int64] | None) -> None:
         label = out["label"]

@@ -231,7 +231,7 @@ def test_an_axis_that_is_not_there_is_refused(logits, axis):
 
 
 def test_a_named_axis_is_refused_for_numpy(logits):
-    with pytest.raises(ClassAxisError, match="xarray.DataArray the name"):
+    with pytest.raises(ClassAxisError, match=r"xarray\.DataArray the name"):
         softmax(logits, axis="class")
 
 

@@ -3,12 +3,13 @@
 import errno
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
 
 from softmax_dask_pipelines import storage
-from softmax_dask_pipelines.errors import DiskFullError, PermissionDeniedError
+from softmax_dask_pipelines.errors import ConfigError, DiskFullError, PermissionDeniedError, StorageFailedError
 
 
 @pytest.fixture(params=[True, False], ids=["renameat2", "three renames"])
@@ -86,8 +87,22 @@ def test_a_path_without_permission_is_a_permission_denied_error(tmp_path, monkey
         storage.put(tmp_path / "chunk", [b"bytes"])
 
 
-def test_other_errors_stay_what_they_are(tmp_path):
-    with pytest.raises(FileNotFoundError):
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (errno.EROFS, PermissionDeniedError),
+        (errno.ENAMETOOLONG, ConfigError),
+        (errno.EIO, StorageFailedError),
+        (errno.ESTALE, StorageFailedError),
+    ],
+)
+def test_what_a_file_system_says_is_an_error_of_ours(tmp_path, code, error):
+    with pytest.raises(error, match=re.escape(str(tmp_path))), storage.plain_errors(tmp_path):
+        raise OSError(code, "no")
+
+
+def test_a_folder_that_vanished_is_a_failure_of_the_storage(tmp_path):
+    with pytest.raises(StorageFailedError, match="run the same command again"):
         storage.put(tmp_path / "missing" / "chunk", [b"bytes"])
 
 
@@ -130,7 +145,7 @@ def test_exchange_swaps_a_folder_and_a_file(tmp_path, exchange):
 def test_exchange_of_what_is_not_there_is_an_error(tmp_path, exchange):
     storage.make_folder(tmp_path / "one")
 
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StorageFailedError):
         exchange(tmp_path / "one", tmp_path / "other", aside=tmp_path / "aside")
 
     assert os.listdir(tmp_path) == ["one"]

@@ -15,7 +15,7 @@ def demo(*, folder: str) -> None:
     from pathlib import Path
 
     from softmax_dask_pipelines.sample import write_sample
-    from softmax_dask_pipelines.score import score
+    from softmax_dask_pipelines.scoring import score
     from softmax_dask_pipelines.summary import text_of_run
 
     root = Path(folder)

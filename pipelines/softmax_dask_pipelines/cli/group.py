@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import traceback
 import warnings
 from importlib import import_module
 from types import FrameType
@@ -50,6 +51,8 @@ class Group(click.Group):
             _fail(ctx, str(error), exit_code(error))
         except KeyboardInterrupt:
             _fail(ctx, "interrupted; nothing was written.", TemporaryError.exit_code)
+        except click.UsageError as error:
+            _fail(ctx, f"{error.format_message()} {_help_of(error)}", error.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -59,9 +62,13 @@ class Group(click.Group):
 
 def _fail(ctx: click.Context, message: str, code: int) -> None:
     if ctx.params.get("debug"):
-        raise
+        traceback.print_exc()
     click.echo(f"Error: {' '.join(message.split())}", err=True)
     ctx.exit(code)
+
+
+def _help_of(error: click.UsageError) -> str:
+    return f"See {error.ctx.command_path} --help." if error.ctx else ""
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -72,7 +79,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+# The name is what `dask` lists it under; our own script shows its own.
+@click.group("softmax", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="softmax-dask")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from softmax_dask_pipelines.job import Job
-from softmax_dask_pipelines.score import OnReceipt
+from softmax_dask_pipelines.scoring import OnReceipt
 from softmax_dask_pipelines.task import Receipt
 
 _LOG_EVERY_S = 30.0

@@ -59,11 +59,11 @@ def _run_options(command: Command) -> Command:
 @click.option("--source-format", help="zarr or parquet. Default: found out.")
 @click.option("--source-dtype", help="bfloat16, where 16-bit integers hold its bits.")
 @click.option("--output-format", help="zarr or parquet. Default: by the ending of OUTPUT.")
-@click.option("--temperature", type=float, help="Divides the logits. Default: 1.")
+@click.option("--temperature", help="Divides the logits. Default: 1.")
 @click.option("--dtype", help="float16, float32 or float64, of probabilities and log_probabilities.")
 @click.option("--nonfinite", help="propagate (mark rows with NaN, +inf or only -inf) or error. Default: propagate.")
 @click.option("--memory-limit", help="Of the whole process, such as 2GiB. Default: half of what is free.")
-@click.option("--threads", type=int, help="Default: all cores.")
+@click.option("--threads", help="Default: all cores.")
 @_run_options
 def score(*, replace: bool, dry_run: bool, as_json: bool, quiet: bool, **given: Any) -> None:
     """Score the logits at SOURCE and write the results to OUTPUT.
@@ -146,7 +146,7 @@ def _execute(config: "ScoreConfig", *, replace: bool, dry_run: bool, as_json: bo
         return
     from softmax_dask_pipelines.cli.progress import progress
     from softmax_dask_pipelines.job import prepare
-    from softmax_dask_pipelines.score import execute
+    from softmax_dask_pipelines.scoring import execute
     from softmax_dask_pipelines.summary import text_of_run
 
     job = prepare(config)

@@ -109,7 +109,7 @@ def open_sink(spec: OutputSpec, *, replace: bool) -> Sink:
     ConfigError
         The ids have the name of one of our own columns.
     """
-    _require_own_id_name(spec)
+    require_own_id_name(spec)
     if spec.format == "zarr":
         from softmax_dask_pipelines.sinks.zarr import ZarrSink
 
@@ -130,7 +130,8 @@ def partition_row_range(spec: OutputSpec, number: int) -> range:
     return range(start, min(start + spec.partition_rows, spec.rows))
 
 
-def _require_own_id_name(spec: OutputSpec) -> None:
+def require_own_id_name(spec: OutputSpec) -> None:
+    """Refuse ids that have the name of one of our own columns."""
     taken = {*spec.columns, "target", "class", "commit"}
     if spec.id_name in taken:
         raise ConfigError(

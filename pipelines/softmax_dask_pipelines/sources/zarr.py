@@ -119,8 +119,8 @@ class ZarrSource:
         )
 
     def _overhead_bytes(self, read_rows: int, dtype: np.dtype[Any]) -> int:
-        """Encoded and decoded chunks of a block, side by side; and a whole chunk of ids and of targets."""
-        carried = sum(array.chunk_bytes for array in (self._ids, self._targets) if array)
+        """Encoded and decoded chunks of a block, side by side; and those of its ids and targets."""
+        carried = sum(array.decoding_bytes(read_rows) for array in (self._ids, self._targets) if array)
         return 2 * self._chunks.decoded_values(read_rows) * dtype.itemsize + carried
 
 

@@ -147,12 +147,9 @@ def is_bfloat16(folder: Path) -> bool:
 
 
 def _open(folder: Path, where: str) -> "zarr.Array[Any]":
+    _require_readable(folder)
     try:
         return _open_bfloat16(folder) if is_bfloat16(folder) else zarr.open_array(str(folder), mode="r")
-    except PermissionError as error:
-        raise PermissionDeniedError(
-            f"{folder}: cannot be read; expected read permission. Check its owner and mode."
-        ) from error
     except MemoryError:
         raise
     except Exception as error:  # metadata that is no JSON, an unknown dtype or codec: each is an error of its own
@@ -160,6 +157,15 @@ def _open(folder: Path, where: str) -> "zarr.Array[Any]":
             f"{where}: zarr-python cannot open it ({error}); expected an array it knows. "
             "Write it again with a plain dtype and codec."
         ) from error
+
+
+def _require_readable(folder: Path) -> None:
+    # Before zarr-python: it reads several documents at once, and of two errors asyncio prints one with its traceback.
+    documents = [os.path.join(folder, name) for name in ("zarr.json", ".zarray", ".zattrs")]
+    paths = [os.fspath(folder), *filter(os.path.exists, documents)]
+    closed = [path for path in paths if not os.access(path, os.R_OK | os.X_OK if path == paths[0] else os.R_OK)]
+    if closed:
+        raise PermissionDeniedError(f"{closed[0]}: cannot be read; expected read permission. Check its owner and mode.")
 
 
 def _open_bfloat16(folder: Path) -> "zarr.Array[Any]":
@@ -170,10 +176,10 @@ def _open_bfloat16(folder: Path) -> "zarr.Array[Any]":
 
 
 def _is_array(folder: Path) -> bool:
-    if (folder / ".zarray").is_file():
-        return True
     try:
-        return bool(_v3_metadata(folder).get("node_type") == "array")
+        return (folder / ".zarray").is_file() or bool(_v3_metadata(folder).get("node_type") == "array")
+    except PermissionError:  # it may be one: who opens it is told what is wrong
+        return True
     except OSError:
         return False
     except ValueError as error:

@@ -33,7 +33,7 @@ from softmax_dask.kernels.cpu.simd import (
 Array = Any
 """A flat array inside compiled code."""
 
-# 4 KiB of float32, scanned twice: larger blocks are slower (0.27 beside 0.19 ns a logit at 2048-4096).
+# Logits that are scanned twice, for the largest and for the sums: 4 KiB of float32, well inside the first-level cache.
 _BLOCK = 1024
 
 # Rows of the scratch in which statistics wait to be finished; the order is that of `Statistics`.

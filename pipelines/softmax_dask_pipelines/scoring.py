@@ -3,6 +3,7 @@
 source -> plan -> partitions -> task (read, kernel, write) on Dask's threads -> receipts -> publish -> result
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from softmax_dask import decisions
 from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config, read_config
-from softmax_dask_pipelines.errors import InterruptedRunError
+from softmax_dask_pipelines.errors import InterruptedRunError, PipelineError
 from softmax_dask_pipelines.job import Job, prepare
 from softmax_dask_pipelines.ledger.manifest import write_manifest
 from softmax_dask_pipelines.runner import run_on_threads
 from softmax_dask_pipelines.sinks import Sink, open_sink
+from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
 from softmax_dask_pipelines.tally import Tally
 from softmax_dask_pipelines.task import Receipt, ScoreTask
 
@@ -35,6 +36,9 @@ class RunResult:
     job: Job
     tally: Tally
     seconds: float
+    """Wall time, from the first check of the output to its publication."""
+    compile_s: float
+    """Of it, what compiling the kernels took, or loading them from the disk cache."""
     bytes_written: int
     read_s: float
     """Of all threads together, as `kernel_s` and `write_s`."""
@@ -67,6 +71,7 @@ class RunResult:
             "partitions": plan.count,
             "threads": plan.threads,
             "seconds": self.seconds,
+            "compile_s": self.compile_s,
             "bytes_in": plan.bytes_in,
             "bytes_written": self.bytes_written,
             "read_s": self.read_s,
@@ -122,7 +127,7 @@ def score(
     Returns
     -------
     RunResult
-        Rows, counts, seconds and bytes; `softmax_dask_pipelines.summary.text_of` prints it.
+        Rows, counts, seconds and bytes; `softmax_dask_pipelines.summary.text_of_run` makes text of it.
 
     Raises
     ------
@@ -163,20 +168,20 @@ def execute(job: Job, *, replace: bool = False, on_receipt: OnReceipt | None = N
     """Score every partition, then publish. Whatever ends it before that, nothing of it stays."""
     started, begin = datetime.now(UTC), perf_counter()
     sink = open_sink(job.spec, replace=replace)
-    sink.prepare()
+    task = _task(job, sink)
+    totals = _Totals()
     with _discarding(sink):
-        receipts = _score_partitions(job, sink, on_receipt)
+        sink.prepare()
+        compile_s = _compile_kernels(job, task)
+        _run(task, totals, on_receipt)
         sink.publish()
-    result = _result(job, receipts, perf_counter() - begin)
-    config = job.config.model_dump(mode="json")
-    write_manifest(Path(job.spec.path), started=started, config=config, result=result.facts())
+    result = totals.result(job, seconds=perf_counter() - begin, compile_s=compile_s)
+    _record(result, started)
     return result
 
 
-def _score_partitions(job: Job, sink: Sink, on_receipt: OnReceipt | None) -> list[Receipt]:
-    receipts: list[Receipt] = []
-    stop = Event()
-    task = ScoreTask(
+def _task(job: Job, sink: Sink) -> ScoreTask:
+    return ScoreTask(
         source=job.source,
         sink=sink,
         plan=job.plan,
@@ -184,26 +189,36 @@ def _score_partitions(job: Job, sink: Sink, on_receipt: OnReceipt | None) -> lis
         float_dtype=job.spec.float_dtype,
         wide_dtype=job.spec.wide_dtype,
         refuse_nonfinite=job.config.nonfinite == "error",
-        stop=stop,
+        stop=Event(),
     )
 
+
+def _run(task: ScoreTask, totals: "_Totals", on_receipt: OnReceipt | None) -> None:
     def take(receipt: Receipt) -> None:
-        receipts.append(receipt)
+        totals.add(receipt)
         if on_receipt is not None:
             on_receipt(receipt)
 
-    _compile_kernels(job)
-    run_on_threads(task, range(job.plan.count), threads=job.plan.threads, take=take, stop=stop)
-    return receipts
+    run_on_threads(task, range(task.plan.count), threads=task.plan.threads, take=take, stop=task.stop)
 
 
-def _compile_kernels(job: Job) -> None:
-    """Compile, or load, once: threads that all come first would wait for one another."""
-    targets = np.zeros(1, np.int64) if job.spec.has_targets else None
-    columns = ("label", "probabilities", "log_probabilities") + (("nll",) if job.spec.has_targets else ())
-    wide = job.spec.wide_dtype
-    out: dict[str, Any] = {name: np.empty((1, job.spec.classes), wide) for name in columns[1:3]}
-    decisions(np.zeros((1, job.spec.classes), job.facts.dtype), columns, targets=targets, dtype=wide, out=out)
+def _compile_kernels(job: Job, task: ScoreTask) -> float:
+    """Compile, or load, once: threads that all come first would wait for one another. Seconds."""
+    begin, spec = perf_counter(), job.spec
+    shapes = {"row": (1,), "class": (1, spec.classes)}
+    out = {c.name: np.empty(shapes[c.per], column_dtype(spec, c)) for c in computed_columns(spec)}
+    targets = np.zeros(1, np.int64) if spec.has_targets else None
+    task.decide(np.zeros((1, spec.classes), job.facts.dtype), targets, out)
+    return perf_counter() - begin
+
+
+def _record(result: RunResult, started: datetime) -> None:
+    """Write the manifest. The output is there by now: a run that cannot be recorded has happened all the same."""
+    config = result.job.config.model_dump(mode="json")
+    try:
+        write_manifest(Path(result.job.spec.path), started=started, config=config, result=result.facts())
+    except PipelineError as error:
+        warnings.warn(f"the output is complete, but its manifest is not written: {error}", stacklevel=3)
 
 
 @contextmanager
@@ -219,18 +234,29 @@ def _discarding(sink: Sink) -> Iterator[None]:
         raise
 
 
-def _result(job: Job, receipts: list[Receipt], seconds: float) -> RunResult:
-    # In the order of partitions, so that the sums do not depend on which thread was first.
-    ordered = sorted(receipts, key=lambda receipt: receipt.partition)
-    return RunResult(
-        job=job,
-        tally=Tally.merged(receipt.tally for receipt in ordered),
-        seconds=seconds,
-        bytes_written=sum(receipt.bytes_written for receipt in ordered),
-        read_s=sum(receipt.read_s for receipt in ordered),
-        kernel_s=sum(receipt.kernel_s for receipt in ordered),
-        write_s=sum(receipt.write_s for receipt in ordered),
-    )
+class _Totals:
+    """Receipts, added up: a run of a million partitions keeps none of them."""
+
+    def __init__(self) -> None:
+        self._tally = Tally()
+        self._bytes_written = 0
+        self._seconds = {"read_s": 0.0, "kernel_s": 0.0, "write_s": 0.0}
+
+    def add(self, receipt: Receipt) -> None:
+        self._tally = Tally.merged([self._tally, receipt.tally])
+        self._bytes_written += receipt.bytes_written
+        for name in self._seconds:
+            self._seconds[name] += getattr(receipt, name)
+
+    def result(self, job: Job, *, seconds: float, compile_s: float) -> RunResult:
+        return RunResult(
+            job=job,
+            tally=self._tally,
+            seconds=seconds,
+            compile_s=compile_s,
+            bytes_written=self._bytes_written,
+            **self._seconds,
+        )
 
 
 def _mean(total: float, count: int) -> float | None:

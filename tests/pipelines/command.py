@@ -1,0 +1,83 @@
+"""The command line as people meet it: in this process, because that is fast, or in one of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from softmax_dask import SingleClassWarning
+from softmax_dask_pipelines.cli import main
+
+PROGRAM = (sys.executable, "-c", "from softmax_dask_pipelines.cli import main; main(prog_name='softmax-dask')")
+"""What the console script does, by the Python that runs the tests."""
+
+UNPRIVILEGED = (
+    sys.executable,
+    "-c",
+    """
+import ctypes, os, sys
+PR_CAPBSET_DROP, OVERRIDE, READ_SEARCH = 24, 1, 2
+for capability in (OVERRIDE, READ_SEARCH):
+    if os.getuid() == 0 and ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):
+        sys.exit(f"cannot drop capability {capability}")
+os.execv(sys.argv[1], sys.argv[1:])
+""",
+)
+"""Runs what follows so that modes of files hold for it, also for root."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+def softmax_dask(*arguments: object) -> Outcome:
+    """Run the command in this process."""
+    handler = signal.getsignal(signal.SIGTERM)
+    # The command shows warnings as lines; only those that it means to show may come.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=SingleClassWarning)
+        try:
+            result = CliRunner().invoke(main, [str(part) for part in arguments], prog_name="softmax-dask")
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+    return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+def start(
+    *arguments: object, before: Sequence[str] = (), program: Sequence[str] = PROGRAM, **options: Any
+) -> "subprocess.Popen[str]":
+    """Start the command in a process of its own."""
+    line = [*before, *program, *(str(part) for part in arguments)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def end(process: "subprocess.Popen[str]") -> Outcome:
+    """Wait for a command that was started."""
+    out, err = process.communicate(timeout=120)
+    return Outcome(process.returncode, out, err)
+
+
+def run_alone(*arguments: object, **options: Any) -> Outcome:
+    """Run the command in a process of its own."""
+    return end(start(*arguments, **options))
+
+
+def tree(folder: Path) -> dict[str, Any]:
+    """What is in a folder, and a change of which anything would be: sizes, times and inodes."""
+    paths = [Path(parent, name) for parent, folders, files in os.walk(folder) for name in (*folders, *files)]
+    return {str(path): _identity(path) for path in paths}
+
+
+def _identity(path: Path) -> Any:
+    status = os.lstat(path)
+    return (status.st_ino, status.st_mode) + (() if path.is_dir() else (status.st_size, status.st_mtime_ns))

@@ -1,0 +1,66 @@
+"""The configs that we ship validate and run as they stand."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import zarr
+
+from softmax_dask_pipelines import sample
+from softmax_dask_pipelines.config import read_config
+from tests.pipelines.command import softmax_dask
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+@pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
+def config(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A config by the name that its own comments use, in a folder with a small sample at the path that it names."""
+    monkeypatch.setattr(sample, "ROWS", 2000)
+    monkeypatch.chdir(tmp_path)
+    os.symlink(request.param.parent, "configs")
+    name = f"configs/{request.param.name}"
+    sample.write_sample(Path(read_config(name).source.path))
+    return name
+
+
+def test_there_are_the_two_configs_of_the_first_release():
+    assert {"score_zarr", "score_parquet"} <= {path.stem for path in CONFIGS}
+
+
+def test_it_validates(config):
+    outcome = softmax_dask("plan", config)
+
+    assert outcome.code == 0, outcome.err
+    assert "2,000 rows x 100 classes" in outcome.out
+
+
+def test_its_output_has_the_columns_that_it_lists(config):
+    outcome = softmax_dask("run", config)
+
+    assert outcome.code == 0, outcome.err
+    told = read_config(config)
+    found = _columns(Path(told.output.path))
+    assert told.columns is not None
+    assert set(told.columns) <= set(found)
+    assert {len(values) for values in found.values()} == {2000}
+
+
+def test_the_commands_in_its_comments_run(config):
+    lines = Path(config).read_text().splitlines()
+    commands = [line.partition("softmax-dask ")[2].partition("    ")[0] for line in lines if "#   softmax-dask" in line]
+
+    outcomes = [softmax_dask(*command.split()) for command in commands]
+
+    assert commands
+    assert [(outcome.code, outcome.err) for outcome in outcomes] == [(0, "")] * len(commands)
+
+
+def _columns(output: Path) -> dict[str, Any]:
+    if output.suffix == ".parquet":
+        table = pq.read_table(output)
+        return {name: table[name] for name in table.column_names}
+    group = zarr.open_group(output, mode="r")
+    return {name: group[name][:] for name in group if name != "class"}

@@ -1,0 +1,69 @@
+"""What the machine leaves us."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from softmax_dask_pipelines import machine
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def cgroup(tmp_path, monkeypatch):
+    """The folder of a cgroup, with no limit yet."""
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    return tmp_path
+
+
+def limit(folder: Path, most: str, used: str) -> None:
+    (folder / "memory.max").write_text(most + "\n")
+    (folder / "memory.current").write_text(used + "\n")
+
+
+def test_free_memory_lies_between_nothing_and_all_that_the_machine_has():
+    free = machine.free_memory_bytes()
+
+    assert 0 < free <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_the_cgroup_leaves_its_limit_less_what_it_uses(cgroup):
+    limit(cgroup, str(100 * MIB), str(30 * MIB))
+
+    assert machine.free_memory_bytes() == 70 * MIB
+
+
+def test_a_cgroup_without_limit_leaves_what_the_machine_has(cgroup):
+    limit(cgroup, "max", str(30 * MIB))
+
+    assert machine.free_memory_bytes() > 100 * MIB
+
+
+def test_a_limit_above_the_machine_does_not_count(cgroup):
+    limit(cgroup, str(1 << 60), "0")
+
+    assert machine.free_memory_bytes() < 1 << 60
+
+
+def test_a_cgroup_that_uses_more_than_its_limit_leaves_nothing(cgroup):
+    limit(cgroup, str(MIB), str(2 * MIB))
+
+    assert machine.free_memory_bytes() == 0
+
+
+def test_without_a_cgroup_the_machine_decides(cgroup):
+    assert machine.free_memory_bytes() > 0
+
+
+def test_resident_memory_grows_with_what_is_held():
+    before = machine.resident_bytes()
+    held = np.ones(64 * MIB, np.uint8)
+
+    # Other threads may give back a little meanwhile.
+    assert machine.resident_bytes() - before > 0.9 * held.nbytes
+
+
+def test_cores_are_those_that_this_process_may_use():
+    assert 1 <= machine.cores() <= len(os.sched_getaffinity(0))

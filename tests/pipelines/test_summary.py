@@ -1,0 +1,186 @@
+"""The words at the end of a run, and the figures behind them."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from softmax_dask_pipelines import ScoreConfig, score
+from softmax_dask_pipelines.job import prepare
+from softmax_dask_pipelines.sources import SourceRequest, open_source
+from softmax_dask_pipelines.summary import (
+    facts_of_plan,
+    facts_of_source,
+    size,
+    text_of_plan,
+    text_of_run,
+    text_of_source,
+)
+from tests.pipelines import dumps
+
+
+@pytest.fixture
+def source(tmp_path):
+    return dumps.zarr_group(tmp_path / "in.zarr", dumps.logits(), chunks=(10, 5))
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """No ids, targets or class names; every row is undecidable."""
+    data = np.full((10, 5), np.nan, np.float32)
+    return dumps.zarr_array(tmp_path / "bare.zarr", data, chunks=(10, 5))
+
+
+@pytest.fixture
+def empty(tmp_path):
+    return dumps.zarr_array(tmp_path / "empty.zarr", dumps.logits(rows=0), chunks=(10, 5))
+
+
+@pytest.fixture
+def job(source, tmp_path):
+    return prepare(ScoreConfig(source={"path": str(source)}, output={"path": str(tmp_path / "out.zarr")}, threads=2))
+
+
+def in_json(facts):
+    """Back from strict JSON: no NaN, no infinity."""
+    return json.loads(json.dumps(facts, allow_nan=False))
+
+
+def test_the_summary_of_a_run_names_what_it_came_to(source, tmp_path):
+    text = text_of_run(score(source, tmp_path / "out.zarr"))
+
+    for part in ("103 of 5 classes", "0 rows with NaN", "accuracy", "nll", "GB/s", str(tmp_path / "out.zarr")):
+        assert part in text
+
+
+def test_the_summary_is_a_table(source, tmp_path):
+    text = text_of_run(score(source, tmp_path / "out.zarr"))
+
+    starts = {len(line) - len(line[11:].lstrip()) for line in text.splitlines()}
+    names = [line.split("  ")[0] for line in text.splitlines()]
+    assert len(starts) == 1
+    assert names == [
+        "rows",
+        "undecidable",
+        "confidence",
+        "entropy",
+        "accuracy",
+        "nll",
+        "top labels",
+        "time",
+        "output",
+    ]
+
+
+def test_without_targets_the_summary_has_no_accuracy(bare, tmp_path):
+    text = text_of_run(score(bare, tmp_path / "out.zarr"))
+
+    assert "accuracy" not in text
+    assert "nll" not in text
+
+
+def test_figures_that_are_not_defined_are_none(bare, tmp_path):
+    text = text_of_run(score(bare, tmp_path / "out.zarr"))
+
+    assert "none mean" in text
+    assert "nan" not in text.lower().replace("rows with nan", "")
+
+
+def test_top_labels_have_names_and_shares(source, tmp_path):
+    data = dumps.logits()
+    counts = np.bincount(data.argmax(axis=1))
+
+    text = text_of_run(score(source, tmp_path / "out.zarr"))
+
+    assert f"class {counts.argmax()} {counts.max() / 103:.1%}" in text
+
+
+def test_a_count_that_may_be_larger_is_marked(source, tmp_path):
+    exact = score(source, tmp_path / "out.zarr")
+    cut = dataclasses.replace(exact.tally, lower_bounds=frozenset(exact.tally.labels))
+
+    text = text_of_run(dataclasses.replace(exact, tally=cut))
+
+    assert "at least" not in text_of_run(exact)
+    assert text.count("at least") == 5
+
+
+@pytest.mark.parametrize("dump", ["source", "bare", "empty"])
+def test_the_figures_of_a_run_are_strict_json(dump, request, tmp_path):
+    result = score(request.getfixturevalue(dump), tmp_path / "out.zarr")
+
+    facts = result.facts()
+
+    assert in_json(facts) == facts
+
+
+@pytest.mark.parametrize("dump", ["source", "bare", "empty"])
+def test_a_run_of_anything_has_a_summary(dump, request, tmp_path):
+    text = text_of_run(score(request.getfixturevalue(dump), tmp_path / "out.parquet"))
+
+    assert str(tmp_path / "out.parquet") in text
+
+
+def test_the_figures_of_a_plan_are_strict_json(job):
+    facts = facts_of_plan(job)
+
+    assert in_json(facts) == facts
+    assert facts["partitions"] == job.plan.count
+    assert facts["columns"] == ["label", "label_name", "confidence", "nll", "correct"]
+
+
+def test_the_text_of_a_plan_names_partitions_memory_and_threads(job):
+    text = text_of_plan(job)
+
+    assert f"{job.plan.count:,} of {job.plan.partition_rows:,} rows" in text
+    assert size(job.plan.peak_bytes) in text
+    assert "already" not in text
+
+
+def test_the_text_of_a_plan_says_when_the_output_is_there(source, tmp_path):
+    score(source, tmp_path / "out.zarr")
+    job = prepare(ScoreConfig(source={"path": str(source)}, output={"path": str(tmp_path / "out.zarr")}))
+
+    assert "is there already: --replace would swap it" in text_of_plan(job)
+
+
+def test_the_figures_of_a_source_are_strict_json(source):
+    facts = facts_of_source(open_source(SourceRequest(str(source))).facts)
+
+    assert in_json(facts) == facts
+    assert (facts["rows"], facts["classes"], facts["dtype"]) == (103, 5, "float32")
+    assert (facts["id"], facts["target"]) == ("id", "target")
+
+
+def test_the_text_of_a_source_says_what_it_holds(source):
+    text = text_of_source(open_source(SourceRequest(str(source))).facts)
+
+    for part in ("103 rows x 5 classes, float32", "chunks of 10 x 5", "class 0, class 1", "zarr, logits"):
+        assert part in text
+
+
+def test_many_class_names_are_shortened(tmp_path):
+    path = dumps.zarr_group(tmp_path / "in.zarr", dumps.logits(classes=40), chunks=(10, 40))
+
+    text = text_of_source(open_source(SourceRequest(str(path))).facts)
+
+    assert "class 4, ... (40)" in text
+    assert "class 5" not in text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (1 << 20, "1.0 MiB"),
+        (5 << 30, "5.0 GiB"),
+        (1 << 40, "1.0 TiB"),
+        (1 << 52, "4096.0 TiB"),  # there is no larger unit
+    ],
+)
+def test_sizes_are_as_people_read_them(count, text):
+    assert size(count) == text
