@@ -78,8 +78,10 @@ class _Section(BaseModel):
 class SourceConfig(_Section):
     """Where the logits are. Everything but `path` is found out when it is left out."""
 
-    path: str = Field(min_length=1, description="Zarr store, Parquet file or folder; relative to the working directory")
-    format: Literal["zarr", "parquet"] | None = Field(None, description="found out from what is there")
+    path: str = Field(
+        min_length=1, description="Zarr store, Parquet file or folder, or .npy file; relative to the working directory"
+    )
+    format: Literal["zarr", "parquet", "npy"] | None = Field(None, description="found out from what is there")
     array: str | None = Field(None, description="Zarr: the array with the logits, by its path inside the group")
     column: str | None = Field(None, description="Parquet: the list column with the logits")
     column_prefix: str | None = Field(None, description="Parquet, one column a class: what their names begin with")
@@ -87,6 +89,18 @@ class SourceConfig(_Section):
     id: str | None = Field(None, description="array or column of row ids, carried to the output")
     target: str | None = Field(None, description="array or column of true classes, numbers or class names")
     classes: str | None = Field(None, description="file of class names, one a line, or a JSON list")
+    class_axis: Literal[-2, -1, 0, 1] | None = Field(
+        None, description="Zarr and npy: the axis of the classes; the last"
+    )
+    missing_chunks: Literal["error", "fill"] = Field(
+        "error", description="Zarr: a chunk that is not there is an error, or reads as the fill value"
+    )
+    nulls: Literal["error", "abstain"] = Field(
+        "error", description="Parquet: a null row, or a null in a row, is an error, or makes the row undecidable"
+    )
+    link: Literal["softmax", "sigmoid"] = Field(
+        "softmax", description="sigmoid: one logit z a row, read as the two logits 0 and z"
+    )
 
 
 class OutputConfig(_Section):
@@ -109,6 +123,7 @@ class ScoreConfig(_Section):
     columns: tuple[ColumnName, ...] | None = Field(
         None, min_length=1, description="label and confidence; label_name, nll and correct where they can be known"
     )
+    top_k: int | None = Field(None, gt=0, description="for top_k_labels and top_k_probabilities: how many classes")
     temperature: Annotated[float, AfterValidator(_usable_temperature)] = Field(1.0, description="divides the logits")
     nonfinite: Literal["propagate", "error"] = Field(
         "propagate", description="rows with NaN, +inf or only -inf: mark them in the output, or refuse"

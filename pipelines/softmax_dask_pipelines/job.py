@@ -65,6 +65,10 @@ def source_request(config: ScoreConfig) -> SourceRequest:
         id=given.id,
         target=given.target,
         class_names=None if given.classes is None else read_class_names(given.classes),
+        class_axis=given.class_axis,
+        missing_chunks=given.missing_chunks,
+        nulls=given.nulls,
+        link=given.link,
     )
 
 

@@ -98,6 +98,11 @@ def score(
     id: str | None = None,
     target: str | None = None,
     classes: str | PathLike[str] | None = None,
+    class_axis: int | None = None,
+    missing_chunks: str = "error",
+    nulls: str = "error",
+    link: str = "softmax",
+    top_k: int | None = None,
     output_format: str | None = None,
     dtype: str | None = None,
     nonfinite: str = "propagate",
@@ -118,6 +123,11 @@ def score(
     array, column, column_prefix, id, target : names in the source
     source_dtype : "bfloat16", where 16-bit integers hold its bits
     classes : a file of class names, one a line or a JSON list
+    class_axis : 0 or 1, of Zarr and npy; default the last
+    missing_chunks : "error", or "fill" for a Zarr source that did not store chunks that are all fill value
+    nulls : "error", or "abstain": a Parquet row that is null or holds one is undecidable
+    link : "sigmoid" for one logit z a row, read as the two logits 0 and z
+    top_k : classes in top_k_labels and top_k_probabilities
     dtype : "float16", "float32" or "float64", of probabilities and log_probabilities
     nonfinite : "propagate" marks rows with NaN, +inf or only -inf; "error" refuses them
     memory_limit : bytes, or a text such as "2GiB"; of the whole process; default half of what is free
@@ -145,9 +155,14 @@ def score(
             "id": id,
             "target": target,
             "classes": None if classes is None else fspath(classes),
+            "class_axis": class_axis,
+            "missing_chunks": missing_chunks,
+            "nulls": nulls,
+            "link": link,
         },
         "output": {"path": fspath(output), "format": output_format, "dtype": dtype},
         "columns": None if columns is None else tuple(columns),
+        "top_k": top_k,
         "temperature": temperature,
         "nonfinite": nonfinite,
         "memory_limit": memory_limit,

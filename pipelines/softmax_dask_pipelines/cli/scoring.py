@@ -22,9 +22,14 @@ _KEYS = {
     "id": "source.id",
     "target": "source.target",
     "classes": "source.classes",
+    "class_axis": "source.class_axis",
+    "missing_chunks": "source.missing_chunks",
+    "nulls": "source.nulls",
+    "link": "source.link",
     "output_format": "output.format",
     "dtype": "output.dtype",
     "columns": "columns",
+    "top_k": "top_k",
     "temperature": "temperature",
     "nonfinite": "nonfinite",
     "memory_limit": "memory_limit",
@@ -56,9 +61,14 @@ def _run_options(command: Command) -> Command:
 @click.option("--id", help="Array or column of row ids, carried to the output.")
 @click.option("--target", help="Array or column of true classes, numbers or class names.")
 @click.option("--classes", help="File of class names, one a line or a JSON list.")
-@click.option("--source-format", help="zarr or parquet. Default: found out.")
+@click.option("--class-axis", help="Zarr and npy: axis of the classes, 0 or 1. Default: the last.")
+@click.option("--missing-chunks", help="Zarr: error, or fill (read as the fill value). Default: error.")
+@click.option("--nulls", help="Parquet: error, or abstain (the row is undecidable). Default: error.")
+@click.option("--link", help="sigmoid: the source has one logit z a row, read as 0 and z. Default: softmax.")
+@click.option("--source-format", help="zarr, parquet or npy. Default: found out.")
 @click.option("--source-dtype", help="bfloat16, where 16-bit integers hold its bits.")
 @click.option("--output-format", help="zarr or parquet. Default: by the ending of OUTPUT.")
+@click.option("--top-k", help="How many classes top_k_labels and top_k_probabilities hold.")
 @click.option("--temperature", help="Divides the logits. Default: 1.")
 @click.option("--dtype", help="float16, float32 or float64, of probabilities and log_probabilities.")
 @click.option("--nonfinite", help="propagate (mark rows with NaN, +inf or only -inf) or error. Default: propagate.")

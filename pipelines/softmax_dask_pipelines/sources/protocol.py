@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Format = Literal["zarr", "parquet"]
+Format = Literal["zarr", "parquet", "npy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,14 @@ class SourceRequest:
     """Array or column of true classes. None: `target` or `targets` if there is one."""
     class_names: tuple[str, ...] | None = None
     """Names of the classes. None: those in the source's attributes or metadata, if any."""
+    class_axis: int | None = None
+    """Zarr and npy: the axis of the classes, 0 or 1 (-1, -2). None: the last."""
+    missing_chunks: Literal["error", "fill"] = "error"
+    """Zarr: whether a chunk of the logits that is not there is an error, or reads as the fill value."""
+    nulls: Literal["error", "abstain"] = "error"
+    """Parquet: whether a null row, or a null in a row, is an error, or makes the row undecidable (NaN)."""
+    link: Literal["softmax", "sigmoid"] = "softmax"
+    """sigmoid: the source has one logit z a row, and is read as the two logits 0 and z."""
 
 
 @dataclass(frozen=True, slots=True)
