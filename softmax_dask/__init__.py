@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from softmax_dask.arrays import SingleClassWarning, decisions, log_softmax, logsumexp, softmax
+    from softmax_dask.arguments import SingleClassWarning, TopKWarning
+    from softmax_dask.arrays import (
+        decisions,
+        log_softmax,
+        logsumexp,
+        softmax,
+        top_k,
+    )
     from softmax_dask.columns import COLUMNS, Column
     from softmax_dask.errors import SoftmaxDaskError
     from softmax_dask.sizes import BLOCK_BYTES, float_dtype, result_dtype
@@ -18,14 +25,16 @@ _HOMES = {
     "BLOCK_BYTES": "sizes",
     "COLUMNS": "columns",
     "Column": "columns",
-    "SingleClassWarning": "arrays",
+    "SingleClassWarning": "arguments",
     "SoftmaxDaskError": "errors",
+    "TopKWarning": "arguments",
     "decisions": "arrays",
     "float_dtype": "sizes",
     "log_softmax": "arrays",
     "logsumexp": "arrays",
     "result_dtype": "sizes",
     "softmax": "arrays",
+    "top_k": "arrays",
 }
 
 __all__ = [
@@ -34,6 +43,7 @@ __all__ = [
     "Column",
     "SingleClassWarning",
     "SoftmaxDaskError",
+    "TopKWarning",
     "__version__",
     "decisions",
     "float_dtype",
@@ -41,6 +51,7 @@ __all__ = [
     "logsumexp",
     "result_dtype",
     "softmax",
+    "top_k",
 ]
 
 

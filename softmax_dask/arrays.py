@@ -1,36 +1,21 @@
 """The public functions. NumPy, CuPy, Dask or xarray in, the same kind out.
 
-The arguments are checked here, once; then an array in memory goes to `blocks`, a Dask array to
+Arguments are checked once, by `arguments`; then an array in memory goes to `blocks`, a Dask array to
 `lazy`, and an xarray.DataArray is unwrapped and wrapped again.
 """
 
-import math
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from softmax_dask import blocks
-from softmax_dask.columns import Column, require_columns
-from softmax_dask.errors import (
-    ClassAxisError,
-    DtypeError,
-    SplitClassAxisError,
-    TemperatureError,
-    UnsupportedArrayError,
-)
-from softmax_dask.sizes import kernel_dtype, result_dtype
+from softmax_dask.arguments import as_array, check, clipped_top_k, counted_top_k, is_dask
+from softmax_dask.columns import Column, Need, require_columns
+from softmax_dask.errors import ClassAxisError
 
 ArrayT = TypeVar("ArrayT")
-
-_TEMPERATURES = (1e-300, 1e300)
-
-
-class SingleClassWarning(UserWarning):
-    """Logits of one class: every probability is 1. A sigmoid may have been meant."""
 
 
 def softmax(x: ArrayT, *, axis: int | str = -1, temperature: float = 1.0, dtype: DTypeLike | None = None) -> ArrayT:
@@ -104,6 +89,7 @@ def decisions(
     axis: int | str = -1,
     targets: Any = None,
     temperature: float = 1.0,
+    top_k: int = 0,
     dtype: DTypeLike | None = None,
     out: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -115,9 +101,11 @@ def decisions(
         Logits, as for `softmax`.
     columns : names in `softmax_dask.COLUMNS`
         label, confidence, margin, entropy, logsumexp, max_logit, probabilities, log_probabilities, and with
-        targets nll, target_probability, target_rank, correct.
+        targets nll, target_probability, target_rank, correct, with `top_k` top_k_labels, top_k_probabilities.
     targets : the shape of `x` without `axis`, integers
         True classes; -1 is unlabelled.
+    top_k : above 0 for the columns that need it
+        How many classes; more than there are is as many as there are, and a warning.
     dtype : float16, bfloat16, float32 or float64
         Of probabilities and log_probabilities; the other columns have the dtype that `COLUMNS` states.
     out : arrays to fill, by column; for logits in memory only
@@ -126,7 +114,8 @@ def decisions(
     Returns
     -------
     dict of the kind of `x`, in the order of `columns`
-        Wide columns have the shape of `x`, the others that of `x` without `axis`. Undecidable rows and missing
+        Wide columns have the shape of `x`, those of top_k that with `top_k` classes, the others that without `axis`.
+        Undecidable rows and missing
         targets have the value that `COLUMNS` states. Compute the lazy ones together
         (`dask.compute(d)`) and each block is read once.
 
@@ -137,29 +126,55 @@ def decisions(
     SplitClassAxisError, ClassAxisError, DtypeError, TemperatureError
         As for `softmax`.
     """
-    chosen = require_columns(columns, available=frozenset() if targets is None else frozenset({"targets"}))
+    given: dict[Need, bool] = {"targets": targets is not None, "top_k": top_k != 0}
+    chosen = require_columns(columns, available=frozenset(need for need, there in given.items() if there))
     if _is_xarray(x):
-        return _xarray_decisions(x, chosen, axis=axis, targets=targets, temperature=temperature, dtype=dtype, out=out)
-    logits = _as_array(x)
+        options = {"targets": targets, "temperature": temperature, "top_k": top_k, "dtype": dtype, "out": out}
+        return _xarray_decisions(x, chosen, axis=axis, **options)
+    logits = as_array(x)
+    position = check(logits, axis, temperature, dtype, warn=out is None)
     found: dict[str, Any] = _implementation(logits).decisions(
         logits,
         tuple(column.name for column in chosen),
-        axis=_check(logits, axis, temperature, dtype, warn=out is None),
+        axis=position,
         temperature=float(temperature),
         targets=targets,
         dtype=dtype,
+        top_k=clipped_top_k(top_k, logits.shape[position]),
         out=out,
     )
     return found
 
 
+def top_k(x: Any, k: int, *, axis: int | str = -1, temperature: float = 1.0) -> tuple[Any, Any]:
+    """The k most probable classes along `axis`, falling; of equal ones the lower class first. Lazy when `x` is lazy.
+
+    Parameters
+    ----------
+    x, axis, temperature : as for `softmax`
+    k : above 0
+        More than there are classes is as many as there are, and a warning.
+
+    Returns
+    -------
+    labels, probabilities : the kind of `x`, its shape with k classes
+        int32, and float32 (float64 for float64 and 32-bit integers). Undecidable rows have -1 and NaN.
+
+    Raises
+    ------
+    ColumnError
+        `k` is no number above 0.
+    SplitClassAxisError, ClassAxisError, DtypeError, TemperatureError
+        As for `softmax`.
+    """
+    names = ("top_k_labels", "top_k_probabilities")
+    found = decisions(x, names, axis=axis, temperature=temperature, top_k=counted_top_k(k))
+    return found[names[0]], found[names[1]]
+
+
 def _implementation(x: Any) -> Any:
     """The module that computes on this kind of array: `lazy` for Dask's, else `blocks`."""
-    return import_module("softmax_dask.lazy") if _is_dask(x) else blocks
-
-
-def _is_dask(x: Any) -> bool:
-    return type(x).__module__.startswith("dask.array")
+    return import_module("softmax_dask.lazy") if is_dask(x) else blocks
 
 
 # ---- xarray
@@ -177,75 +192,14 @@ def _xarray_decisions(x: Any, columns: tuple[Column, ...], *, axis: int | str, *
         targets=getattr(targets, "data", targets) if _is_xarray(targets) else targets,
         **options,
     )
-    without = x.isel({dimension: 0}, drop=True)
-    return {c.name: (x if c.per == "class" else without).copy(data=data[c.name]) for c in columns}
+    like = {
+        "row": x.isel({dimension: 0}, drop=True),
+        "class": x,
+        # The class at each rank differs from row to row, so the coordinate of the classes does not apply.
+        "rank": x.isel({dimension: slice(options["top_k"])}).drop_vars(dimension, errors="ignore"),
+    }
+    return {c.name: like[c.per].copy(data=data[c.name]) for c in columns}
 
 
 def _is_xarray(x: Any) -> bool:
     return type(x).__module__.startswith("xarray.") and type(x).__name__ == "DataArray"
-
-
-# ---- checks
-
-
-def _as_array(x: Any) -> Any:
-    """`x` itself if it is an array, else (lists, numbers) as float64."""
-    if isinstance(x, np.ma.MaskedArray):
-        raise UnsupportedArrayError(
-            "logits are a masked array, whose mask would be lost; expected a plain one. "
-            "Call logits.filled(-numpy.inf) first."
-        )
-    if hasattr(x, "dtype") and hasattr(x, "shape"):
-        return x
-    try:
-        return np.asarray(x, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DtypeError(f"logits are {x!r:.80}; expected an array, or nested lists of numbers.") from error
-
-
-def _check(x: Any, axis: int | str, temperature: float, dtype: Any, *, warn: bool) -> int:
-    """What is wrong whatever the values are; the class axis counted from the front."""
-    require_temperature(temperature)
-    kernel_dtype(x.dtype)
-    result_dtype(x.dtype, dtype)
-    position = blocks.require_axis(axis, x.ndim)
-    if x.shape[position] == 0:
-        raise ClassAxisError(f"logits of shape {x.shape} have no classes along axis {axis}; expected at least one.")
-    if x.shape[position] == 1 and warn:  # who brings buffers of that shape knows, and may call for every block
-        warnings.warn(
-            "logits have one class, so every probability is 1. Did you mean a sigmoid?",
-            SingleClassWarning,
-            stacklevel=4,
-        )
-    if _is_dask(x) and x.numblocks[position] > 1:
-        sizes = x.chunks[position]
-        raise SplitClassAxisError(
-            f"logits has class chunks {sizes}; expected one chunk of {sum(sizes)} classes. "
-            f"Call logits.rechunk({{{axis}: -1}}) first."
-        )
-    return position
-
-
-def require_temperature(temperature: float) -> None:
-    """Refuse what cannot divide logits.
-
-    Raises
-    ------
-    TemperatureError
-        The temperature is not a number from 1e-300 to 1e300.
-    """
-    low, high = _TEMPERATURES
-    if not low <= _as_float(temperature) <= high:  # NaN is in no range
-        raise TemperatureError(
-            f"temperature is {temperature!r}; expected a finite number above 0 ({low:g} to {high:g})."
-        )
-
-
-def _as_float(number: Any) -> float:
-    """NaN for what is no number: True would pass for 1, and NumPy's float32 cannot be compared with 1e300."""
-    if isinstance(number, bool) or not isinstance(number, int | float | np.integer | np.floating):
-        return math.nan
-    try:
-        return float(number)
-    except OverflowError:
-        return math.inf

@@ -27,16 +27,15 @@ def decisions(
     temperature: float,
     targets: Array | None = None,
     dtype: Any = None,
+    top_k: int = 0,
     out: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
-    """The columns, each of the shape of `x`, or of it without `axis`, computed in one read of `x`."""
+    """The columns, each of the shape of `x`, of it without `axis`, or with `top_k` there; in one read of `x`."""
     backend = backend_of(x)
     moved = backend.arrays.moveaxis(x, axis, -1)
     chosen = [COLUMNS[name] for name in columns]
     _require_known(out, columns)
-    results = {
-        c.name: _result(backend, c, moved, dtype, None if out is None else out.get(c.name), axis) for c in chosen
-    }
+    results = {c.name: _result(backend, c, moved, dtype, top_k, (out or {}).get(c.name), axis) for c in chosen}
     rows = moved.reshape(-1, moved.shape[-1])
     truth = None if targets is None else require_targets(backend, targets, moved.shape[:-1], rows.shape[1])
     _fill(backend, rows, truth, {c.name: _as_rows(results[c.name], c) for c in chosen}, temperature)
@@ -87,15 +86,17 @@ def require_targets(backend: Backend, targets: Array, shape: tuple[int, ...], cl
     return backend.arrays.ascontiguousarray(truth.reshape(-1), dtype=np.int64)
 
 
-def _result(backend: Backend, column: Column, moved: Array, dtype: Any, given: Array | None, axis: int) -> Array:
+def _result(
+    backend: Backend, column: Column, moved: Array, dtype: Any, top_k: int, given: Array | None, axis: int
+) -> Array:
     """An array for a column, the class axis last: a new one, or the caller's own once it is checked."""
-    shape = moved.shape if column.per == "class" else moved.shape[:-1]
+    shape = (*moved.shape[:-1], *column.tail(moved.shape[-1], top_k))
     wanted = column_dtype(column, moved.dtype, dtype)
     if given is None:
         return backend.arrays.empty(shape, wanted)
     if not isinstance(given, backend.arrays.ndarray):
         raise OutputBufferError(f"out[{column.name!r}] is a {type(given).__name__}; expected an array like the logits.")
-    last = backend.arrays.moveaxis(given, axis, -1) if column.per == "class" else given
+    last = given if column.per == "row" else backend.arrays.moveaxis(given, axis, -1)
     if last.shape != shape or last.dtype != wanted or not last.flags.c_contiguous or not last.flags.writeable:
         raise OutputBufferError(
             f"out[{column.name!r}] is {given.dtype} {given.shape}; expected {wanted} {shape} with the class axis last, "
@@ -106,11 +107,11 @@ def _result(backend: Backend, column: Column, moved: Array, dtype: Any, given: A
 
 def _as_rows(result: Array, column: Column) -> Array:
     # Results are in C order, so this is a view.
-    return result.reshape(-1, result.shape[-1]) if column.per == "class" else result.reshape(-1)
+    return result.reshape(-1) if column.per == "row" else result.reshape(-1, result.shape[-1])
 
 
 def _with_axis_back(backend: Backend, result: Array, column: Column, axis: int) -> Array:
-    return backend.arrays.moveaxis(result, -1, axis) if column.per == "class" else result
+    return result if column.per == "row" else backend.arrays.moveaxis(result, -1, axis)
 
 
 def _fill(backend: Backend, rows: Array, truth: Array | None, out: Mapping[str, Array], temperature: float) -> None:

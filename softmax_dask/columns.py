@@ -15,7 +15,7 @@ from softmax_dask.errors import ColumnError
 Kind = Literal["int32", "int8", "float", "wide", "string"]
 """`float`: float32, or float64 where the arithmetic is float64. `wide`: the dtype the caller chose."""
 
-Need = Literal["nothing", "targets", "class_names"]
+Need = Literal["nothing", "targets", "class_names", "top_k"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,18 @@ class Column:
 
     name: str
     kind: Kind
-    per: Literal["row", "class"]
-    """One value a row, or one value a row and class."""
+    per: Literal["row", "class", "rank"]
+    """One value a row, one a row and class, or `top_k` values a row."""
     undecidable: float | int | None
     """The value where the row holds NaN, +inf or only -inf, or where its target is missing."""
     needs: Need
     unit: str
     description: str
+
+    def tail(self, classes: int, top_k: int) -> tuple[int, ...]:
+        """Shape of one row's values: () where there is one value a row."""
+        lengths = {"class": (classes,), "rank": (top_k,)}
+        return lengths.get(self.per, ())
 
 
 def _table(*columns: Column) -> Mapping[str, Column]:
@@ -47,6 +52,8 @@ COLUMNS: Mapping[str, Column] = _table(
     Column("entropy", "float", "row", _NAN, "nothing", "nat", "entropy of the probabilities"),
     Column("logsumexp", "float", "row", _NAN, "nothing", "nat", "log of the sum of exp(logit / temperature)"),
     Column("max_logit", "float", "row", _NAN, "nothing", "1", "largest logit, not divided by the temperature"),
+    Column("top_k_labels", "int32", "rank", -1, "top_k", "class number", "classes of the k largest logits, falling"),
+    Column("top_k_probabilities", "float", "rank", _NAN, "top_k", "1", "their probabilities"),
     Column("nll", "float", "row", _NAN, "targets", "nat", "negative log-likelihood of the target"),
     Column("target_probability", "float", "row", _NAN, "targets", "1", "probability of the target"),
     Column("target_rank", "int32", "row", -1, "targets", "1", "classes ranked before the target, ties by class"),
@@ -61,7 +68,7 @@ def require_columns(names: Any, *, available: frozenset[Need] = frozenset()) -> 
 
     Parameters
     ----------
-    available : what the caller can give beside the logits: "targets", "class_names"
+    available : what the caller can give beside the logits: "targets", "class_names", "top_k"
 
     Raises
     ------

@@ -28,37 +28,43 @@ def decisions(
     temperature: float,
     targets: Any = None,
     dtype: Any = None,
+    top_k: int = 0,
     out: Mapping[str, Any] | None = None,
 ) -> dict[str, Array]:
     """The columns, lazily, in the chunks of `x`. However many there are, a block is one kernel call."""
     if out is not None:
         raise OutputBufferError("out is given for a Dask array; expected none. It is for logits in memory.")
     arrays = [x] if targets is None else [x, _beside(x, axis, targets)]
-    options = {"columns": columns, "axis": axis, "temperature": temperature, "wide_dtype": dtype}
+    options = {
+        "columns": columns,
+        "axis": axis,
+        "temperature": temperature,
+        "wide_dtype": dtype,
+        "top_k": top_k,
+    }
     if len(columns) == 1:
         column = COLUMNS[columns[0]]
-        return {column.name: da.map_blocks(_block_column, *arrays, **options, **_shape(x, column, axis, dtype))}
+        return {column.name: da.map_blocks(_block_column, *arrays, **options, **_shape(x, column, axis, dtype, top_k))}
     empty = np.empty((0,) * (x.ndim - 1), object)
     decided = da.map_blocks(_block_columns, *arrays, **options, drop_axis=axis, dtype=object, meta=empty)
-    return {name: _pick(decided, x, COLUMNS[name], axis, dtype) for name in columns}
+    return {name: _pick(decided, x, COLUMNS[name], axis, dtype, top_k) for name in columns}
 
 
-def _shape(x: Array, column: Column, axis: int, dtype: Any) -> dict[str, Any]:
+def _shape(x: Array, column: Column, axis: int, dtype: Any, top_k: int) -> dict[str, Any]:
+    """What `map_blocks` must know of the result: dtype, meta and, where it is not that of `x`, the shape."""
     wanted = column_dtype(column, x.dtype, dtype)
-    if column.per == "class":
-        return {"dtype": wanted, "meta": meta_from_array(x._meta, dtype=wanted)}
-    return {
-        "drop_axis": axis,
-        "dtype": wanted,
-        "meta": meta_from_array(x._meta, ndim=x.ndim - 1, dtype=wanted),
-    }
+    if column.per == "row":
+        return {"drop_axis": axis, "dtype": wanted, "meta": meta_from_array(x._meta, ndim=x.ndim - 1, dtype=wanted)}
+    tail = column.tail(x.shape[axis], top_k)
+    chunks = (*x.chunks[:axis], tail, *x.chunks[axis + 1 :])
+    return {"chunks": chunks, "dtype": wanted, "meta": meta_from_array(x._meta, dtype=wanted)}
 
 
-def _pick(decided: Array, x: Array, column: Column, axis: int, dtype: Any) -> Array:
+def _pick(decided: Array, x: Array, column: Column, axis: int, dtype: Any, top_k: int) -> Array:
     """One column out of the dicts that `decided` has for blocks."""
-    shape = _shape(x, column, axis, dtype)
+    shape = _shape(x, column, axis, dtype, top_k)
     if shape.pop("drop_axis", None) is None:
-        shape |= {"new_axis": axis, "chunks": x.chunks}
+        shape["new_axis"] = axis
     return da.map_blocks(_block_of, decided, column=column.name, **shape)
 
 
@@ -81,9 +87,12 @@ def _block_columns(
     axis: int,
     temperature: float,
     wide_dtype: Any,
+    top_k: int,
 ) -> dict[str, Any]:
     truth = None if targets is None else targets.squeeze(axis)
-    return blocks.decisions(logits, columns, axis=axis, temperature=temperature, targets=truth, dtype=wide_dtype)
+    return blocks.decisions(
+        logits, columns, axis=axis, temperature=temperature, targets=truth, dtype=wide_dtype, top_k=top_k
+    )
 
 
 def _block_column(logits: Any, targets: Any = None, *, columns: tuple[str, ...], **options: Any) -> Any:

@@ -2,11 +2,12 @@
 
 import warnings
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from softmax_dask import COLUMNS, SingleClassWarning, float_dtype, result_dtype
+from softmax_dask import COLUMNS, SingleClassWarning, TopKWarning, float_dtype, result_dtype
 from softmax_dask_pipelines import machine
 from softmax_dask_pipelines.config import ScoreConfig, output_format_of, read_class_names
 from softmax_dask_pipelines.errors import ConfigError, PathConflictError
@@ -18,6 +19,15 @@ from softmax_dask_pipelines.sources.formats import ZARR_FILES
 _ID_BYTES = 64
 """Of an id of unknown length, in memory and encoded."""
 _TARGET_BYTES = 8
+
+_DEFAULT_COLUMNS = ("label", "label_name", "confidence", "nll", "correct")
+"""Those of them that can be known."""
+_TOP_K_COLUMNS = ("top_k_labels", "top_k_probabilities")
+_REMEDIES = {
+    "targets": "Name the target (--target NAME)",
+    "class_names": "Give --classes FILE",
+    "top_k": "Give --top-k K",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +52,13 @@ def prepare(config: ScoreConfig) -> Job:
     source = open_source(source_request(config))
     _warn_of_one_class(source.facts)
     columns = _columns(config, source.facts)
+    top_k = _top_k(config, source.facts, columns)
     plan = make_plan(
-        _sizes(config, source.facts, columns),
+        _sizes(config, source.facts, columns, top_k),
         threads=config.threads or machine.cores(),
         memory_limit_bytes=config.memory_limit or machine.free_memory_bytes() // 2,
     )
-    spec = _output_spec(config, source.facts, columns, plan)
+    spec = _output_spec(config, source.facts, columns, top_k, plan)
     require_own_id_name(spec)
     return Job(config, source, spec, plan)
 
@@ -74,26 +85,40 @@ def source_request(config: ScoreConfig) -> SourceRequest:
 
 def _columns(config: ScoreConfig, facts: SourceFacts) -> tuple[str, ...]:
     """The columns asked for, or those that can be known; each must have what it needs."""
-    known = {"nothing"}
-    known |= {"class_names"} if facts.class_names is not None else set()
-    known |= {"targets"} if facts.target_name is not None else set()
-    if config.columns is None:
-        default = ("label", "label_name", "confidence", "nll", "correct")
-        return tuple(name for name in default if COLUMNS[name].needs in known)
-    for name in config.columns:
+    there = {
+        "nothing": True,
+        "class_names": facts.class_names is not None,
+        "targets": facts.target_name is not None,
+        "top_k": config.top_k is not None,
+    }
+    chosen = config.columns or tuple(name for name in _DEFAULT_COLUMNS if there[COLUMNS[name].needs])
+    if config.top_k is not None and not set(_TOP_K_COLUMNS) & set(chosen):
+        chosen += _TOP_K_COLUMNS
+    for name in chosen:
         need = COLUMNS[name].needs
-        if need not in known:
-            remedy = "Name the target (--target NAME)" if need == "targets" else "Give --classes FILE"
+        if not there[need]:
             raise ConfigError(
-                f"columns: {name!r} needs {need.replace('_', ' ')}, and {facts.path} has none. "
-                f"{remedy}, or leave it out."
+                f"columns: {name!r} needs {need.replace('_', ' ')}, and none are given or found in {facts.path}. "
+                f"{_REMEDIES[need]}, or leave it out."
             )
-        if config.columns.count(name) > 1:
+        if chosen.count(name) > 1:
             raise ConfigError(f"columns: {name!r} stands twice; expected each name once.")
-    return config.columns
+    return chosen
 
 
-def _output_spec(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], plan: Plan) -> OutputSpec:
+def _top_k(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...]) -> int:
+    """As many classes as were asked for, or as there are."""
+    if config.top_k is None or not set(_TOP_K_COLUMNS) & set(columns):
+        return 0
+    if config.top_k > facts.classes:
+        text = f"top_k is {config.top_k}, but there are {facts.classes} classes; all are given."
+        warnings.warn(text, TopKWarning, stacklevel=4)
+    return min(config.top_k, facts.classes)
+
+
+def _output_spec(
+    config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], top_k: int, plan: Plan
+) -> OutputSpec:
     return OutputSpec(
         path=str(Path(config.output.path)),
         format=config.output.format or output_format_of(config.output.path),
@@ -104,6 +129,7 @@ def _output_spec(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ..
         columns=columns,
         float_dtype=float_dtype(facts.dtype),
         wide_dtype=result_dtype(facts.dtype, config.output.dtype),
+        top_k=top_k,
         class_names=facts.class_names,
         id_name=facts.id_name,
         id_type=facts.id_type,
@@ -118,11 +144,15 @@ def _output_spec(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ..
     )
 
 
-def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...]) -> Sizes:
+def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], top_k: int) -> Sizes:
     floats, wide = float_dtype(facts.dtype), result_dtype(facts.dtype, config.output.dtype)
     itemsizes = {"float": floats.itemsize, "string": _ID_BYTES, "wide": wide.itemsize}
     chosen = [COLUMNS[name] for name in columns]
-    narrow = sum(itemsizes.get(c.kind) or np.dtype(c.kind).itemsize for c in chosen if c.per == "row")
+    narrow = sum(
+        prod(c.tail(facts.classes, top_k)) * (itemsizes.get(c.kind) or np.dtype(c.kind).itemsize)
+        for c in chosen
+        if c.per != "class"
+    )
     carried = (_ID_BYTES if facts.id_name else 0) + (_TARGET_BYTES if facts.target_name else 0)
     of_classes = [facts.classes * wide.itemsize for c in chosen if c.per == "class"]
     return Sizes(

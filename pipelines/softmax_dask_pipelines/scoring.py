@@ -203,6 +203,7 @@ def _task(job: Job, sink: Sink) -> ScoreTask:
         temperature=job.config.temperature,
         float_dtype=job.spec.float_dtype,
         wide_dtype=job.spec.wide_dtype,
+        top_k=job.spec.top_k,
         refuse_nonfinite=job.config.nonfinite == "error",
         stop=Event(),
     )
@@ -211,6 +212,8 @@ def _task(job: Job, sink: Sink) -> ScoreTask:
 def _run(task: ScoreTask, totals: "_Totals", on_receipt: OnReceipt | None) -> None:
     def take(receipt: Receipt) -> None:
         totals.add(receipt)
+        for note in receipt.notes:
+            warnings.warn(note, stacklevel=2)
         if on_receipt is not None:
             on_receipt(receipt)
 
@@ -220,8 +223,10 @@ def _run(task: ScoreTask, totals: "_Totals", on_receipt: OnReceipt | None) -> No
 def _compile_kernels(job: Job, task: ScoreTask) -> float:
     """Compile, or load, once: threads that all come first would wait for one another. Seconds."""
     begin, spec = perf_counter(), job.spec
-    shapes = {"row": (1,), "class": (1, spec.classes)}
-    out = {c.name: np.empty(shapes[c.per], column_dtype(spec, c)) for c in computed_columns(spec)}
+    out = {
+        column.name: np.empty((1, *column.tail(spec.classes, spec.top_k)), column_dtype(spec, column))
+        for column in computed_columns(spec)
+    }
     targets = np.zeros(1, np.int64) if spec.has_targets else None
     task.decide(np.zeros((1, spec.classes), job.facts.dtype), targets, out)
     return perf_counter() - begin

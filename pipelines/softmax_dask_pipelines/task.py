@@ -16,6 +16,8 @@ from softmax_dask_pipelines.sinks import PartitionWriter, Sink
 from softmax_dask_pipelines.sources import Source, SourceBlock
 from softmax_dask_pipelines.tally import Tally, tally_of
 
+_ROWS_LOOKED_AT = 1000
+
 _TALLIED = ("label", "confidence", "entropy")
 _TALLIED_WITH_TARGETS = (*_TALLIED, "nll", "target_rank")
 
@@ -26,6 +28,8 @@ class Receipt:
 
     partition: int
     tally: Tally
+    notes: tuple[str, ...]
+    """What the user should be told, though the run goes on."""
     bytes_written: int
     read_s: float
     kernel_s: float
@@ -42,6 +46,7 @@ class ScoreTask:
     temperature: float
     float_dtype: np.dtype[Any]
     wide_dtype: np.dtype[Any]
+    top_k: int
     refuse_nonfinite: bool
     stop: Event
     """Set when the run is to end: partitions that have begun stop at the next block."""
@@ -58,7 +63,15 @@ class ScoreTask:
         kinds = {"float": self.float_dtype, "int32": np.dtype(np.int32)}
         missing = [name for name in tallied if name not in out]
         out = out | {name: np.empty(len(logits), kinds[COLUMNS[name].kind]) for name in missing}
-        decisions(logits, tuple(out), targets=targets, temperature=self.temperature, dtype=self.wide_dtype, out=out)
+        decisions(
+            logits,
+            tuple(out),
+            targets=targets,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            dtype=self.wide_dtype,
+            out=out,
+        )
         return out
 
 
@@ -72,16 +85,20 @@ class _Scoring:
         self._labels = np.empty(partition.stop - partition.start, np.int32)
         self._tallies: list[Tally] = []
         self._row = partition.start
+        self._notes: list[str] = []
         self._seconds = {"read": 0.0, "kernel": 0.0, "write": 0.0}
 
     def run(self) -> Receipt:
         for block in self._blocks():
+            if self._row == 0:
+                self._note_probabilities(block)
             self._score(block)
         begin = perf_counter()
         objects = self._writer.close()
         self._seconds["write"] += perf_counter() - begin
         return Receipt(
             partition=self._partition.number,
+            notes=tuple(self._notes),
             tally=Tally.merged(self._tallies).with_labels(self._labels, self._task.source.facts.classes),
             bytes_written=sum(stored.size_bytes for stored in objects),
             read_s=self._seconds["read"],
@@ -109,6 +126,14 @@ class _Scoring:
             self._compute(block, slice(done, done + count), out)
             self._store(block, slice(done, done + count))
             done += count
+
+    def _note_probabilities(self, block: SourceBlock) -> None:
+        if look_like_probabilities(block.logits[:_ROWS_LOOKED_AT]):
+            facts = self._task.source.facts
+            self._notes.append(
+                f"{facts.path}: the first rows lie in [0, 1] and sum to 1: are they probabilities already? "
+                "They are scored as logits. Write their logarithms to get the same probabilities back."
+            )
 
     def _compute(self, block: SourceBlock, rows: slice, out: dict[str, NDArray[Any]]) -> None:
         begin = perf_counter()
@@ -139,3 +164,14 @@ class _Scoring:
         self._writer.advance(rows.stop - rows.start, ids, targets)
         self._row += rows.stop - rows.start
         self._seconds["write"] += perf_counter() - begin
+
+
+def look_like_probabilities(logits: NDArray[Any]) -> bool:
+    """Whether every row lies in [0, 1] and sums to 1, within the rounding of their dtype."""
+    if logits.shape[0] == 0 or logits.shape[1] < 2 or logits.dtype.kind in "iu":
+        return False
+    rows = logits.astype(np.float64)
+    tolerance = 1e-2 if logits.dtype.itemsize == 2 else 1e-4
+    with np.errstate(invalid="ignore"):
+        inside = bool(((rows >= 0) & (rows <= 1)).all())
+    return inside and bool((np.abs(rows.sum(axis=1) - 1) <= tolerance).all())

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softmax_dask.columns import COLUMNS
+
 _Rows = NDArray[Any]
 
 
@@ -26,6 +28,7 @@ def decision_rows(
         return
     with np.errstate(all="ignore"):  # infinities and NaN of undecidable rows are overwritten below
         columns = _columns_of_rows(logits, temperature)
+        columns |= _columns_of_ranks(logits, out, columns["probabilities"])
         if targets is not None:
             columns |= _columns_of_targets(logits, targets, columns)
     undecidable = ~_decidable(logits)
@@ -63,6 +66,13 @@ def _columns_of_rows(logits: _Rows, temperature: float) -> dict[str, Any]:
         "probabilities": probabilities,
         "log_probabilities": log_probabilities,
     }
+
+
+def _columns_of_ranks(logits: _Rows, out: Mapping[str, NDArray[Any]], probabilities: _Rows) -> dict[str, Any]:
+    sizes = [array.shape[1] for name, array in out.items() if COLUMNS[name].per == "rank"]
+    # Stable: of equal logits the lower class comes first.
+    labels = np.argsort(-logits.astype(np.float64), axis=1, kind="stable")[:, : max(sizes, default=0)]
+    return {"top_k_labels": labels, "top_k_probabilities": np.take_along_axis(probabilities, labels, axis=1)}
 
 
 def _columns_of_targets(logits: _Rows, targets: NDArray[np.int64], columns: Mapping[str, Any]) -> dict[str, Any]:

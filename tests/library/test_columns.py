@@ -7,7 +7,7 @@ import pytest
 from softmax_dask.columns import COLUMNS, require_columns
 from softmax_dask.errors import ColumnError
 
-EVERYTHING = frozenset({"targets", "class_names"})
+EVERYTHING = frozenset({"targets", "class_names", "top_k"})
 
 # DESIGN section 3: kind, and the value of an undecidable row.
 TABLE = {
@@ -18,6 +18,8 @@ TABLE = {
     "entropy": ("float", math.nan),
     "logsumexp": ("float", math.nan),
     "max_logit": ("float", math.nan),
+    "top_k_labels": ("int32", -1),
+    "top_k_probabilities": ("float", math.nan),
     "nll": ("float", math.nan),
     "target_probability": ("float", math.nan),
     "target_rank": ("int32", -1),

@@ -64,7 +64,7 @@ class KeepingWriter:
     def __init__(self, columns: tuple[str, ...], rows: int, classes: int, chunk_rows: int) -> None:
         self.columns = {
             name: np.zeros(
-                (rows, classes) if COLUMNS[name].per == "class" else rows,
+                (rows, *COLUMNS[name].tail(classes, 3)),
                 FLOAT32 if COLUMNS[name].kind in ("float", "wide") else COLUMNS[name].kind,
             )
             for name in columns
@@ -125,6 +125,7 @@ def make_task(
         temperature=1.5,
         float_dtype=FLOAT32,
         wide_dtype=FLOAT32,
+        top_k=3,
         refuse_nonfinite=refuse_nonfinite,
         stop=Event(),
     )

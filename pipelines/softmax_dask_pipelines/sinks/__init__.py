@@ -36,6 +36,8 @@ class OutputSpec:
     """Of the columns of kind `float`: float32 or float64."""
     wide_dtype: np.dtype[Any]
     """Of probabilities and log_probabilities: float16, float32 or float64."""
+    top_k: int
+    """Classes of top_k_labels and top_k_probabilities; 0 without these columns."""
     class_names: tuple[str, ...] | None
     id_name: str | None
     id_type: Any

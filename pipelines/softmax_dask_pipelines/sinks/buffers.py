@@ -13,8 +13,8 @@ from softmax_dask_pipelines.sinks import OutputSpec, partition_row_range
 class PartitionBuffers:
     """Buffers of one partition, allocated once.
 
-    Columns of one value a row are kept for the whole partition; columns of one value a row and
-    class for one chunk, which is written when it is full and then used again.
+    Columns of one value a row, or a few, are kept for the whole partition; columns of one value a row
+    and class for one chunk, which is written when it is full and then used again.
     """
 
     def __init__(self, spec: OutputSpec, number: int) -> None:
@@ -86,11 +86,10 @@ def column_dtype(spec: OutputSpec, column: Column) -> np.dtype[Any]:
 
 
 def _allocate(spec: OutputSpec) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-    narrow, wide = {}, {}
+    narrow: dict[str, NDArray[Any]] = {}
+    wide: dict[str, NDArray[Any]] = {}
     for column in computed_columns(spec):
         dtype = column_dtype(spec, column)
-        if column.per == "row":
-            narrow[column.name] = np.empty(spec.partition_rows, dtype)
-        else:
-            wide[column.name] = np.empty((spec.chunk_rows, spec.classes), dtype)
+        group, rows = (wide, spec.chunk_rows) if column.per == "class" else (narrow, spec.partition_rows)
+        group[column.name] = np.empty((rows, *column.tail(spec.classes, spec.top_k)), dtype)
     return narrow, wide

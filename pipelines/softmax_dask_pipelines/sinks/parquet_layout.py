@@ -72,12 +72,16 @@ class Batches:
     def _column(self, column: Column) -> pa.Array:
         start, stop = self._buffers.chunk_start, self._buffers.filled
         if column.per == "class":
-            values = self._buffers.wide[column.name][: stop - start].reshape(-1)
-            return pa.FixedSizeListArray.from_arrays(_plain(values), type=self.schema.field(column.name).type)
+            return self._lists(column, self._buffers.wide[column.name][: stop - start])
+        if column.per == "rank":
+            return self._lists(column, self._buffers.narrow[column.name][start:stop])
         if column.name == "label_name":
             return self._label_names(self._buffers.narrow["label"][start:stop])
         values = self._buffers.narrow[column.name][start:stop]
         return _nullable_booleans(values) if column.name == "correct" else _plain(values)
+
+    def _lists(self, column: Column, values: NDArray[Any]) -> pa.Array:
+        return pa.FixedSizeListArray.from_arrays(_plain(values.reshape(-1)), type=self.schema.field(column.name).type)
 
     def _label_names(self, labels: NDArray[Any]) -> pa.Array:
         indices = self._positions[labels]  # at -1, a null, it does not matter which
@@ -101,13 +105,13 @@ def _field(spec: OutputSpec, column: Column) -> pa.Field:
         return pa.field(column.name, element, nullable=False)
     # Non-nullable lists and elements take 30 % off the time to read them.
     elements = pa.field("element", element, nullable=False)
-    return pa.field(column.name, pa.list_(elements, spec.classes), nullable=False)
+    return pa.field(column.name, pa.list_(elements, *column.tail(spec.classes, spec.top_k)), nullable=False)
 
 
 def _split_paths(spec: OutputSpec, column: Column) -> list[str]:
     """Where the column's values lie in the file, if they are to be stored byte plane by byte plane."""
     if column.kind == "float":
-        return [column.name]
+        return [column.name if column.per == "row" else f"{column.name}.list.element"]
     # DuckDB 2.0 cannot read float16 that is stored so.
     splits = column.kind == "wide" and spec.wide_dtype.itemsize > 2
     return [f"{column.name}.list.element"] if splits else []

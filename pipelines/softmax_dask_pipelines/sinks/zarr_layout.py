@@ -89,17 +89,10 @@ def _column(spec: OutputSpec, column: Column) -> ArrayLayout:
         return _strings(column.name, "row", spec.rows, spec.partition_rows, column.description)
     dtype = column_dtype(spec, column)
     attributes = _column_attributes(spec, column)
-    if column.per == "row":
-        return _row_numbers(spec, column.name, dtype, column.undecidable, attributes)
-    return ArrayLayout(
-        column.name,
-        dtype,
-        ("row", "class"),
-        (spec.rows, spec.classes),
-        (spec.chunk_rows, spec.classes),
-        column.undecidable,
-        attributes,
-    )
+    tail = column.tail(spec.classes, spec.top_k)
+    rows = spec.chunk_rows if column.per == "class" else spec.partition_rows
+    dims = ("row",) if column.per == "row" else ("row", column.per)
+    return ArrayLayout(column.name, dtype, dims, (spec.rows, *tail), (rows, *tail), column.undecidable, attributes)
 
 
 def _row_numbers(

@@ -19,6 +19,7 @@ from softmax_dask.kernels.cpu.exp2 import Inverse, Scale, inverse_of, scale_of
 from softmax_dask.kernels.cpu.finish import Outputs
 from softmax_dask.kernels.cpu.row import decision_row, softmax_row
 from softmax_dask.kernels.cpu.tile import decision_tile, softmax_tile
+from softmax_dask.kernels.cpu.topk import top_k_row
 
 _SOFTMAX_TILE_CLASSES = 128
 _DECISION_TILE_CLASSES = 256
@@ -28,6 +29,8 @@ _BITS: dict[np.dtype[Any], np.dtype[Any]] = {
     np.dtype(np.float16): np.dtype(np.uint16),
     np.dtype(ml_dtypes.bfloat16): np.dtype(np.int16),
 }
+
+_TOP_K = ("top_k_labels", "top_k_probabilities")
 
 _Rows = NDArray[Any]
 
@@ -52,11 +55,33 @@ def decision_rows(
     flat, stride = _flat(logits)
     floats = np.dtype(np.float64 if logits.dtype == np.float64 else np.float32)
     scale, inverse, inverse64 = _scales(temperature, floats)
-    outputs, truth = _outputs(out, floats), np.empty(0, np.int64) if targets is None else targets
+    narrow = _with_confidence(out, rows, floats)
+    outputs, truth = _outputs(narrow, floats), np.empty(0, np.int64) if targets is None else targets
     if classes <= _DECISION_TILE_CLASSES:
         decision_tile(flat, stride, rows, classes, scale, inverse, truth, outputs)
     else:
         decision_row(flat, stride, rows, classes, scale, inverse, inverse64, truth, outputs)
+    if not set(_TOP_K).isdisjoint(out):
+        _top_k(flat, stride, classes, scale, narrow["confidence"], out)
+
+
+def _with_confidence(out: Mapping[str, NDArray[Any]], rows: int, floats: np.dtype[Any]) -> dict[str, NDArray[Any]]:
+    """The arrays of `out` but those of top_k, which needs the confidence."""
+    narrow = {name: array for name, array in out.items() if name not in _TOP_K}
+    if not set(_TOP_K).isdisjoint(out) and "confidence" not in narrow:
+        narrow["confidence"] = np.empty(rows, floats)
+    return narrow
+
+
+def _top_k(
+    flat: _Rows, stride: int, classes: int, scale: Scale, confidence: NDArray[Any], out: Mapping[str, NDArray[Any]]
+) -> None:
+    rows, k = next(out[name].shape for name in _TOP_K if name in out)
+    labels, probabilities = (
+        out[name] if name in out else np.empty((rows, k), dtype)
+        for name, dtype in zip(_TOP_K, (np.dtype(np.int32), confidence.dtype), strict=True)
+    )
+    top_k_row(flat, stride, rows, classes, k, scale, confidence, labels.reshape(-1), probabilities.reshape(-1))
 
 
 @lru_cache(maxsize=64)

@@ -286,6 +286,26 @@ def first_reaching(typing: Any, vec: Any, value: Any) -> Any:
     return types.intp(vec, vec.dtype), generate
 
 
+@intrinsic
+def bits_reaching(typing: Any, vec: Any, value: Any) -> Any:
+    """A bit for each lane that is at least `value`."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.zext(_lane_bits(builder, ">=", vec, *args), I64)
+
+    return types.int64(vec, vec.dtype), generate
+
+
+@intrinsic
+def lowest_bit(typing: Any, bits: Any) -> Any:
+    """Number of the lowest bit that is set; there must be one."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return call(builder, "llvm.cttz.i64", I64, args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.intp(types.int64), generate
+
+
 def _counting(comparison: str) -> Any:
     @intrinsic
     def count(typing: Any, vec: Any, value: Any) -> Any:

@@ -26,6 +26,7 @@ PLAIN = OutputSpec(
     columns=NARROW,
     float_dtype=np.dtype(np.float32),
     wide_dtype=np.dtype(np.float32),
+    top_k=3,
     class_names=None,
     id_name=None,
     id_type=None,
@@ -45,6 +46,7 @@ SPECS = {
     "integer ids": dataclasses.replace(PLAIN, id_name="image", id_type=pa.int32()),
     "text ids": dataclasses.replace(PLAIN, columns=_WIDE, id_name="id", id_type=pa.string()),
     "targets": dataclasses.replace(PLAIN, columns=(*NARROW, "nll", "target_rank", "correct"), has_targets=True),
+    "top k": dataclasses.replace(PLAIN, columns=("label", "top_k_labels", "top_k_probabilities")),
     "names": dataclasses.replace(PLAIN, columns=("confidence", "label_name"), class_names=CLASS_NAMES),
     "everything": dataclasses.replace(
         PLAIN,
@@ -121,14 +123,13 @@ def files_under(folder: Path) -> set[str]:
 
 def _column(spec: OutputSpec, name: str, random: np.random.Generator, bad: NDArray[np.bool_]) -> NDArray[Any]:
     column = COLUMNS[name]
+    shape = (spec.rows, *column.tail(spec.classes, spec.top_k))
     if column.kind == "int8":
-        values = random.integers(0, 2, spec.rows).astype(np.int8)
+        values = random.integers(0, 2, shape).astype(np.int8)
     elif column.kind == "int32":
-        values = random.integers(0, spec.classes, spec.rows).astype(np.int32)
-    elif column.per == "row":
-        values = random.random(spec.rows).astype(spec.float_dtype)
+        values = random.integers(0, spec.classes, shape).astype(np.int32)
     else:
-        values = random.random((spec.rows, spec.classes)).astype(spec.wide_dtype)
+        values = random.random(shape).astype(spec.float_dtype if column.kind == "float" else spec.wide_dtype)
     values[bad] = column.undecidable
     return values
 

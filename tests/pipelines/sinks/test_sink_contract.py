@@ -397,8 +397,9 @@ def _read(spec: OutputSpec) -> dict[str, Any]:
 
 def _parquet_values(spec: OutputSpec, name: str, array: Any) -> Any:
     column = COLUMNS.get(name)
-    if column is not None and column.per == "class":
-        return array.values.to_numpy(zero_copy_only=False).reshape(-1, spec.classes)
+    if column is not None and column.per != "row":
+        tail = column.tail(spec.classes, spec.top_k)
+        return array.values.to_numpy(zero_copy_only=False).reshape(-1, *tail)
     if name == "correct":
         return array.cast("int8").fill_null(-1).to_numpy()
     if name == "target":
@@ -424,7 +425,9 @@ def _expected_files(spec: OutputSpec) -> set[str]:
     narrow += ["target"] if spec.has_targets else []
     for name in narrow:
         files |= {f"{name}/zarr.json"} | {f"{name}/c.{number}" for number in range(partitions)}
-    for name in set(spec.columns) - set(narrow):
+    for name in (name for name in spec.columns if COLUMNS[name].per == "rank"):
+        files |= {f"{name}/zarr.json"} | {f"{name}/c.{number}.0" for number in range(partitions)}
+    for name in (name for name in spec.columns if COLUMNS[name].per == "class"):
         files |= {f"{name}/zarr.json"} | {f"{name}/c.{number}.0" for number in range(chunks)}
     return files | ({"class/zarr.json", "class/c.0"} if spec.class_names else set())
 

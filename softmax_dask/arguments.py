@@ -1,0 +1,112 @@
+"""What is wrong with an argument, whatever the values in the arrays are. Said once, before anything is computed."""
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from softmax_dask import blocks
+from softmax_dask.errors import (
+    ClassAxisError,
+    ColumnError,
+    DtypeError,
+    SplitClassAxisError,
+    TemperatureError,
+    UnsupportedArrayError,
+)
+from softmax_dask.sizes import kernel_dtype, result_dtype
+
+_TEMPERATURES = (1e-300, 1e300)
+
+
+class SingleClassWarning(UserWarning):
+    """Logits of one class: every probability is 1. A sigmoid may have been meant."""
+
+
+class TopKWarning(UserWarning):
+    """More classes were asked for than there are."""
+
+
+def as_array(x: Any) -> Any:
+    """`x` itself if it is an array, else (lists, numbers) as float64."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise UnsupportedArrayError(
+            "logits are a masked array, whose mask would be lost; expected a plain one. "
+            "Call logits.filled(-numpy.inf) first."
+        )
+    if hasattr(x, "dtype") and hasattr(x, "shape"):
+        return x
+    try:
+        return np.asarray(x, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DtypeError(f"logits are {x!r:.80}; expected an array, or nested lists of numbers.") from error
+
+
+def check(x: Any, axis: int | str, temperature: float, dtype: Any, *, warn: bool) -> int:
+    """What is wrong whatever the values are; the class axis counted from the front."""
+    require_temperature(temperature)
+    kernel_dtype(x.dtype)
+    result_dtype(x.dtype, dtype)
+    position = blocks.require_axis(axis, x.ndim)
+    if x.shape[position] == 0:
+        raise ClassAxisError(f"logits of shape {x.shape} have no classes along axis {axis}; expected at least one.")
+    if x.shape[position] == 1 and warn:  # who brings buffers of that shape knows, and may call for every block
+        warnings.warn(
+            "logits have one class, so every probability is 1. Did you mean a sigmoid?",
+            SingleClassWarning,
+            stacklevel=4,
+        )
+    if is_dask(x) and x.numblocks[position] > 1:
+        sizes = x.chunks[position]
+        raise SplitClassAxisError(
+            f"logits has class chunks {sizes}; expected one chunk of {sum(sizes)} classes. "
+            f"Call logits.rechunk({{{axis}: -1}}) first."
+        )
+    return position
+
+
+def require_temperature(temperature: float) -> None:
+    """Refuse what cannot divide logits.
+
+    Raises
+    ------
+    TemperatureError
+        The temperature is not a number from 1e-300 to 1e300.
+    """
+    low, high = _TEMPERATURES
+    if not low <= _as_float(temperature) <= high:  # NaN is in no range
+        raise TemperatureError(
+            f"temperature is {temperature!r}; expected a finite number above 0 ({low:g} to {high:g})."
+        )
+
+
+def _as_float(number: Any) -> float:
+    """NaN for what is no number: True would pass for 1, and NumPy's float32 cannot be compared with 1e300."""
+    if isinstance(number, bool) or not isinstance(number, int | float | np.integer | np.floating):
+        return math.nan
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
+
+
+def counted_top_k(top_k: Any) -> int:
+    """`top_k` as a number of classes; refused if it is none."""
+    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer) or top_k < 1:
+        raise ColumnError(f"top_k is {top_k!r}; expected a number of classes, 1 or more.")
+    return int(top_k)
+
+
+def clipped_top_k(top_k: Any, classes: int) -> int:
+    """`top_k`, or as many classes as there are, with a warning; 0 stays 0: not asked for."""
+    if top_k == 0:
+        return 0
+    if counted_top_k(top_k) > classes:
+        warnings.warn(f"top_k is {top_k}, but there are {classes} classes; all are given.", TopKWarning, stacklevel=4)
+    return min(int(top_k), classes)
+
+
+def is_dask(x: Any) -> bool:
+    """Whether `x` is a Dask array, found out without importing Dask."""
+    return type(x).__module__.startswith("dask.array")
