@@ -10,11 +10,16 @@ import pytest
 from click.testing import CliRunner
 
 from softmax_dask import COLUMNS
+from softmax_dask_pipelines import sample
 from softmax_dask_pipelines.cli import main
+from tests.pipelines.command import softmax_dask
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+NOT_RUN: dict[str, str] = {}
+"""Examples that need what is not here, each with the reason."""
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +39,60 @@ def without_times(text):
     return re.sub(r"^time .*$|\(.* written\)", "", text, flags=re.MULTILINE)
 
 
-def commands():
-    """Commands of the README's block, in order: some need what an earlier one wrote."""
-    block = re.search(r"## On the command line\n```\n(.*?)```", README, re.DOTALL)
-    return [shlex.split(line)[1:] for line in block[1].splitlines()]
+def examples_of_page(path):
+    """Commands in blocks of their own, in order, and then those in the running text."""
+    fenced = re.compile(r"```.*?```", re.DOTALL)
+    blocks, prose = "\n".join(fenced.findall(path.read_text())), fenced.sub("", path.read_text())
+    return [
+        *re.findall(r"^(?:\$ )?(softmax-dask .+)$", blocks, re.MULTILINE),
+        *re.findall(r"`(softmax-dask [^`]+)`", prose),
+    ]
+
+
+def examples_of_help(verb):
+    """Commands of a verb's help; of the group's, where there is no verb."""
+    text = softmax_dask(*verb, "--help").out
+    return re.findall(r"^ +(softmax-dask .+)$", text.partition("Example:")[2], re.MULTILINE)
+
+
+EXAMPLES = {
+    **{str(page.relative_to(ROOT)): examples_of_page(page) for page in PAGES},
+    "--help": examples_of_help([]),
+    **{f"{verb} --help": examples_of_help([verb]) for verb in main.list_commands(None)},
+}
+"""Where they stand -> commands, in order: some need what an earlier one wrote."""
+
+
+@pytest.fixture(scope="module")
+def small_demo(tmp_path_factory):
+    """A folder in which the demo has run, on 2000 rows."""
+    folder = tmp_path_factory.mktemp("small")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sample, "ROWS", 2000)
+        patch.chdir(folder)
+        assert softmax_dask("demo").code == 0
+    return folder / "softmax-dask-demo"
+
+
+@pytest.fixture
+def user(small_demo, tmp_path, monkeypatch):
+    """Puts a user into a folder with the demo's output, our configs, and the dumps that examples speak of."""
+    shutil.copytree(small_demo, tmp_path / "softmax-dask-demo")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    for name in ("logits.zarr", "logits.parquet"):
+        (tmp_path / name).symlink_to(tmp_path / "softmax-dask-demo" / name)
+    monkeypatch.setattr(sample, "ROWS", 2000)
+    monkeypatch.chdir(tmp_path)
+
+
+def outcome_of(line):
+    """Of one line as a shell would run it, `> file` included."""
+    words = shlex.split(line, comments=True)[1:]
+    command, redirected = (words[:-2], words[-1]) if ">" in words else (words, None)
+    outcome = softmax_dask(*command)
+    if redirected is not None:
+        Path(redirected).write_text(outcome.out)
+    return outcome
 
 
 def test_readme_shows_what_the_demo_prints(demo):
@@ -60,14 +115,25 @@ def test_readme_session_gives_what_it_shows(demo, monkeypatch):
     assert found.failed == 0
 
 
-def test_readme_commands_run(demo, monkeypatch):
-    folder, _ = demo
-    monkeypatch.chdir(folder)
+@pytest.mark.parametrize("place", [place for place, lines in EXAMPLES.items() if lines])
+@pytest.mark.usefixtures("user")
+def test_examples_run(place):
+    lines = [line for line in dict.fromkeys(EXAMPLES[place]) if line not in NOT_RUN]
 
-    outcomes = {" ".join(args): CliRunner().invoke(main, args) for args in commands()}
+    outcomes = {line: outcome_of(line) for line in lines}
 
-    assert len(outcomes) == 5
-    assert {line: found.output for line, found in outcomes.items() if found.exit_code} == {}
+    assert {line: outcome.err for line, outcome in outcomes.items() if outcome.code} == {}
+
+
+def test_examples_are_found():
+    assert len(EXAMPLES["README.md"]) >= 8
+    assert [place for place, lines in EXAMPLES.items() if place.endswith("--help") and not lines] == []
+
+
+def test_an_example_that_is_not_run_is_still_shown():
+    shown = {line for lines in EXAMPLES.values() for line in lines}
+
+    assert [line for line in NOT_RUN if line not in shown] == []
 
 
 @pytest.mark.parametrize("verb", main.list_commands(None))

@@ -18,6 +18,8 @@ SoftmaxDaskError (the library's)
     │   ├── MissingChunkError (OSError)
     │   ├── CorruptChunkError (OSError)
     │   ├── CorruptFileError (OSError)
+    │   ├── UnsafeCodecError (ValueError)      a codec that is unknown, or can run code
+    │   ├── MetadataLimitError (ValueError)    metadata of an impossible size
     │   └── MemoryBudgetError (MemoryError)    the plan does not fit the memory limit
     ├── OutputExistsError (FileExistsError)    exit 4: never touched without `--replace`
     └── TemporaryError                         exit 75: the same command may work later
@@ -104,6 +106,14 @@ class CorruptChunkError(DataError, OSError):
 
 class CorruptFileError(DataError, OSError):
     """A Parquet file is cut short or is none."""
+
+
+class UnsafeCodecError(DataError, ValueError):
+    """A codec that is not known to be safe: pickles and objects among them. Nothing was decoded."""
+
+
+class MetadataLimitError(DataError, ValueError):
+    """Metadata that is too long, or describes more than there can be."""
 
 
 class MemoryBudgetError(DataError, MemoryError):

@@ -19,14 +19,22 @@ def open_logits(
     column: str | None = None,
     column_prefix: str | None = None,
     source_dtype: Any = None,
+    class_axis: int | None = None,
+    missing_chunks: Any = "error",
+    nulls: Any = "error",
+    link: Any = "softmax",
 ) -> Any:
     """The logits of a dump as a lazy array with whole rows, ready for `softmax_dask.softmax`.
 
     Parameters
     ----------
-    source : Zarr group or array, Parquet file or folder of files, local
+    source : Zarr group or array, Parquet file, folder of files or pattern, local
     array, column, column_prefix : names in the source, where more than one could be meant
     source_dtype : "bfloat16", where 16-bit integers hold its bits
+    class_axis : 0 or 1, of Zarr and npy; default the last
+    missing_chunks : "error", or "fill" for a Zarr source that did not store chunks that are all fill value
+    nulls : "error", or "abstain": a Parquet row that is null or holds one becomes NaN, which is undecidable
+    link : "sigmoid" for one logit z a row, read as the two logits 0 and z
 
     Returns
     -------
@@ -45,6 +53,10 @@ def open_logits(
         column=column,
         column_prefix=column_prefix,
         dtype=source_dtype,
+        class_axis=class_axis,
+        missing_chunks=missing_chunks,
+        nulls=nulls,
+        link=link,
     )
     opened = open_source(request)
     facts = opened.facts

@@ -1,6 +1,7 @@
-"""What this machine leaves us: memory and cores, cgroup limits included."""
+"""What this machine leaves us: memory, disk and cores, cgroup limits included."""
 
 import os
+import shutil
 from pathlib import Path
 
 from dask.system import CPU_COUNT
@@ -15,6 +16,16 @@ def free_memory_bytes() -> int:
     if limit is not None and used is not None:
         left.append(max(0, limit - used))
     return min(left)
+
+
+def memory_limit_bytes() -> int | None:
+    """Limit of the cgroup that this process is in; None where there is none."""
+    return _number(_CGROUP / "memory.max")
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """What this user may still write to the file system of a folder."""
+    return shutil.disk_usage(folder).free
 
 
 def resident_bytes() -> int:

@@ -23,6 +23,8 @@ The rest is for what the allocators of threads and of Arrow keep back when buffe
 
 _TASKS_PER_THREAD = 3
 
+_PARTS_TRIED = 10_000
+
 _LARGEST_UNIT_BYTES = 1 << 30
 """A row group or shard beyond this is cut, though each part then decodes it from its start."""
 
@@ -115,7 +117,7 @@ def chunk_rows(sizes: Sizes) -> int:
     if sizes.read_rows <= wanted:
         return wanted // sizes.read_rows * sizes.read_rows
     parts = -(-sizes.read_rows // wanted)
-    equal = next((p for p in range(parts, 2 * parts) if sizes.read_rows % p == 0), parts)
+    equal = next((p for p in range(parts, min(2 * parts, parts + _PARTS_TRIED)) if sizes.read_rows % p == 0), parts)
     return -(-sizes.read_rows // equal)
 
 

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from softmax_dask_pipelines.job import Job
+from softmax_dask_pipelines.relayout import advice
 from softmax_dask_pipelines.scoring import RunResult
 from softmax_dask_pipelines.sources import SourceFacts
 
@@ -23,7 +24,7 @@ def text_of_run(result: RunResult) -> str:
         ("time", _time(facts)),
         ("output", f"{facts['output']} ({size(facts['bytes_written'])} written)"),
     ]
-    return _table(lines)
+    return table(lines)
 
 
 def text_of_plan(job: Job) -> str:
@@ -38,15 +39,17 @@ def text_of_plan(job: Job) -> str:
         ("memory", f"{size(plan.peak_bytes)} at most, limit {size(plan.memory_limit_bytes)}"),
         ("threads", str(plan.threads)),
     ]
-    return _table(lines)
+    return table(lines)
 
 
 def facts_of_plan(job: Job) -> dict[str, Any]:
     """What a run would do, for machines."""
+    return {"source": facts_of_source(job.facts), "output": job.spec.path, **_run_facts(job)}
+
+
+def _run_facts(job: Job) -> dict[str, Any]:
     plan, spec = job.plan, job.spec
     return {
-        "source": facts_of_source(job.facts),
-        "output": spec.path,
         "output_format": spec.format,
         "columns": list(spec.columns),
         "partitions": plan.count,
@@ -60,9 +63,27 @@ def facts_of_plan(job: Job) -> dict[str, Any]:
     }
 
 
-def text_of_source(facts: SourceFacts) -> str:
-    """What `inspect` says of a source."""
-    return _table(_source_lines(facts))
+def text_of_source(facts: SourceFacts, job: Job | None = None, refusal: str | None = None) -> str:
+    """What `inspect` says of a source: what it holds, what `job` would do with it or why not, a better layout."""
+    lines = _source_lines(facts)
+    if refusal is not None:
+        lines.append(("score", f"would refuse it: {refusal}"))
+    elif job is not None:
+        lines += _default_lines(job)
+    return table([*lines, *_advice_lines(facts)])
+
+
+def facts_of_inspection(facts: SourceFacts, job: Job | None = None, refusal: str | None = None) -> dict[str, Any]:
+    """What `inspect` says of a source, for machines."""
+    return {
+        **facts_of_source(facts),
+        "chunk_rows": facts.chunk_rows,
+        "has_checksum": facts.has_checksum,
+        "row_kind": facts.row_kind,
+        "score": None if job is None else _run_facts(job),
+        "refusal": refusal,
+        "advice": list(advice(facts)),
+    }
 
 
 def facts_of_source(facts: SourceFacts) -> dict[str, Any]:
@@ -93,6 +114,21 @@ def _source_lines(facts: SourceFacts) -> list[Line]:
         ("ids", facts.id_name or "none"),
         ("targets", facts.target_name or "none"),
     ]
+
+
+def _default_lines(job: Job) -> list[Line]:
+    plan = job.plan
+    return [
+        ("score", f"{', '.join(job.spec.columns)}, by default"),
+        ("partitions", f"{plan.count:,} of {plan.partition_rows:,} rows, on {plan.threads} threads"),
+        ("output", f"{size(plan.bytes_out)} before compression"),
+        ("memory", f"{size(plan.peak_bytes)} at most, limit {size(plan.memory_limit_bytes)}"),
+    ]
+
+
+def _advice_lines(facts: SourceFacts) -> list[Line]:
+    unchanged = "nothing known against it" if facts.chunk_rows is None else "good as it is"
+    return [("re-layout", text) for text in advice(facts) or (unchanged,)]
 
 
 def _already_there(path: str) -> str:
@@ -145,6 +181,7 @@ def size(count: float) -> str:
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
 
 
-def _table(lines: list[Line]) -> str:
+def table(lines: list[Line]) -> str:
+    """Names in one column, texts in the next."""
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)

@@ -1,6 +1,8 @@
 """Dumps of logits as a user's model might have written them, one function a layout."""
 
 import itertools
+import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,32 @@ def zarr_array(path: Path, data: NDArray[Any], *, zarr_format: Any = 3, **layout
     return path
 
 
+def zipped(folder: Path, *, inside: str = "", compression: int = zipfile.ZIP_STORED) -> Path:
+    """A zip file of a store, as `zip -r` makes one; the folder goes."""
+    path = folder.with_name(folder.name + ".zip")
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, inside + file.relative_to(folder).as_posix())
+    shutil.rmtree(folder)
+    return path
+
+
+def zarr_by_class(path: Path, data: NDArray[Any], *, zarr_format: Any = 3, **layout: Any) -> Path:
+    """As `zarr_group`, but the logits are (classes, rows)."""
+    zarr_group(path, data, zarr_format=zarr_format)
+    shutil.rmtree(path / "logits")
+    zarr_array(path / "logits", np.ascontiguousarray(data.T), zarr_format=zarr_format, **layout)
+    return path
+
+
+def npy(path: Path, data: NDArray[Any]) -> Path:
+    """As `numpy.save` writes it, in the order that `data` has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, data)
+    return path
+
+
 def parquet_table(columns: dict[str, Any], *, carried: bool = True) -> pa.Table:
     """`columns` with `id`, `target` and class names in the metadata."""
     table = pa.table(columns)
@@ -70,6 +98,17 @@ def lists(data: NDArray[Any]) -> pa.Array:
 
 def large_lists(data: NDArray[Any]) -> pa.Array:
     return pa.LargeListArray.from_arrays(_offsets(data, pa.int64()), pa.array(data.ravel()))
+
+
+def binaries(data: NDArray[Any]) -> pa.Array:
+    """The bytes of each row."""
+    width = data.shape[1] * data.itemsize
+    return pa.Array.from_buffers(pa.binary(width), len(data), [None, pa.py_buffer(data.tobytes())])
+
+
+def struct(data: NDArray[Any]) -> dict[str, Any]:
+    """Lists inside a struct, beside another member."""
+    return {"outputs": pa.StructArray.from_arrays([pa.array([1] * len(data)), lists(data)], ["step", "logits"])}
 
 
 def wide(data: NDArray[Any], prefix: str = "logit_") -> dict[str, Any]:

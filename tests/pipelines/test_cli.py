@@ -23,7 +23,7 @@ from softmax_dask_pipelines import sample
 from tests.pipelines import dumps
 from tests.pipelines.command import Outcome, end, run_alone, softmax_dask, start, tree
 
-VERBS = ("score", "run", "plan", "inspect", "demo")
+VERBS = ("score", "run", "plan", "validate", "schema", "inspect", "doctor", "demo")
 DASK = (sys.executable, "-m", "dask", "softmax")
 
 # A probability is within 4 float32 eps of the float64 truth (docs/design.md, section 4).

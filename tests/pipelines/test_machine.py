@@ -57,6 +57,21 @@ def test_without_a_cgroup_the_machine_decides(cgroup):
     assert machine.free_memory_bytes() > 0
 
 
+@pytest.mark.parametrize(("most", "known"), [(str(100 * MIB), 100 * MIB), ("max", None)])
+def test_the_memory_limit_is_that_of_the_cgroup(cgroup, most, known):
+    limit(cgroup, most, "0")
+
+    assert machine.memory_limit_bytes() == known
+
+
+def test_without_a_cgroup_there_is_no_memory_limit(cgroup):
+    assert machine.memory_limit_bytes() is None
+
+
+def test_free_disk_lies_between_nothing_and_the_size_of_the_disk(tmp_path):
+    assert 0 < machine.free_disk_bytes(tmp_path) < os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
+
+
 def test_resident_memory_grows_with_what_is_held():
     before = machine.resident_bytes()
     held = np.ones(64 * MIB, np.uint8)

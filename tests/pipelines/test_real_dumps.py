@@ -101,11 +101,14 @@ def test_it_is_scored_as_in_float64_and_as_published(tmp_path, name, layout, sin
     source = LAYOUTS[layout](tmp_path, _dump(name))
     output = tmp_path / f"out.{sink}"
 
-    outcome = softmax_dask("score", source, output, "--columns", ",".join(COLUMNS), "--json")
+    outcome = softmax_dask("score", source, output, "--columns", ",".join(COLUMNS), "--top-k", 5, "--json")
 
     assert outcome.code == 0, outcome.err
     _assert_published(json.loads(outcome.out), PUBLISHED[name])
     _assert_as_in_float64(_read(output), name)
+
+
+LISTS = [name for name, column in COLUMNS.items() if column.per != "row"]
 
 
 def _assert_published(found: Mapping[str, Any], published: Mapping[str, Any]) -> None:
@@ -124,9 +127,9 @@ def _read(output: Path) -> dict[str, Any]:
         found = {name: group[name][:] for name in group if name != "class"}
         return found | {"label_name": found["label_name"].astype(object), "id": found["id"].astype(object)}
     table = pq.read_table(output)
-    found = {name: table[name] for name in table.column_names if name not in ("probabilities", "log_probabilities")}
+    found = {name: table[name] for name in table.column_names if name not in LISTS}
     arrays = {name: _filled(values) for name, values in found.items()}
-    for name in ("probabilities", "log_probabilities"):
+    for name in LISTS:
         values = table[name].combine_chunks()
         arrays[name] = values.flatten().to_numpy().reshape(len(values), -1)
     return arrays
@@ -155,6 +158,8 @@ def _truth(name: str) -> dict[str, NDArray[Any]]:
     second = np.partition(probs, -2, axis=1)[:, -2]
     terms = np.where(probs > 0, probs * np.where(probs > 0, logs, 0), 0)
 
+    ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]  # the lowest class first on ties
+
     labelled = dump.targets >= 0
     target = np.where(labelled, dump.targets, 0)
     own = logits[rows, target][:, None]
@@ -168,6 +173,8 @@ def _truth(name: str) -> dict[str, NDArray[Any]]:
         "max_logit": largest,
         "probabilities": probs,
         "log_probabilities": logs,
+        "top_k_labels": ranked,
+        "top_k_probabilities": np.take_along_axis(probs, ranked, axis=1),
         "nll": np.where(labelled, -logs[rows, target], np.nan),
         "target_probability": np.where(labelled, probs[rows, target], np.nan),
         "target_rank": np.where(labelled, before.sum(axis=1), -1),
@@ -181,10 +188,10 @@ def _assert_as_in_float64(found: Mapping[str, Any], name: str) -> None:
     assert_array_equal(found["id"], dump.ids)
     assert_array_equal(found["target"], dump.targets)
     assert_array_equal(found["label_name"], np.array(dump.class_names, object)[truth["label"]])
-    for column in ("label", "max_logit", "target_rank", "correct"):
+    for column in ("label", "max_logit", "target_rank", "correct", "top_k_labels"):
         assert_array_equal(found[column], truth[column], column)
     # The contract of docs/numerics.md: 4 float32 eps, relative, of probabilities above 1e-30.
-    for column in ("confidence", "probabilities", "target_probability"):
+    for column in ("confidence", "probabilities", "target_probability", "top_k_probabilities"):
         assert_allclose(found[column], truth[column], rtol=4 * EPS, atol=1e-30, err_msg=column)
     # Absolute: a difference of probabilities, and a sum of up to 214 terms.
     assert_allclose(found["margin"], truth["margin"], rtol=0, atol=4 * EPS)

@@ -103,9 +103,9 @@ def cut_short(source: Path, row: int) -> None:
 
 
 def test_results_are_those_of_the_library_on_the_whole_array(source, data, output):
-    score(source, output, columns=COMPUTED, temperature=1.7)
+    score(source, output, columns=COMPUTED, top_k=3, temperature=1.7)
 
-    expected = decisions(data, COMPUTED, targets=dumps.targets(), temperature=1.7)
+    expected = decisions(data, COMPUTED, top_k=3, targets=dumps.targets(), temperature=1.7)
     assert differing(columns_of(output), expected) == []
 
 
@@ -139,18 +139,18 @@ def test_the_cut_of_a_run_changes_no_bit(source, data, output, monkeypatch, thre
     monkeypatch.setattr("softmax_dask_pipelines.plan.PARTITION_BYTES", partition_bytes)
     monkeypatch.setattr("softmax_dask_pipelines.plan.CHUNK_BYTES", chunk_bytes)
 
-    score(source, output, columns=COMPUTED, threads=threads)
+    score(source, output, columns=COMPUTED, top_k=3, threads=threads)
 
-    assert differing(columns_of(output), decisions(data, COMPUTED, targets=dumps.targets())) == []
+    assert differing(columns_of(output), decisions(data, COMPUTED, top_k=3, targets=dumps.targets())) == []
 
 
 def test_a_memory_limit_that_is_just_enough_changes_no_bit(source, data, output):
-    ample = score(source, output, columns=COMPUTED, threads=4).job.plan
-    tight = score(source, output, columns=COMPUTED, threads=4, memory_limit=ample.peak_bytes - 1, replace=True)
+    ample = score(source, output, columns=COMPUTED, top_k=3, threads=4).job.plan
+    tight = score(source, output, columns=COMPUTED, top_k=3, threads=4, memory_limit=ample.peak_bytes - 1, replace=True)
 
     assert tight.job.plan.threads < ample.threads or tight.job.plan.partition_rows < ample.partition_rows
     assert PROCESS_BYTES < tight.job.plan.peak_bytes < ample.peak_bytes
-    assert differing(columns_of(output), decisions(data, COMPUTED, targets=dumps.targets())) == []
+    assert differing(columns_of(output), decisions(data, COMPUTED, top_k=3, targets=dumps.targets())) == []
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -189,17 +189,17 @@ def test_ids_targets_and_names_are_carried(source, data, output):
 def test_two_runs_of_one_plan_write_the_same_bytes(source, tmp_path, output):
     other = tmp_path / f"again{output.suffix}"
 
-    score(source, output, columns=tuple(COLUMNS), threads=2)
-    score(source, other, columns=tuple(COLUMNS), threads=2)
+    score(source, output, columns=tuple(COLUMNS), top_k=3, threads=2)
+    score(source, other, columns=tuple(COLUMNS), top_k=3, threads=2)
 
     assert files_of(output) == files_of(other)
 
 
 def test_replacing_by_the_same_run_changes_no_byte(source, output):
-    score(source, output, columns=tuple(COLUMNS), threads=2)
+    score(source, output, columns=tuple(COLUMNS), top_k=3, threads=2)
     before = files_of(output)
 
-    score(source, output, columns=tuple(COLUMNS), threads=2, replace=True)
+    score(source, output, columns=tuple(COLUMNS), top_k=3, threads=2, replace=True)
 
     assert files_of(output) == before
 
@@ -272,7 +272,7 @@ def test_a_corrupt_chunk_leaves_nothing(source, tmp_path, output, replace):
     cut_short(source, 100)
 
     with pytest.raises(CorruptChunkError):
-        score(source, output, columns=COMPUTED, replace=replace)
+        score(source, output, columns=COMPUTED, top_k=3, replace=replace)
 
     assert names_in(tmp_path) == {"in.zarr"}
 
@@ -283,7 +283,7 @@ def test_a_corrupt_chunk_leaves_the_old_output_when_it_was_to_be_replaced(source
     cut_short(source, 100)
 
     with pytest.raises(CorruptChunkError):
-        score(source, output, columns=COMPUTED, replace=True)
+        score(source, output, columns=COMPUTED, top_k=3, replace=True)
 
     assert (files_of(output), names_in(tmp_path), files_of(tmp_path / f"{output.name}.job")) == before
 

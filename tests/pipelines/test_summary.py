@@ -8,8 +8,10 @@ import pytest
 
 from softmax_dask_pipelines import ScoreConfig, score
 from softmax_dask_pipelines.job import prepare
-from softmax_dask_pipelines.sources import SourceRequest, open_source
+from softmax_dask_pipelines.relayout import advice
+from softmax_dask_pipelines.sources import SourceFacts, SourceRequest, open_source
 from softmax_dask_pipelines.summary import (
+    facts_of_inspection,
     facts_of_plan,
     facts_of_source,
     size,
@@ -184,3 +186,107 @@ def test_many_class_names_are_shortened(tmp_path):
 )
 def test_sizes_are_as_people_read_them(count, text):
     assert size(count) == text
+
+
+GOOD = SourceFacts(
+    path="/in.zarr",
+    format="zarr",
+    name="logits",
+    rows=1_000_000,
+    classes=1000,
+    dtype=np.dtype(np.float32),
+    read_rows=2000,
+    read_overhead_bytes=0,
+    stored_bytes=4_000_000_000,
+    codec="blosc, checksum",
+    layout="chunks of 2000 x 1000",
+    class_names=None,
+    id_name=None,
+    id_type=None,
+    target_name=None,
+    chunk_rows=2000,
+    has_checksum=True,
+    row_kind="array",
+)
+"""Chunks of 8 MB with a checksum each."""
+PARQUET = {"format": "parquet", "row_kind": "fixed lists", "has_checksum": None}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"chunk_rows": 250},
+        {"chunk_rows": 16_000},
+        {"rows": 10, "chunk_rows": 10},
+        {"rows": 10, "chunk_rows": 2000},
+        {"rows": 0},
+        {"chunk_rows": 1, "classes": 20_000_000},
+        {"format": "npy", "has_checksum": False, "chunk_rows": 1},
+        PARQUET,
+    ],
+    ids=["8 MB", "1 MB", "64 MB", "a small dump", "less than a chunk", "no rows", "a long row", "npy", "parquet"],
+)
+def test_a_good_layout_is_good_as_it_is(changed):
+    facts = dataclasses.replace(GOOD, **changed)
+
+    assert advice(facts) == ()
+    assert "good as it is" in text_of_source(facts)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"class_chunks": 4}, ("in 4 chunks", "rechunk to whole rows, (2,000, 1,000)")),
+        ({"format": "npy", "class_chunks": 1000, "chunk_rows": 1}, ("C order", "class axis last")),
+        ({"chunk_rows": 100_000}, ("chunks of 400 MB", "chunks of 2,000 rows")),
+        ({"chunk_rows": 10}, ("chunks of 0.04 MB", "chunks of 2,000 rows")),
+        ({"has_checksum": False}, ("no checksum", "crc32c")),
+        ({"dtype": np.dtype(np.float64)}, ("float64", "float32", "float16")),
+        (PARQUET | {"chunk_rows": 1_000_000}, ("row groups of 4,000 MB", "row groups of 2,000 rows")),
+        (PARQUET | {"has_checksum": False}, ("no checksum", "write_page_checksum=True")),
+        (PARQUET | {"row_kind": "lists"}, ("fixed-size lists",)),
+        (PARQUET | {"row_kind": "columns"}, ("one column of fixed-size lists",)),
+    ],
+)
+def test_a_bad_layout_comes_with_advice(changed, words):
+    found = advice(dataclasses.replace(GOOD, **changed))
+
+    assert len(found) == 1
+    assert all(word in found[0] for word in words)
+
+
+def test_every_fault_of_a_layout_has_its_own_line():
+    text = text_of_source(dataclasses.replace(GOOD, chunk_rows=10, has_checksum=False, dtype=np.dtype(np.float64)))
+
+    assert [line.split()[0] for line in text.splitlines()].count("re-layout") == 3
+
+
+def test_of_a_layout_that_is_not_known_nothing_is_promised():
+    text = text_of_source(dataclasses.replace(GOOD, chunk_rows=None))
+
+    assert "good" not in text
+    assert "nothing known against it" in text
+
+
+def test_an_inspection_says_what_score_would_do(job):
+    text = text_of_source(job.facts, job)
+
+    assert "label, label_name, confidence, nll, correct, by default" in text
+    assert f"{job.plan.count} of {job.plan.partition_rows} rows, on 2 threads" in text
+    assert f"{size(job.plan.bytes_out)} before compression" in text
+
+
+def test_an_inspection_says_why_score_would_refuse(job):
+    text = text_of_source(job.facts, refusal="memory_limit is 1 MiB")
+
+    assert "would refuse it: memory_limit is 1 MiB" in text
+    assert "partitions" not in text
+
+
+def test_the_figures_of_an_inspection_are_strict_json(job):
+    facts = facts_of_inspection(job.facts, job)
+
+    assert in_json(facts) == facts
+    assert facts["score"]["columns"] == list(job.spec.columns)
+    assert facts["advice"] == list(advice(job.facts))

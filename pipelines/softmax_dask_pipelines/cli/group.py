@@ -17,7 +17,10 @@ _VERBS = {
     "score": "scoring",
     "run": "scoring",
     "plan": "scoring",
+    "validate": "configs",
+    "schema": "configs",
     "inspect": "sources",
+    "doctor": "doctor",
     "demo": "demo",
 }
 """Verb -> the module beside this one that defines it."""

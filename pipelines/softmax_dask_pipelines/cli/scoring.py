@@ -1,72 +1,22 @@
 """`score`, `run` and `plan`: flags or a file become one config, and the config becomes a run."""
 
 import json
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from softmax_dask_pipelines.cli.flags import config_of_flags, run_options, source_options
+
 if TYPE_CHECKING:
     from softmax_dask_pipelines.config import ScoreConfig
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-_KEYS = {
-    "source": "source.path",
-    "output": "output.path",
-    "source_format": "source.format",
-    "array": "source.array",
-    "column": "source.column",
-    "column_prefix": "source.column_prefix",
-    "source_dtype": "source.dtype",
-    "id": "source.id",
-    "target": "source.target",
-    "classes": "source.classes",
-    "class_axis": "source.class_axis",
-    "missing_chunks": "source.missing_chunks",
-    "nulls": "source.nulls",
-    "link": "source.link",
-    "output_format": "output.format",
-    "dtype": "output.dtype",
-    "columns": "columns",
-    "top_k": "top_k",
-    "temperature": "temperature",
-    "nonfinite": "nonfinite",
-    "memory_limit": "memory_limit",
-    "threads": "threads",
-}
-"""Parameter of `score` -> key of the config."""
-
-
-def _run_options(command: Command) -> Command:
-    """What `score` and `run` share: how to run, not what."""
-    options = (
-        click.option("--replace", is_flag=True, help="Swap an output that is there for the new one."),
-        click.option("--dry-run", is_flag=True, help="Check everything and print the plan; write nothing."),
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on stdout."),
-        click.option("--quiet", is_flag=True, help="No progress and no summary."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @click.command(short_help="Score a dump: logits in, decisions out.")
 @click.argument("source")
 @click.argument("output")
 @click.option("--columns", help="Names with commas between. Default: label,confidence and what else can be known.")
-@click.option("--array", help="Zarr: the array with the logits.")
-@click.option("--column", help="Parquet: the list column with the logits.")
-@click.option("--column-prefix", help="Parquet with one column a class: what their names begin with.")
-@click.option("--id", help="Array or column of row ids, carried to the output.")
-@click.option("--target", help="Array or column of true classes, numbers or class names.")
-@click.option("--classes", help="File of class names, one a line or a JSON list.")
-@click.option("--class-axis", help="Zarr and npy: axis of the classes, 0 or 1. Default: the last.")
-@click.option("--missing-chunks", help="Zarr: error, or fill (read as the fill value). Default: error.")
-@click.option("--nulls", help="Parquet: error, or abstain (the row is undecidable). Default: error.")
-@click.option("--link", help="sigmoid: the source has one logit z a row, read as 0 and z. Default: softmax.")
-@click.option("--source-format", help="zarr, parquet or npy. Default: found out.")
-@click.option("--source-dtype", help="bfloat16, where 16-bit integers hold its bits.")
+@source_options
 @click.option("--output-format", help="zarr or parquet. Default: by the ending of OUTPUT.")
 @click.option("--top-k", help="How many classes top_k_labels and top_k_probabilities hold.")
 @click.option("--temperature", help="Divides the logits. Default: 1.")
@@ -74,23 +24,29 @@ def _run_options(command: Command) -> Command:
 @click.option("--nonfinite", help="propagate (mark rows with NaN, +inf or only -inf) or error. Default: propagate.")
 @click.option("--memory-limit", help="Of the whole process, such as 2GiB. Default: half of what is free.")
 @click.option("--threads", help="Default: all cores.")
-@_run_options
-def score(*, replace: bool, dry_run: bool, as_json: bool, quiet: bool, **given: Any) -> None:
+@click.option("--write-config", metavar="FILE", help="Write these flags as a config for `run`; score nothing.")
+@run_options
+def score(*, replace: bool, dry_run: bool, as_json: bool, quiet: bool, write_config: str | None, **given: Any) -> None:
     """Score the logits at SOURCE and write the results to OUTPUT.
 
-    SOURCE is a Zarr group or array, a Parquet file or a folder of Parquet files. OUTPUT ends in .zarr or .parquet;
-    it is there when it is complete, and not before.
+    SOURCE is a Zarr group or array, a Parquet file or a folder of Parquet files, or a .npy file. OUTPUT ends in .zarr
+    or .parquet; it is there when it is complete, and not before.
 
     \b
     Columns: label, label_name, confidence, margin, entropy, logsumexp, max_logit, probabilities,
-    log_probabilities, and with a target nll, correct, target_rank, target_probability.
+    log_probabilities, top_k_labels, top_k_probabilities, and with a target nll, correct,
+    target_rank, target_probability.
 
     \b
     Example:
       softmax-dask score logits.zarr decisions.parquet --columns label,confidence,entropy --target target
+      softmax-dask score logits.zarr scores.zarr --temperature 1.7 --write-config score.yaml
     """
-    config = _config_of_flags(given)
-    _execute(config, replace=replace, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    config = config_of_flags(given)
+    if write_config is not None:
+        _write_config(config, write_config)
+    else:
+        _execute(config, replace=replace, dry_run=dry_run, as_json=as_json, quiet=quiet)
 
 
 @click.command(short_help="Score as a YAML config says.")
@@ -98,7 +54,7 @@ def score(*, replace: bool, dry_run: bool, as_json: bool, quiet: bool, **given: 
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, such as output.path=x.zarr."
 )
-@_run_options
+@run_options
 def run(*, config: str, overrides: Sequence[str], replace: bool, dry_run: bool, as_json: bool, quiet: bool) -> None:
     """Score as the YAML file CONFIG says. Paths in it are relative to the working directory.
 
@@ -127,27 +83,19 @@ def plan(*, config: str, overrides: Sequence[str], as_json: bool) -> None:
     _print_plan(read_config(config, overrides), replace=False, as_json=as_json, quiet=False)
 
 
-def _config_of_flags(given: dict[str, Any]) -> "ScoreConfig":
-    from softmax_dask_pipelines.config import make_config
+def _write_config(config: "ScoreConfig", path: str) -> None:
+    import os
+    from pathlib import Path
 
-    data: dict[str, Any] = {"source": {}, "output": {}}
-    for name, value in given.items():
-        if value is None:
-            continue
-        section, _, key = _KEYS[name].rpartition(".")
-        (data[section] if section else data)[key] = _columns(value) if name == "columns" else value
-    return make_config(data, _flag_of)
+    from softmax_dask_pipelines.config_text import text_of_config
+    from softmax_dask_pipelines.errors import OutputExistsError
+    from softmax_dask_pipelines.storage import make_folder, put
 
-
-def _columns(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
-
-
-def _flag_of(place: Sequence[str | int]) -> str:
-    """The flag that sets the config key at `place`."""
-    names = [str(part) for part in place if isinstance(part, str)]
-    key = next((name for name, path in _KEYS.items() if path.split(".") == names[: path.count(".") + 1]), names[-1])
-    return key.upper() if key in ("source", "output") else f"--{key.replace('_', '-')}"
+    if os.path.lexists(path):
+        raise OutputExistsError(f"{path}: is there already; expected a path where nothing is yet. Choose another one.")
+    make_folder(Path(path).absolute().parent)
+    put(Path(path), [text_of_config(config).encode()])
+    click.echo(f"{path}: written; nothing is scored. Run it: softmax-dask run {path}", err=True)
 
 
 def _execute(config: "ScoreConfig", *, replace: bool, dry_run: bool, as_json: bool, quiet: bool) -> None:

@@ -5,9 +5,10 @@ format is a module beside `zarr` and `parquet`, a line in `formats`, and one in 
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 
-from softmax_dask_pipelines.errors import ConfigError
+from softmax_dask_pipelines.errors import ConfigError, SourceFormatError
 from softmax_dask_pipelines.sources.formats import existing_path, format_of
 from softmax_dask_pipelines.sources.protocol import (
     Format,
@@ -16,6 +17,7 @@ from softmax_dask_pipelines.sources.protocol import (
     SourceFacts,
     SourceRequest,
 )
+from softmax_dask_pipelines.sources.sigmoid import SigmoidSource
 
 __all__ = ["Format", "Source", "SourceBlock", "SourceFacts", "SourceRequest", "open_source"]
 
@@ -35,18 +37,26 @@ def open_source(request: SourceRequest) -> Source:
     path = existing_path(request.path)
     found = request.format or format_of(path)
     _require_fitting_names(request, found)
-    return _OPENERS[found](request, str(path))
+    _require_no_pattern(path, found)
+    source = _OPENERS[found](request, str(path))
+    return SigmoidSource(source) if request.link == "sigmoid" else source
 
 
 def _require_fitting_names(request: SourceRequest, found: Format) -> None:
-    foreign = {"zarr": ("column", "column_prefix"), "parquet": ("array",)}[found]
-    own = {"zarr": "array", "parquet": "column or column_prefix"}[found]
-    for key in foreign:
+    for key in _FOREIGN[found]:
         value = getattr(request, key)
-        if value is not None:
+        if value not in (None, "error"):
             raise ConfigError(
-                f"{key}: is {value!r}, but {request.path} is {found}; expected no {key} there. Use {own} instead."
+                f"{key}: is {value!r}, but {request.path} is {found}; expected no {key} there. {_REMEDY[found]}"
             )
+
+
+def _require_no_pattern(path: Path, found: Format) -> None:
+    if found != "parquet" and not path.exists():
+        raise SourceFormatError(
+            f"{path}: is a pattern, and {found} was asked for; expected one path. Leave the source format out, or "
+            "score one at a time."
+        )
 
 
 def _open_zarr(request: SourceRequest, path: str) -> Source:
@@ -55,12 +65,35 @@ def _open_zarr(request: SourceRequest, path: str) -> Source:
     return ZarrSource(request, path)
 
 
+def _open_npy(request: SourceRequest, path: str) -> Source:
+    from softmax_dask_pipelines.sources.npy import NpySource
+
+    return NpySource(request, path)
+
+
 def _open_parquet(request: SourceRequest, path: str) -> Source:
     from softmax_dask_pipelines.sources.parquet import ParquetSource
 
     return ParquetSource(request, path)
 
 
+_FOREIGN: Mapping[Format, tuple[str, ...]] = MappingProxyType(
+    {
+        "zarr": ("column", "column_prefix", "nulls"),
+        "parquet": ("array", "class_axis", "missing_chunks"),
+        "npy": ("array", "column", "column_prefix", "nulls", "missing_chunks"),
+    }
+)
+"""What can be said about other formats only."""
+
+_REMEDY: Mapping[Format, str] = MappingProxyType(
+    {
+        "zarr": "Leave it out, or use array instead.",
+        "parquet": "Leave it out, or use column or column_prefix instead.",
+        "npy": "Leave it out.",
+    }
+)
+
 _OPENERS: Mapping[Format, Callable[[SourceRequest, str], Source]] = MappingProxyType(
-    {"zarr": _open_zarr, "parquet": _open_parquet}
+    {"zarr": _open_zarr, "parquet": _open_parquet, "npy": _open_npy}
 )

@@ -12,6 +12,9 @@ from softmax_dask_pipelines.sources.protocol import SourceBlock
 READ_BYTES = BLOCK_BYTES
 """Logits a block: they stay in the cache from decoding to encoding."""
 
+_PARTS_TRIED = 10_000
+"""A shard of an absurd size is cut unevenly rather than searched for ever."""
+
 
 def rows_per_read(*, unit_rows: int, group_rows: int, row_bytes: int) -> int:
     """Rows of a block of about `READ_BYTES`, at least one unit.
@@ -46,7 +49,8 @@ def regrouped(pieces: Iterator[SourceBlock], lengths: Iterator[int]) -> Iterator
 def _even_part(whole: int, limit: int) -> int:
     """Largest part of `whole` up to `limit` that divides it; or equal shares if below half of it."""
     least = -(-whole // limit)
-    parts = next((n for n in range(least, 2 * least + 1) if whole % n == 0), least)
+    candidates = range(least, min(2 * least, least + _PARTS_TRIED) + 1)
+    parts = next((n for n in candidates if whole % n == 0), least)
     return -(-whole // parts)
 
 

@@ -1,11 +1,12 @@
-"""The dtypes that logits at rest may have."""
+"""The dtypes and shapes that logits at rest may have."""
 
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from softmax_dask.errors import DtypeError
+from softmax_dask.errors import ClassAxisError, DtypeError
+from softmax_dask_pipelines.errors import SourceFormatError
 
 LOGITS_DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "uint8", "uint16", "uint32")
 BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
@@ -26,6 +27,20 @@ def logits_dtype(stored: np.dtype[Any], *, bfloat16: bool, where: str) -> np.dty
             "Cast first, for example to float32, and write them again."
         )
     return stored.newbyteorder("=")
+
+
+def checked_class_axis(shape: tuple[int, ...], class_axis: int | None, *, where: str) -> int:
+    """0 or 1: the axis of the classes of an array that has two, and at least one class."""
+    if len(shape) != 2:
+        raise SourceFormatError(
+            f"{where}: has shape {shape}; expected 2 axes, (rows, classes). Name another array, or reshape this one."
+        )
+    axis = -1 if class_axis is None else class_axis
+    if axis not in (-2, -1, 0, 1):
+        raise ClassAxisError(f"{where}: class_axis is {axis}; expected 0 or 1. Give the axis of the classes.")
+    if shape[axis] == 0:
+        raise ClassAxisError(f"{where}: has shape {shape}; expected at least 1 class. Write the logits again.")
+    return axis % 2
 
 
 def _bfloat16(stored: np.dtype[Any], where: str) -> np.dtype[Any]:

@@ -1,23 +1,31 @@
 """What lies at a path: is it there, may it be read, and which format is it? Opens no data."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from softmax_dask_pipelines.errors import PermissionDeniedError, SourceFormatError, SourceNotFoundError
 from softmax_dask_pipelines.sources.names import nearest
+from softmax_dask_pipelines.sources.parquet_paths import begins_with_magic, is_pattern, matched_files, parquet_files
 from softmax_dask_pipelines.sources.protocol import Format
 
 ZARR_FILES = ("zarr.json", ".zarray", ".zgroup", ".zmetadata")
 """Any of these makes a folder a Zarr array or group."""
 
-_PARQUET_MAGIC = b"PAR1"
-_READ = "Read are: a Zarr v2 or v3 group or array, a Parquet file, a folder of *.parquet files."
+_ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+_NPY_MAGIC = b"\x93NUMPY"
+_READ = (
+    "Read are: a Zarr v2 or v3 group or array, in a folder or zip file, a Parquet file, a folder of *.parquet "
+    "files, a .npy file."
+)
 
 
 def existing_path(given: str) -> Path:
-    """Absolute path of `given`, a local path or a `file://` URL, once something readable is there."""
+    """Absolute path of `given`, a local path or pattern or a `file://` URL, once something readable is there."""
     path = Path(os.path.abspath(given.removeprefix("file://")))
+    if not _can_be_looked_up(path):
+        raise PermissionDeniedError(f"{path}: cannot be looked up; expected a path into folders that may be read.")
+    if is_pattern(path):
+        return _matching(path)
     if not path.exists():
         raise _not_found(path)
     if not os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK):
@@ -29,18 +37,32 @@ def format_of(path: Path) -> Format:
     """Format of what lies at `path`."""
     if path.is_dir():
         return _format_of_folder(path)
-    if path.suffix == ".parquet" or _begins_with_magic(path):
+    if is_pattern(path) or path.suffix == ".parquet" or begins_with_magic(path):
         return "parquet"
-    raise SourceFormatError(f"{path}: is a file that is not Parquet; expected logits. {_READ}")
+    if path.suffix == ".npy" or _begins_as(path, _NPY_MAGIC):
+        return "npy"
+    if path.suffix == ".npz":
+        raise SourceFormatError(f"{path}: is an .npz file; expected logits. Write the array with numpy.save. {_READ}")
+    if _begins_as(path, *_ZIP_MAGIC):
+        return "zarr"
+    raise SourceFormatError(f"{path}: is a file that is not Parquet, .npy or zip; expected logits. {_READ}")
 
 
-def parquet_files(folder: Path) -> Iterator[Path]:
-    """The *.parquet files of a folder, at any depth; names that begin with `_` or `.` are not data."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(("_", "."))]
-        for name in files:
-            if name.endswith(".parquet") and not name.startswith(("_", ".")):
-                yield Path(parent, name)
+def _can_be_looked_up(path: Path) -> bool:
+    """False where a folder above keeps us out."""
+    try:
+        path.exists()
+    except PermissionError:
+        return False
+    except OSError as error:
+        raise SourceNotFoundError(f"{path}: is no path ({error.strerror}); expected logits. Check it.") from error
+    return True
+
+
+def _matching(pattern: Path) -> Path:
+    if next(matched_files(pattern), None) is None:
+        raise SourceNotFoundError(f"{pattern}: matches no Parquet file; expected at least one. Check the pattern.")
+    return pattern
 
 
 def _format_of_folder(folder: Path) -> Format:
@@ -53,9 +75,9 @@ def _format_of_folder(folder: Path) -> Format:
     raise SourceFormatError(f"{folder}: is a folder that {inside}; expected logits. {_READ}")
 
 
-def _begins_with_magic(path: Path) -> bool:
+def _begins_as(path: Path, *magics: bytes) -> bool:
     with open(path, "rb") as file:
-        return file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
+        return file.read(len(magics[0])) in magics
 
 
 def _not_found(path: Path) -> SourceNotFoundError:

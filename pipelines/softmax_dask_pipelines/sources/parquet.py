@@ -1,4 +1,4 @@
-"""Logits in Parquet: one file or a folder of files, a list column or one column a class.
+"""Logits in Parquet: a file, a folder or a pattern; lists, bytes, or one column a class.
 
 Rows are streamed: of a row group only the pages of a block are in memory, however large the group.
 """
@@ -7,21 +7,25 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from softmax_dask.errors import ClassAxisError
-from softmax_dask_pipelines.errors import SchemaMismatchError, SourceFormatError
+from softmax_dask_pipelines.errors import ColumnNotFoundError, SchemaMismatchError, SourceFormatError
 from softmax_dask_pipelines.sources.blocks import aligned, regrouped, rows_per_read
 from softmax_dask_pipelines.sources.names import require_class_names
 from softmax_dask_pipelines.sources.parquet_carried import CarriedColumns
 from softmax_dask_pipelines.sources.parquet_choice import choose
-from softmax_dask_pipelines.sources.parquet_columns import Logits, Place, WideColumns
+from softmax_dask_pipelines.sources.parquet_columns import BinaryColumn, Logits, WideColumns
 from softmax_dask_pipelines.sources.parquet_files import PAGE_BYTES, Part, batches, buffer_bytes, open_parts
+from softmax_dask_pipelines.sources.parquet_kinds import Choice
 from softmax_dask_pipelines.sources.parquet_metadata import (
     codec_text,
     column_bytes,
     common_group_rows,
     largest_chunk_bytes,
+    largest_group_rows,
     stored_class_names,
 )
+from softmax_dask_pipelines.sources.parquet_nulls import Place
 from softmax_dask_pipelines.sources.protocol import SourceBlock, SourceFacts, SourceRequest
+from softmax_dask_pipelines.sources.sigmoid import classes_of_rows
 
 
 class ParquetSource:
@@ -30,8 +34,11 @@ class ParquetSource:
     def __init__(self, request: SourceRequest, path: str) -> None:
         self._parts = open_parts(path)
         self._logits = _logits_of_all(self._parts, request)
+        self._row_classes = classes_of_rows(
+            request, self._logits.classes, where=f"{self._parts[0].path}: {self._logits.name}"
+        )
         names = self._class_names(request)
-        self._carried = CarriedColumns.of(self._parts, request, classes=self._logits.classes, class_names=names)
+        self._carried = CarriedColumns.of(self._parts, request, classes=self._row_classes, class_names=names)
         self._facts = self._described(path, names)
 
     @property
@@ -52,20 +59,22 @@ class ParquetSource:
             if first < last:
                 rows = range(first - part.first_row, last - part.first_row)
                 for row, batch in batches(part, rows, columns, batch_rows=self._facts.read_rows):
-                    yield self._piece(batch, Place(part.path, row, part.first_row + row))
+                    yield self._piece(batch, part, row)
 
-    def _piece(self, batch: Any, place: Place) -> SourceBlock:
-        ids, targets = self._carried.values(batch, first_row=place.source_row)
+    def _piece(self, batch: Any, part: Part, row: int) -> SourceBlock:
+        place = Place(part.path, row, part.first_row + row)
+        ids, targets = self._carried.values(batch, part, first_row=place.source_row)
         return SourceBlock(self._logits.values(batch, place), ids, targets)
 
     def _class_names(self, request: SourceRequest) -> tuple[str, ...] | None:
         own = self._logits.class_names if isinstance(self._logits, WideColumns) else None
         names = request.class_names or stored_class_names(self._parts) or own
-        return None if names is None else require_class_names(names, self._logits.classes, where=self._parts[0].path)
+        return None if names is None else require_class_names(names, self._row_classes, where=self._parts[0].path)
 
     def _described(self, path: str, class_names: tuple[str, ...] | None) -> SourceFacts:
         rows = self._parts[-1].first_row + self._parts[-1].rows
-        row_bytes = self._logits.classes * self._logits.dtype.itemsize
+        dtype = self._logits.numbers.block_dtype
+        row_bytes = self._row_classes * dtype.itemsize
         group_rows = common_group_rows(self._parts)
         read_rows = rows_per_read(unit_rows=1, group_rows=group_rows, row_bytes=row_bytes)
         return SourceFacts(
@@ -74,17 +83,19 @@ class ParquetSource:
             name=self._logits.name,
             rows=rows,
             classes=self._logits.classes,
-            dtype=self._logits.dtype,
+            dtype=dtype,
             read_rows=max(1, min(rows, read_rows)),
             read_overhead_bytes=self._overhead_bytes(min(rows, read_rows), row_bytes),
             stored_bytes=column_bytes(self._parts, self._logits.names),
             codec=codec_text(self._parts, self._logits.names[0]),
-            layout=_layout_text(self._parts),
+            layout=_layout_text(self._parts, self._logits),
             class_names=class_names,
             id_name=self._carried.id_name,
             id_type=self._carried.id_type,
             target_name=self._carried.target_name,
             boundary_rows=max(read_rows, group_rows),
+            chunk_rows=largest_group_rows(self._parts),
+            row_kind=self._logits.kind,
         )
 
     def _overhead_bytes(self, read_rows: int, row_bytes: int) -> int:
@@ -92,30 +103,50 @@ class ParquetSource:
         columns = len(self._logits.names) + len(self._carried.names)
         page = min(2 * PAGE_BYTES, largest_chunk_bytes(self._parts, self._logits.names[0]))
         levels = 4 * read_rows * self._logits.classes
+        if self._logits.numbers.abstain:
+            levels += read_rows * (row_bytes + 2 * self._logits.classes)  # a copy without the nulls, and their bits
         return read_rows * row_bytes + levels + columns * (2 * page + buffer_bytes(columns))
 
 
 def _logits_of_all(parts: Sequence[Part], request: SourceRequest) -> Logits:
     """The logits' columns, once they are the same in every file."""
-    chosen = choose(parts[0].schema, request, where=parts[0].path)
+    # Files without rows often have columns without types.
+    typical = next((part for part in parts if part.rows), parts[0])
+    chosen = choose(typical.schema, request, where=typical.path)
     first: tuple[Part, Logits] | None = None
     for part in parts:
-        logits = chosen.in_file(part)
+        logits = _logits_of(part, chosen, typical)
         if logits is None:
             continue
-        if first is None:
-            first = (part, logits)
-        if logits != first[1]:
+        first = first or (part, logits)
+        if not logits.fits(first[1]):
             raise SchemaMismatchError(
                 f"{part.path} holds {logits}, but {first[0].path} holds {first[1]}; expected the same in "
                 "every file. Score the files apart, or write one of them again."
             )
     if first is None:
         raise SourceFormatError(
-            f"{parts[0].path}: holds no rows, so its lists do not say how many classes there are; expected "
-            "fixed-size lists, or at least one row. Write a fixed_size_list column."
+            f"{parts[0].path}: {_no_rows(parts)}; expected fixed-size lists, or a row of logits. "
+            "Write a fixed_size_list column."
         )
     return _with_classes(first[1], first[0].path)
+
+
+def _logits_of(part: Part, chosen: Choice, typical: Part) -> Logits | None:
+    if part is typical:
+        return chosen.in_file(part)
+    try:
+        return chosen.in_file(part)
+    except (ColumnNotFoundError, SourceFormatError) as error:
+        raise SchemaMismatchError(
+            f"{error} But {typical.path} has {chosen}; expected the same in every file. Score the files apart."
+        ) from error
+
+
+def _no_rows(parts: Sequence[Part]) -> str:
+    if any(part.rows for part in parts):
+        return "no row says how many classes there are, for all are null"
+    return "holds no rows, so its lists do not say how many classes there are"
 
 
 def _with_classes(logits: Logits, path: str) -> Logits:
@@ -124,6 +155,7 @@ def _with_classes(logits: Logits, path: str) -> Logits:
     return logits
 
 
-def _layout_text(parts: Sequence[Part]) -> str:
+def _layout_text(parts: Sequence[Part], logits: Logits) -> str:
     groups = sum(part.metadata.num_row_groups for part in parts)
-    return f"{len(parts)} file{'s' * (len(parts) != 1)}, {groups} row group{'s' * (groups != 1)}"
+    read_as = f", bytes read as {logits.numbers.dtype}" if isinstance(logits, BinaryColumn) else ""
+    return f"{len(parts)} file{'s' * (len(parts) != 1)}, {groups} row group{'s' * (groups != 1)}{read_as}"

@@ -1,29 +1,15 @@
-"""Logits in a record batch, a list column or one column a class: checks them, makes them (rows, classes)."""
+"""Logits in a record batch, whatever the layout: checks them, makes them (rows, classes)."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from softmax_dask_pipelines.errors import NullRowsError, RaggedRowsError
-from softmax_dask_pipelines.sources.dtypes import BFLOAT16
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a batch begins."""
-
-    file: str
-    file_row: int
-    source_row: int
-
-    def row(self, offset: int) -> str:
-        """The row of the batch's `offset`, for a message."""
-        same = self.file_row == self.source_row
-        return f"row {self.source_row + offset}" + ("" if same else f" (row {self.file_row + offset} of this file)")
+from softmax_dask_pipelines.errors import RaggedRowsError
+from softmax_dask_pipelines.sources.parquet_nulls import Numbers, Place, validity
+from softmax_dask_pipelines.sources.parquet_types import column_of, storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,42 +18,87 @@ class ListColumn:
 
     name: str
     classes: int
-    dtype: np.dtype[Any]
+    numbers: Numbers
+    kind: Literal["fixed lists", "lists"] = field(compare=False)
+    """Files of both kinds may stand in one folder."""
 
     def __str__(self) -> str:
-        return f"column {self.name!r}: lists of {self.classes} {self.dtype}"
+        return f"column {self.name!r}: lists of {self.classes} {self.numbers.dtype}"
 
     @property
     def names(self) -> tuple[str, ...]:
         """Columns to read."""
         return (self.name,)
 
-    def values(self, batch: Any, place: Place) -> NDArray[Any]:
-        """The logits of a batch; a view of its memory."""
-        lists = storage(batch.column(self.name))
-        _require_no_null(lists, self.name, place)
-        first = self._first_value(lists, place)
-        numbers = lists.values.slice(first, len(lists) * self.classes)
-        _require_no_null(numbers, self.name, place, values_per_row=self.classes)
-        return _view(numbers, self.dtype).reshape(len(lists), self.classes)
+    def fits(self, other: "Logits") -> bool:
+        """Whether the rows of both can follow each other."""
+        return self == other
 
-    def _first_value(self, lists: Any, place: Place) -> int:
-        """Where the values of the first row begin, once all rows are found to be equally long."""
-        if pa.types.is_fixed_size_list(lists.type):
-            # `values` is the whole child, not the part that a slice stands for.
-            return int(lists.offset) * self.classes
+    def values(self, batch: Any, place: Place) -> NDArray[Any]:
+        """The logits of a batch; a view of its memory, unless a row is null."""
+        lists = storage(column_of(batch, self.name))
+        self.numbers.require_allowed(lists, self.name, place)
+        present = validity(lists)
+        fixed = pa.types.is_fixed_size_list(lists.type)
+        # `values` is the whole child, not the part that a slice stands for; `flatten` would drop null rows.
+        first = lists.offset * self.classes if fixed else self._first_value(lists, present, place)
+        stored = np.ones(len(lists), np.bool_) if fixed else present.copy()
+        numbers = lists.values.slice(first, int(stored.sum()) * self.classes)
+        self.numbers.require_allowed(numbers, self.name, place, values_per_row=self.classes)
+        logits = self.numbers.view(numbers).reshape(-1, self.classes)
+        if numbers.null_count:
+            present[stored] &= validity(numbers).reshape(-1, self.classes).all(axis=1)
+        return _with_nan(logits, stored, present, self.numbers.block_dtype)
+
+    def _first_value(self, lists: Any, present: NDArray[np.bool_], place: Place) -> int:
+        """Where the values of the first row begin, once all rows are found to be equally long, null ones empty."""
         width = np.int64 if pa.types.is_large_list(lists.type) else np.int32
         offsets = np.frombuffer(lists.buffers()[1], width)[lists.offset : lists.offset + len(lists) + 1]
         lengths = np.diff(offsets)
-        ragged = np.flatnonzero(lengths != self.classes)
+        ragged = np.flatnonzero(lengths != np.where(present, self.classes, 0))
         if ragged.size:
             row = int(ragged[0])
             raise RaggedRowsError(
                 f"{place.file}: column {self.name!r}: {place.row(row)} has {lengths[row]} logits; expected "
-                f"{self.classes} "
-                "as in the first row. Write all rows with one number of classes."
+                f"{self.classes} as in the first row. Write all rows with one number of classes."
             )
         return int(offsets[0])
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryColumn:
+    """A column of fixed_size_binary: the bytes of a row's numbers, little-endian."""
+
+    name: str
+    classes: int
+    numbers: Numbers
+
+    def __str__(self) -> str:
+        return f"column {self.name!r}: bytes of {self.classes} {self.numbers.dtype}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Columns to read."""
+        return (self.name,)
+
+    @property
+    def kind(self) -> Literal["fixed lists"]:
+        """How a row is stored."""
+        return "fixed lists"
+
+    def fits(self, other: "Logits") -> bool:
+        """Whether the rows of both can follow each other."""
+        return self == other
+
+    def values(self, batch: Any, place: Place) -> NDArray[Any]:
+        """The logits of a batch; a view of its memory, unless a row is null."""
+        rows = column_of(batch, self.name)
+        self.numbers.require_allowed(rows, self.name, place)
+        width = self.classes * self.numbers.dtype.itemsize
+        whole = np.frombuffer(rows.buffers()[1], np.uint8, count=(rows.offset + len(rows)) * width)
+        logits = whole[rows.offset * width :].view(self.numbers.dtype).reshape(len(rows), self.classes)
+        present = validity(rows)
+        return _with_nan(logits, np.ones(len(rows), np.bool_), present, self.numbers.block_dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,50 +108,56 @@ class WideColumns:
     name: str
     """The prefix."""
     names: tuple[str, ...]
-    dtype: np.dtype[Any]
+    numbers: Numbers
     class_names: tuple[str, ...] | None = field(default=None)
     """The ends of the columns' names, where these are not just numbers."""
 
     def __str__(self) -> str:
-        return f"{self.classes} columns {self.names[0]!r} to {self.names[-1]!r} of {self.dtype}"
+        if self.classes == 1:
+            return f"column {self.names[0]!r} of {self.numbers.dtype}"
+        return f"{self.classes} columns {self.names[0]!r} to {self.names[-1]!r} of {self.numbers.dtype}"
 
     @property
     def classes(self) -> int:
         """Columns there are."""
         return len(self.names)
 
+    @property
+    def kind(self) -> Literal["columns"]:
+        """How a row is stored."""
+        return "columns"
+
+    def fits(self, other: "Logits") -> bool:
+        """Whether the rows of both can follow each other; the columns may stand in another order."""
+        if not isinstance(other, WideColumns):
+            return False
+        return (set(self.names), self.numbers) == (set(other.names), other.numbers)
+
     def values(self, batch: Any, place: Place) -> NDArray[Any]:
         """The logits of a batch, copied."""
-        logits = np.empty((batch.num_rows, self.classes), self.dtype)
+        logits = np.empty((batch.num_rows, self.classes), self.numbers.block_dtype)
+        present = np.ones(batch.num_rows, np.bool_)
         for k, name in enumerate(self.names):
-            numbers = batch.column(name)
-            _require_no_null(numbers, name, place)
-            logits[:, k] = _view(numbers, self.dtype)
+            numbers = column_of(batch, name)
+            self.numbers.require_allowed(numbers, name, place)
+            logits[:, k] = self.numbers.view(numbers)
+            if numbers.null_count:
+                present &= validity(numbers)
+        if not present.all():  # integers, which have no NaN, never come here
+            logits[~present] = np.nan
         return logits
 
 
-Logits = ListColumn | WideColumns
+Logits = ListColumn | BinaryColumn | WideColumns
 
 
-def storage(values: Any) -> Any:
-    """The array itself, of an extension type (fixed_shape_tensor) what it is stored as."""
-    return values.storage if isinstance(values, pa.ExtensionArray) else values
-
-
-def _view(numbers: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Numbers without nulls as NumPy sees them, without a copy."""
-    if not len(numbers):
-        return np.empty(0, dtype)
-    stored = np.dtype(np.uint16) if dtype == BFLOAT16 else dtype
-    whole = np.frombuffer(numbers.buffers()[1], stored, count=numbers.offset + len(numbers))
-    return whole[numbers.offset :].view(dtype)
-
-
-def _require_no_null(values: Any, name: str, place: Place, *, values_per_row: int = 1) -> None:
-    if values.null_count:
-        row = pc.index(pc.is_null(values), True).as_py() // values_per_row
-        raise NullRowsError(
-            f"{place.file}: column {name!r}: {place.row(row)} {'holds' if values_per_row > 1 else 'is'} "
-            "null; expected a "
-            "number for every class. Leave the row out, or write NaN, which makes it undecidable."
-        )
+def _with_nan(
+    logits: NDArray[Any], stored: NDArray[np.bool_], present: NDArray[np.bool_], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """A row for each of `stored`, NaN unless `present`; `logits` has those rows that are stored."""
+    if present.all() and dtype == logits.dtype:
+        return logits
+    rows = np.empty((len(stored), logits.shape[1]), dtype)
+    rows[stored] = logits
+    rows[~present] = np.nan
+    return rows

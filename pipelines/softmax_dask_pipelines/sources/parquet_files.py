@@ -1,5 +1,6 @@
 """The files of a Parquet source: which they are, what their footers say, and their rows as a stream."""
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,15 +14,19 @@ import pyarrow.parquet as pq
 
 from softmax_dask_pipelines.errors import (
     CorruptFileError,
+    MetadataLimitError,
     PermissionDeniedError,
     SourceFormatError,
     SourceNotFoundError,
 )
-from softmax_dask_pipelines.sources.formats import parquet_files
-from softmax_dask_pipelines.sources.names import natural_key
+from softmax_dask_pipelines.sources.parquet_paths import MAGIC, hive_keys, source_files
+from softmax_dask_pipelines.sources.parquet_types import require_distinct_names
 
 PAGE_BYTES = 2**20
 """Size of a data page that writers aim at."""
+
+FOOTER_BYTES = 16 * 2**20
+"""Largest footer that is parsed; in memory it takes several times as much."""
 
 _BUFFERS_BYTES = 8 * 2**20
 
@@ -38,6 +43,8 @@ class Part:
     first_row: int
     group_starts: tuple[int, ...]
     """First row of each row group, in this file; then the number of rows."""
+    hive_keys: tuple[tuple[str, str | None], ...] = ()
+    """Names and values of the `key=value` folders above the file."""
 
     @property
     def rows(self) -> int:
@@ -46,11 +53,11 @@ class Part:
 
 
 def open_parts(path: str) -> list[Part]:
-    """The footers of the file `path`, or of all files of that folder: part-2 before part-10."""
+    """The footers of the file `path`, or of all files of that folder or pattern: part-2 before part-10."""
     parts: list[Part] = []
     first_row = 0
-    for name in _files(Path(path)):
-        parts.append(_open_part(name, first_row))
+    for name in source_files(Path(path)):
+        parts.append(_open_part(name, first_row, hive_keys(name, Path(path))))
         first_row += parts[-1].rows
     return parts
 
@@ -82,20 +89,27 @@ def buffer_bytes(columns: int) -> int:
     return max(2**14, min(2**20, _BUFFERS_BYTES // max(1, columns)))
 
 
-def _files(path: Path) -> list[str]:
-    if not path.is_dir():
-        return [str(path)]
-    found = sorted((str(file) for file in parquet_files(path)), key=natural_key)
-    if not found:
-        raise SourceFormatError(f"{path}: holds no *.parquet files; expected at least one. Check the path.")
-    return found
-
-
-def _open_part(path: str, first_row: int) -> Part:
-    with _plain_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        metadata, schema = file.metadata, file.schema_arrow
+def _open_part(path: str, first_row: int, keys: tuple[tuple[str, str | None], ...]) -> Part:
+    with _plain_errors(path):
+        _require_small_footer(path)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            metadata, schema = file.metadata, file.schema_arrow
+    require_distinct_names(schema, where=path)
     sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    return Part(path, metadata, schema, first_row, tuple(accumulate(sizes, initial=0)))
+    return Part(path, metadata, schema, first_row, tuple(accumulate(sizes, initial=0)), keys)
+
+
+def _require_small_footer(path: str) -> None:
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        tail = file.read(8)
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] == MAGIC and FOOTER_BYTES < length < size:
+        raise MetadataLimitError(
+            f"{path}: its footer has {length} bytes; expected at most {FOOTER_BYTES}. Write larger row groups, or "
+            "one column of lists instead of one column a class."
+        )
 
 
 def _opened(part: Part, columns: int) -> Any:
@@ -122,6 +136,11 @@ def _plain_errors(path: str) -> Iterator[None]:
         ) from error
     except MemoryError:
         raise
+    except pa.ArrowNotImplementedError as error:
+        raise SourceFormatError(
+            f"{path}: uses a part of Parquet that pyarrow does not read ({error}); expected one that it reads. "
+            "Write it again, for example with zstd."
+        ) from error
     except (pa.ArrowException, OSError) as error:
         raise CorruptFileError(
             f"{path}: is no whole Parquet file ({error}); expected one that was written to its end. "

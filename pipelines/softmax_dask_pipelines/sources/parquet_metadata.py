@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from softmax_dask_pipelines.errors import SchemaMismatchError
@@ -11,29 +12,39 @@ from softmax_dask_pipelines.sources.parquet_files import Part
 
 def common_group_rows(parts: Sequence[Part]) -> int:
     """Rows that most row groups have; 1 where there is none."""
-    sizes = Counter(
-        stop - start
-        for part in parts
-        for start, stop in zip(part.group_starts, part.group_starts[1:], strict=False)
-        if stop > start
-    )
+    sizes = Counter(size for size in _group_sizes(parts) if size)
     return sizes.most_common(1)[0][0] if sizes else 1
+
+
+def largest_group_rows(parts: Sequence[Part]) -> int | None:
+    """Rows of the largest row group; None where there is none."""
+    return max(_group_sizes(parts), default=None)
 
 
 def column_bytes(parts: Sequence[Part], names: Sequence[str]) -> int:
     """Size at rest of these columns."""
-    return sum(chunk.total_compressed_size for name in names for chunk in _chunks(parts, name))
+    return sum(chunk.total_compressed_size for chunk in _all_chunks(parts, names))
 
 
 def largest_chunk_bytes(parts: Sequence[Part], name: str) -> int:
     """Largest size, decompressed, of this column in one row group."""
-    return max((chunk.total_uncompressed_size for chunk in _chunks(parts, name)), default=0)
+    return max((chunk.total_uncompressed_size for chunk in _all_chunks(parts, [name])), default=0)
 
 
 def codec_text(parts: Sequence[Part], name: str) -> str:
     """How a column is compressed, for people. Footers do not say whether pages have checksums."""
-    found = sorted({chunk.compression.lower() for chunk in _chunks(parts, name)})
+    found = sorted({chunk.compression.lower() for chunk in _all_chunks(parts, [name])})
     return f"{' and '.join(found) or 'no rows'}, page checksums verified where there are some"
+
+
+def chunks_of(part: Part, names: Sequence[str]) -> Iterator[list[Any]]:
+    """For each row group, the metadata of these columns."""
+    schema = part.metadata.schema
+    leaves = {schema.column(i).path: i for i in range(len(schema))}
+    indices = [index for name in names if (index := _leaf(leaves, name)) is not None]
+    for group in range(part.metadata.num_row_groups):
+        row_group = part.metadata.row_group(group)
+        yield [row_group.column(index) for index in indices]
 
 
 def stored_class_names(parts: Sequence[Part]) -> object:
@@ -67,16 +78,19 @@ def _inside(document: Any) -> object:
     return document.get("class_names") if isinstance(document, dict) else None
 
 
-def _chunks(parts: Sequence[Part], name: str) -> Iterator[Any]:
-    """Metadata of the column in every row group."""
+def _group_sizes(parts: Sequence[Part]) -> Iterator[int]:
     for part in parts:
-        index = _index(part, name)
-        if index is not None:
-            for group in range(part.metadata.num_row_groups):
-                yield part.metadata.row_group(group).column(index)
+        yield from (stop - start for start, stop in pairwise(part.group_starts))
 
 
-def _index(part: Part, name: str) -> int | None:
-    schema = part.metadata.schema
-    paths = (schema.column(i).path for i in range(len(schema)))
-    return next((i for i, path in enumerate(paths) if path == name or path.startswith(f"{name}.")), None)
+def _all_chunks(parts: Sequence[Part], names: Sequence[str]) -> Iterator[Any]:
+    for part in parts:
+        for chunks in chunks_of(part, names):
+            yield from chunks
+
+
+def _leaf(leaves: Mapping[str, int], name: str) -> int | None:
+    """Where a column is among those that are stored; the numbers of a list are below its name."""
+    if name in leaves:
+        return leaves[name]
+    return next((index for path, index in leaves.items() if path.startswith(f"{name}.")), None)

@@ -83,6 +83,14 @@ class SourceFacts:
     boundary_rows: int = 1
     """Rows of a shard, row group or run of chunks: a read that begins on a multiple of it decodes nothing
     twice. A multiple of `read_rows` or the other way round, where the source's own layout is regular."""
+    chunk_rows: int | None = None
+    """Rows of the largest piece that is decoded in one go: a chunk, an inner chunk of a shard, a row group."""
+    class_chunks: int = 1
+    """Pieces that the class axis of one row is cut into."""
+    has_checksum: bool | None = None
+    """Whether damaged bytes are found by a checksum of each piece; None: cannot be known."""
+    row_kind: Literal["array", "fixed lists", "lists", "columns"] | None = None
+    """How a row is stored; "lists" may differ in length or be null, "columns" is one a class."""
 
 
 class Source(Protocol):

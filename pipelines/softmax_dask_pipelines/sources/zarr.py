@@ -1,28 +1,27 @@
-"""Logits in a local Zarr v2 or v3 store: an array, bare or in a group, sharded or not.
+"""Logits in a local Zarr v2 or v3 store, a folder or a zip file: an array, bare or in a group, sharded or not.
 
 Decoding is zarr-python's. What it does not tell is checked before: a chunk file that is
 missing reads as fill value, and so does a shard of no bytes.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from softmax_dask.errors import ClassAxisError
-from softmax_dask_pipelines.errors import CorruptChunkError, PermissionDeniedError, SourceFormatError
+from softmax_dask_pipelines.errors import CorruptChunkError, PermissionDeniedError
 from softmax_dask_pipelines.sources.blocks import aligned, rows_per_read
 from softmax_dask_pipelines.sources.carried import TargetRule
-from softmax_dask_pipelines.sources.dtypes import BFLOAT16, logits_dtype
+from softmax_dask_pipelines.sources.dtypes import BFLOAT16, checked_class_axis, logits_dtype
 from softmax_dask_pipelines.sources.names import ID_NAMES, TARGET_NAMES, require_class_names
 from softmax_dask_pipelines.sources.protocol import SourceBlock, SourceFacts, SourceRequest
-from softmax_dask_pipelines.sources.zarr_arrays import Store, is_bfloat16
+from softmax_dask_pipelines.sources.sigmoid import classes_of_rows
+from softmax_dask_pipelines.sources.zarr_arrays import Store
 from softmax_dask_pipelines.sources.zarr_carried import CarriedArray
 from softmax_dask_pipelines.sources.zarr_chunks import ChunkFiles
-from softmax_dask_pipelines.sources.zarr_codecs import codec_text
+from softmax_dask_pipelines.sources.zarr_codecs import codec_text, has_checksum
 
 
 class ZarrSource:
@@ -32,14 +31,20 @@ class ZarrSource:
         store = Store.at(path)
         name = store.logits_name(request.array)
         array = store.open(name)
-        where = f"{path}: {name}" if name else path
-        dtype = _checked_dtype(array, where, bfloat16=request.dtype == "bfloat16" or is_bfloat16(store.folder(name)))
+        where = store.where(name)
+        bfloat16 = request.dtype == "bfloat16" or store.says_bfloat16(name)
+        class_axis = checked_class_axis(array.shape, request.class_axis, where=where)
+        dtype = logits_dtype(np.dtype(array.dtype), bfloat16=bfloat16, where=where)
         self._array = array
-        self._chunks = ChunkFiles.of(array, Path(path), store.folder(name))
-        self._ids = store.carried(request.id, ID_NAMES, rows=array.shape[0])
-        self._targets = store.carried(request.target, TARGET_NAMES, rows=array.shape[0])
-        names = _class_names(request, store, array, where)
-        self._rule = _target_rule(self._targets, array.shape[1], names)
+        self._chunks = ChunkFiles.of(
+            array, path, store.files, name, row_axis=1 - class_axis, fill_missing=request.missing_chunks == "fill"
+        )
+        rows, classes = self._chunks.shape
+        self._ids = store.carried(request.id, ID_NAMES, logits=name, rows=rows)
+        self._targets = store.carried(request.target, TARGET_NAMES, logits=name, rows=rows)
+        classes = classes_of_rows(request, classes, where=where)
+        names = _class_names(request, store, array, classes, where)
+        self._rule = _target_rule(self._targets, classes, names)
         self._facts = self._described(path, name, dtype, names)
 
     @property
@@ -70,15 +75,31 @@ class ZarrSource:
 
     def _decoded(self, rows: range) -> NDArray[Any]:
         try:
-            return np.asarray(self._array[rows.start : rows.stop])
-        except MemoryError:
+            return self._stored(rows)
+        except (MemoryError, PermissionDeniedError):
             raise
+        except Exception:  # every codec raises errors of its own
+            return self._decoded_again(rows)
+
+    def _decoded_again(self, rows: range) -> NDArray[Any]:
+        """A second look: the storage may have failed, and not the chunk."""
+        try:
+            return self._stored(rows)
+        except (MemoryError, PermissionDeniedError):
+            raise
+        except Exception as error:
+            raise self._corrupt(rows, error) from error
+
+    def _stored(self, rows: range) -> NDArray[Any]:
+        """The rows as zarr-python gives them, but (rows, classes)."""
+        selection = self._chunks.selection(slice(rows.start, rows.stop), slice(None))
+        try:
+            stored = np.asarray(self._array[selection])
         except PermissionError as error:
             raise PermissionDeniedError(
                 f"{self._facts.path}: {error}; expected read permission. Check the owner and mode of its files."
             ) from error
-        except Exception as error:  # every codec raises errors of its own
-            raise self._corrupt(rows, error) from error
+        return stored.T if self._chunks.row_axis else stored
 
     def _corrupt(self, rows: range, error: Exception) -> CorruptChunkError:
         for key, selection in self._chunks.selections(rows):
@@ -87,14 +108,14 @@ class ZarrSource:
             except Exception as reason:  # the caller raises what is returned
                 return self._chunks.corrupt(key, f"does not decode ({reason})")
         return CorruptChunkError(
-            f"{self._facts.path}: rows {rows.start} to {rows.stop - 1} failed to decode once ({error}); "
+            f"{self._facts.path}: rows {rows.start} to {rows.stop - 1} failed to decode twice ({error}); "
             "expected chunks that decode. The storage may be unsteady: check it, and run the same command again."
         )
 
     def _described(
         self, path: str, name: str, dtype: np.dtype[Any], class_names: tuple[str, ...] | None
     ) -> SourceFacts:
-        rows, classes = self._array.shape
+        rows, classes = self._chunks.shape
         group_rows = self._chunks.file_chunk[0]
         read_rows = rows_per_read(
             unit_rows=self._chunks.chunk[0], group_rows=group_rows, row_bytes=classes * dtype.itemsize
@@ -116,6 +137,10 @@ class ZarrSource:
             id_type=self._ids.type if self._ids else None,
             target_name=self._targets.name if self._targets else None,
             boundary_rows=max(read_rows, group_rows),
+            chunk_rows=self._chunks.chunk[0],
+            class_chunks=-(-classes // self._chunks.chunk[1]),
+            has_checksum=has_checksum(self._array),
+            row_kind="array",
         )
 
     def _overhead_bytes(self, read_rows: int, dtype: np.dtype[Any]) -> int:
@@ -124,20 +149,11 @@ class ZarrSource:
         return 2 * self._chunks.decoded_values(read_rows) * dtype.itemsize + carried
 
 
-def _checked_dtype(array: "zarr.Array[Any]", where: str, *, bfloat16: bool) -> np.dtype[Any]:
-    if array.ndim != 2:
-        raise SourceFormatError(
-            f"{where}: has shape {array.shape}; expected 2 axes, (rows, classes). Name another array, or "
-            "reshape this one."
-        )
-    if array.shape[1] == 0:
-        raise ClassAxisError(f"{where}: has shape {array.shape}; expected at least 1 class. Write the logits again.")
-    return logits_dtype(np.dtype(array.dtype), bfloat16=bfloat16, where=where)
-
-
-def _class_names(request: SourceRequest, store: Store, array: "zarr.Array[Any]", where: str) -> tuple[str, ...] | None:
+def _class_names(
+    request: SourceRequest, store: Store, array: "zarr.Array[Any]", classes: int, where: str
+) -> tuple[str, ...] | None:
     names = request.class_names or array.attrs.get("class_names") or store.class_names()
-    return None if names is None else require_class_names(names, array.shape[1], where=where)
+    return None if names is None else require_class_names(names, classes, where=where)
 
 
 def _target_rule(targets: CarriedArray | None, classes: int, class_names: tuple[str, ...] | None) -> TargetRule | None:

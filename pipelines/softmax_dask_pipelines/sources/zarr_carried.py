@@ -5,9 +5,13 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 from softmax_dask_pipelines.errors import CorruptChunkError, PermissionDeniedError, SchemaMismatchError
 from softmax_dask_pipelines.sources.carried import array_of_numpy, type_of_numpy
+from softmax_dask_pipelines.sources.zarr_codecs import FileSize
+from softmax_dask_pipelines.sources.zarr_files import Files
+from softmax_dask_pipelines.sources.zarr_metadata import has, joined
 
 _TEXT_BYTES = 400
 """Of a text while it is decoded: as Zarr gives it, as Python's text and bytes, and as Arrow holds it.
@@ -22,18 +26,21 @@ class CarriedArray:
     where: str
     """The source and the name, for messages."""
     array: "zarr.Array[Any]"
+    files: Files
+    file_size: FileSize
     type: Any
     """pyarrow.DataType of the values."""
 
     @classmethod
-    def of(cls, array: "zarr.Array[Any]", *, name: str, where: str, rows: int) -> "CarriedArray":
+    def of(cls, array: "zarr.Array[Any]", files: Files, *, name: str, where: str, rows: int) -> "CarriedArray":
         """`array`, once it has one value for each of `rows` rows, and of a type that can be carried."""
         if array.shape != (rows,):
             raise SchemaMismatchError(
                 f"{where}: has shape {array.shape}; expected ({rows},), one value a row of the logits. "
                 "Name another array, or write this one again."
             )
-        return cls(name, where, array, type_of_numpy(np.dtype(array.dtype), where=where))
+        carried_type = type_of_numpy(np.dtype(array.dtype), where=where)
+        return cls(name, where, array, files, FileSize.of(array), carried_type)
 
     def decoding_bytes(self, rows: int) -> int:
         """Memory that decoding the chunks of so many rows takes; numbers are decoded, widened and held."""
@@ -47,8 +54,9 @@ class CarriedArray:
 
     def decode(self, start: int, stop: int) -> Any:
         """The values start..stop-1 as an Arrow array."""
+        self._require_sizes(start, stop)
         try:
-            values = np.asarray(self.array[start:stop])
+            values = self._stored(start, stop)
         except MemoryError:
             raise
         except PermissionError as error:
@@ -61,6 +69,25 @@ class CarriedArray:
                 "Copy or write the array again."
             ) from error
         return array_of_numpy(values, where=self.where)
+
+    def _stored(self, start: int, stop: int) -> NDArray[Any]:
+        try:
+            return np.asarray(self.array[start:stop])
+        except (MemoryError, PermissionError):
+            raise
+        except Exception:  # the storage may have failed, and not the chunk: the second time it counts
+            return np.asarray(self.array[start:stop])
+
+    def _require_sizes(self, start: int, stop: int) -> None:
+        """Refuse files that are empty or too long; those that are not there are fill value."""
+        length = int((self.array.shards or self.array.chunks)[0])
+        for number in range(start // length, -(-stop // length)):
+            key = joined(self.name, self.array.metadata.encode_chunk_key((number,)))
+            fault = self.file_size.fault(self.files.size(key)) if has(self.files, key) else None
+            if fault:
+                raise CorruptChunkError(
+                    f"{self.where}: chunk {key} {fault}; expected a whole chunk. Copy or write the array again."
+                )
 
 
 class CarriedReader:

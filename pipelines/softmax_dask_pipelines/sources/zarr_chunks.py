@@ -1,19 +1,19 @@
 """The chunk and shard files of a local Zarr array: which rows touch which, and are they whole?
 
-zarr-python takes a missing chunk, and a shard of no bytes, for fill value. Here they are errors.
+zarr-python takes a missing chunk, and a shard of no bytes, for fill value. Here they are errors, unless
+missing chunks are asked to be read so.
 """
 
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import zarr
 
 from softmax_dask_pipelines.errors import CorruptChunkError, MissingChunkError, PermissionDeniedError
 from softmax_dask_pipelines.sources.zarr_codecs import FileSize
+from softmax_dask_pipelines.sources.zarr_files import Files
+from softmax_dask_pipelines.sources.zarr_metadata import joined
 from softmax_dask_pipelines.sources.zarr_shards import ShardError, ShardIndex
 
 
@@ -21,108 +21,123 @@ from softmax_dask_pipelines.sources.zarr_shards import ShardError, ShardIndex
 class ChunkFiles:
     """Where the chunks of one array are, and what their files must be like."""
 
-    source: Path
-    """What keys are relative to."""
-    folder: Path
+    source: str
+    """For messages."""
+    files: Files
+    name: str
+    """Of the array in the store."""
     array: "zarr.Array[Any]"
-    chunk: tuple[int, int]
-    """(rows, classes) that are decoded together."""
-    file_chunk: tuple[int, int]
-    """(rows, classes) of a file: those of a chunk, or of a shard."""
+    row_axis: int
+    """1 where the array is (classes, rows)."""
+    fill_missing: bool
+    """Chunks that are not there are fill value, and no error."""
     file_size: FileSize
     index: ShardIndex | None
 
     @classmethod
-    def of(cls, array: "zarr.Array[Any]", source: Path, folder: Path) -> "ChunkFiles":
-        """Those of `array`, which lies in `folder`."""
-        chunk = (array.chunks[0], array.chunks[1])
-        shards = array.shards or chunk
-        file_chunk = (shards[0], shards[1])
-        return cls(source, folder, array, chunk, file_chunk, FileSize.of(array), ShardIndex.of(array))
+    def of(
+        cls, array: "zarr.Array[Any]", source: str, files: Files, name: str, *, row_axis: int, fill_missing: bool
+    ) -> "ChunkFiles":
+        """Those of `array`, which is `name` in the store."""
+        return cls(source, files, name, array, row_axis, fill_missing, FileSize.of(array), ShardIndex.of(array))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, classes)."""
+        return self._by_rows(self.array.shape)
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """(rows, classes) that are decoded together."""
+        return self._by_rows(self.array.chunks)
+
+    @property
+    def file_chunk(self) -> tuple[int, int]:
+        """(rows, classes) of a file: those of a chunk, or of a shard."""
+        return self._by_rows(self.array.shards or self.array.chunks)
 
     @property
     def layout(self) -> str:
         """For people."""
-        chunks = "chunks of {} x {}".format(*self.chunk)
-        return chunks if self.array.shards is None else "shards of {} x {}, ".format(*self.file_chunk) + chunks
+        shards = self.array.shards
+        chunks = "chunks of {} x {}".format(*self.array.chunks)
+        order = ", (classes, rows)" if self.row_axis else ""
+        return (chunks if shards is None else "shards of {} x {}, ".format(*shards) + chunks) + order
 
     def require(self, rows: range) -> None:
         """Refuse rows whose files are not there, empty, or of another size than they must have."""
-        for key, (file_rows, classes) in self.selections(rows):
+        for key, selection in self.selections(rows):
             try:
-                self._require_file(key, file_rows, classes)
+                self._require_file(key, selection)
             except PermissionError as error:
                 raise PermissionDeniedError(
-                    f"{self.folder / key}: cannot be read; expected read permission. Check its owner and mode."
+                    f"{self.files.shown(joined(self.name, key))}: cannot be read; expected read permission. "
+                    "Check its owner and mode."
                 ) from error
 
+    def selection(self, rows: slice, classes: slice) -> tuple[slice, slice]:
+        """The index of these rows and classes in the array as it is stored."""
+        return (classes, rows) if self.row_axis else (rows, classes)
+
     def selections(self, rows: range) -> Iterator[tuple[str, tuple[slice, slice]]]:
-        """Key of each file that `rows` touch, and which of those rows and classes are in it."""
+        """Key of each file that `rows` touch, and the index of what of those rows is in it."""
         height, width = self.file_chunk
         for i in range(rows.start // height, -(-rows.stop // height)):
             inside = slice(max(rows.start, i * height), min(rows.stop, (i + 1) * height))
-            for k in range(-(-self.array.shape[1] // width)):
-                classes = slice(k * width, min(self.array.shape[1], (k + 1) * width))
-                yield self.array.metadata.encode_chunk_key((i, k)), (inside, classes)
+            for k in range(-(-self.shape[1] // width)):
+                classes = slice(k * width, min(self.shape[1], (k + 1) * width))
+                chunk = (k, i) if self.row_axis else (i, k)
+                yield self.array.metadata.encode_chunk_key(chunk), self.selection(inside, classes)
 
     def corrupt(self, key: str, what: str) -> CorruptChunkError:
         """The error for the file `key` of this array."""
         return CorruptChunkError(
-            f"{self.source}: chunk {self._shown(key)} {what} ({self._size(key)} bytes on disk); expected a "
+            f"{self.source}: chunk {joined(self.name, key)} {what} ({self._size(key)} bytes on disk); expected a "
             "whole chunk. Copy it again from where the dump was made, or write the dump again."
         )
 
     def stored_bytes(self) -> int:
         """Size of all files of the array."""
-        return _size_of_files(self.folder)
+        return self.files.stored_bytes(self.name)
 
     def decoded_values(self, rows: int) -> int:
         """Numbers in the chunks that a block of so many rows decodes, beyond the array's edge included."""
         height, width = self.chunk
-        return -(-rows // height) * height * -(-self.array.shape[1] // width) * width
+        return -(-rows // height) * height * -(-self.shape[1] // width) * width
 
-    def _require_file(self, key: str, rows: slice, classes: slice) -> None:
+    def _by_rows(self, lengths: tuple[int, ...]) -> tuple[int, int]:
+        return lengths[self.row_axis], lengths[1 - self.row_axis]
+
+    def _require_file(self, key: str, selection: tuple[slice, slice]) -> None:
         size = self._size(key)
-        if size == 0:
-            raise self.corrupt(key, "is empty")
-        expected = self.file_size.expected(self.folder / key)
-        if expected not in (None, size):
-            raise self.corrupt(key, f"has {size} bytes instead of {expected}")
+        if size is None:
+            if not self.fill_missing:
+                raise self._missing(key)
+            return
+        fault = self.file_size.fault(size)
+        if fault:
+            raise self.corrupt(key, fault)
         if self.index:
-            self._require_inner(key, size, rows, classes)
+            self._require_inner(self.index, key, size, selection)
 
-    def _size(self, key: str) -> int:
+    def _size(self, key: str) -> int | None:
         try:
-            return os.stat(self.folder / key).st_size
-        except FileNotFoundError as error:
-            raise self._missing(key) from error
+            return self.files.size(joined(self.name, key))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
-    def _require_inner(self, key: str, size: int, rows: slice, classes: slice) -> None:
-        assert self.index is not None, key
+    def _require_inner(self, index: ShardIndex, key: str, size: int, selection: tuple[slice, slice]) -> None:
         try:
-            absent = self.index.absent_chunk(self.folder / key, size, rows, classes)
+            absent = index.absent_chunk(self.files, joined(self.name, key), size, selection)
         except ShardError as fault:
             raise self.corrupt(key, str(fault)) from fault
-        if absent is not None:
+        if absent is not None and not self.fill_missing:
             raise self._missing(key, f"inner chunk {absent} of ")
 
     def _missing(self, key: str, part: str = "") -> MissingChunkError:
         fill = self.array.fill_value
         return MissingChunkError(
-            f"{self.source}: {part}chunk {self._shown(key)} of the logits is not there; expected every "
-            "chunk, since a missing "
-            f"one would read as {fill}. Copy the dump again; if its rows really are all {fill}, write it "
-            "with write_empty_chunks=True."
+            f"{self.source}: {part}chunk {joined(self.name, key)} of the logits is not there; expected every "
+            f"chunk, since a missing one would read as {fill}. Copy the dump again; if its rows really are all "
+            f"{fill}, write it with write_empty_chunks=True, or read it with missing_chunks: fill."
         )
-
-    def _shown(self, key: str) -> str:
-        return (self.folder / key).relative_to(self.source).as_posix()
-
-
-def _size_of_files(folder: Path) -> int:
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            status = os.stat(os.path.join(parent, name))
-            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return total

@@ -3,56 +3,68 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zarr
 from zarr.codecs import ShardingCodec
 
+from softmax_dask_pipelines.sources.zarr_decoders import limit_bytes
+from softmax_dask_pipelines.sources.zarr_metadata import CHECKSUMS, codec_name
+
 _FIXED_SIZE = {"bytes": 0, "transpose": 0, "crc32c": 4}
 """Codecs whose output has a known size, and the bytes that they add."""
-_CHECKSUMS = frozenset({"crc32c", "adler32", "fletcher32", "crc32"})
 _SHOWN = ("cname", "level", "clevel")
-
-_BLOSC_HEADER_BYTES = 16
-_BLOSC_SIZE = slice(12, 16)
+_WIDEST = np.dtype("f8")
+"""Of what filters make of numbers."""
+_INDEX_BYTES = 1 << 10
+_LARGEST = 4
+"""Times what a chunk holds: more is no encoding of it. Writers may leave old chunks in a shard."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileSize:
-    """How long the file of a chunk must be, where that can be known before decoding."""
+    """How long the file of a chunk or shard must be, where that can be known before decoding."""
 
     fixed: int | None
     """The same for every chunk."""
-    blosc: bool
-    """Stands in the chunk's header. numcodecs does not look, and reads beyond the end of a chunk cut short."""
+    largest: int
+    """More is not read into memory."""
 
     @classmethod
     def of(cls, array: "zarr.Array[Any]") -> "FileSize":
-        """That of the chunks of `array`; of shards nothing is known."""
+        """That of the chunks or shards of `array`."""
         names = [name for name, _ in _codecs(array)]
-        if array.shards is not None:
-            return cls(None, False)
-        if not set(names) <= set(_FIXED_SIZE):
-            return cls(None, names[-1] == "blosc")
-        return cls(prod(array.chunks) * array.dtype.itemsize + sum(map(_FIXED_SIZE.__getitem__, names)), False)
+        inner = max(limit_bytes(prod(array.chunks), dtype) for dtype in (_native(array), _WIDEST)) + _INDEX_BYTES
+        largest = _LARGEST * inner * (prod(array.shards or array.chunks) // prod(array.chunks))
+        if array.shards is not None or not set(names) <= set(_FIXED_SIZE):
+            return cls(None, largest)
+        fixed = prod(array.chunks) * _native(array).itemsize + sum(map(_FIXED_SIZE.__getitem__, names))
+        return cls(fixed, largest)
 
-    def expected(self, path: Path) -> int | None:
-        """Bytes that this file must have, or None."""
-        if not self.blosc:
-            return self.fixed
-        with open(path, "rb") as file:
-            header = file.read(_BLOSC_HEADER_BYTES)
-        whole = len(header) == _BLOSC_HEADER_BYTES
-        return int.from_bytes(header[_BLOSC_SIZE], "little") if whole else _BLOSC_HEADER_BYTES
+    def fault(self, size: int) -> str | None:
+        """What is wrong with a file of this size, if that can be known."""
+        if size == 0:
+            return "is empty"
+        if self.fixed not in (None, size):
+            return f"has {size} bytes instead of {self.fixed}"
+        return f"has {size} bytes, more than {self.largest}" if size > self.largest else None
 
 
 def codec_text(array: "zarr.Array[Any]") -> str:
     """How an array is compressed, for people."""
     codecs = _codecs(array)
     shown = [_codec_text(name, config) for name, config in codecs if name not in _FIXED_SIZE]
-    checked = any(name in _CHECKSUMS or config.get("checksum") for name, config in codecs)
-    return f"{' + '.join(shown) or 'uncompressed'}, {'checksum' if checked else 'no checksum'}"
+    return f"{' + '.join(shown) or 'uncompressed'}, {'checksum' if has_checksum(array) else 'no checksum'}"
+
+
+def has_checksum(array: "zarr.Array[Any]") -> bool:
+    """Whether damaged bytes of a chunk are found."""
+    return any(name in CHECKSUMS or bool(config.get("checksum")) for name, config in _codecs(array))
+
+
+def _native(array: "zarr.Array[Any]") -> np.dtype[Any]:
+    return np.dtype(array.dtype)
 
 
 def _codec_text(name: str, config: Mapping[str, Any]) -> str:
@@ -70,4 +82,4 @@ def _codecs(array: "zarr.Array[Any]") -> list[tuple[str, Mapping[str, Any]]]:
     if len(codecs) == 1 and isinstance(codecs[0], ShardingCodec):
         codecs = codecs[0].codecs
     documents: list[Any] = [codec.to_dict() for codec in codecs]
-    return [(document["name"].removeprefix("numcodecs."), document.get("configuration", {})) for document in documents]
+    return [(codec_name(document), document.get("configuration", {})) for document in documents]

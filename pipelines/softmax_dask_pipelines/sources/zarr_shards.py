@@ -5,7 +5,6 @@ shards are decoded unchecked.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -13,6 +12,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
+
+from softmax_dask_pipelines.sources.zarr_files import Files
 
 _ABSENT = np.uint64(2**64 - 1)
 _CHECKSUM_BYTES = 4
@@ -27,9 +28,9 @@ class ShardIndex:
     """How the shards of one array keep their index."""
 
     chunk: tuple[int, int]
-    """(rows, classes) of an inner chunk."""
+    """Shape of an inner chunk."""
     grid: tuple[int, int]
-    """Inner chunks of a shard, along rows and classes."""
+    """Inner chunks of a shard, along each axis."""
     at_end: bool
 
     @classmethod
@@ -45,23 +46,21 @@ class ShardIndex:
         grid = (array.shards[0] // height, array.shards[1] // width)
         return cls((height, width), grid, codec.index_location.value == "end")
 
-    def absent_chunk(self, path: Path, size: int, rows: slice, classes: slice) -> tuple[int, int] | None:
-        """The first inner chunk with any of these rows and classes that the shard does not have."""
-        index = self._read(path, size)
-        first = (rows.start // self.chunk[0] % self.grid[0], classes.start // self.chunk[1] % self.grid[1])
-        count = (_spanned(rows, self.chunk[0]), _spanned(classes, self.chunk[1]))
+    def absent_chunk(self, files: Files, key: str, size: int, selection: tuple[slice, slice]) -> tuple[int, int] | None:
+        """The first inner chunk with any of this selection that the shard does not have."""
+        index = self._read(files, key, size)
+        first = [part.start // step % n for part, step, n in zip(selection, self.chunk, self.grid, strict=True)]
+        count = [_spanned(part, step) for part, step in zip(selection, self.chunk, strict=True)]
         wanted = index[first[0] : first[0] + count[0], first[1] : first[1] + count[1]]
         self._require_inside(wanted, size)
         absent = np.argwhere(wanted[..., 0] == _ABSENT)
         return None if not len(absent) else (int(absent[0][0]) + first[0], int(absent[0][1]) + first[1])
 
-    def _read(self, path: Path, size: int) -> NDArray[np.uint64]:
+    def _read(self, files: Files, key: str, size: int) -> NDArray[np.uint64]:
         index_bytes = 16 * self.grid[0] * self.grid[1] + _CHECKSUM_BYTES
         if size < index_bytes:
             raise ShardError(f"is shorter than its index of {index_bytes} bytes")
-        with open(path, "rb") as file:
-            file.seek(size - index_bytes if self.at_end else 0)
-            data = file.read(index_bytes)
+        data = files.read(key, size - index_bytes if self.at_end else 0, index_bytes)
         body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
         if google_crc32c.value(body) != int.from_bytes(checksum, "little"):
             raise ShardError("has an index whose checksum is wrong")
@@ -69,7 +68,8 @@ class ShardIndex:
 
     def _require_inside(self, index: NDArray[np.uint64], size: int) -> None:
         there = index[index[..., 0] != _ABSENT]
-        if there.size and int(there.sum(axis=1).max()) > size:
+        # Each alone first: a sum of two may wrap around.
+        if there.size and (int(there.max()) > size or int(there.sum(axis=1).max()) > size):
             raise ShardError("is shorter than its index says")
 
 

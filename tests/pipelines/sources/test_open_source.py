@@ -73,7 +73,7 @@ def test_a_file_url_is_a_local_path(tmp_path: Path) -> None:
 def test_a_column_of_a_zarr_source_is_a_config_error(tmp_path: Path) -> None:
     path = dumps.zarr_array(tmp_path / "logits.zarr", dumps.logits())
 
-    with pytest.raises(ConfigError, match=r"column: is 'x', but .*logits\.zarr is zarr.*Use array"):
+    with pytest.raises(ConfigError, match=r"column: is 'x', but .*logits\.zarr is zarr.*use array"):
         open_source(SourceRequest(str(path), column="x"))
 
 

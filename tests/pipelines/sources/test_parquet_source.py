@@ -90,7 +90,7 @@ class TestChoice:
         data = dumps.logits(4)
         path = _file(tmp_path, dumps.wide(data, "a") | dumps.wide(data, "b"))
 
-        with pytest.raises(ColumnNotFoundError, match=r"a, b may all be logits.*Name the columns' prefix"):
+        with pytest.raises(ColumnNotFoundError, match=r"a\*, b\* may all be logits.*prefix"):
             _open(path)
 
     def test_a_number_left_out_is_refused(self, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_ids_come_with_their_rows(dump: Dump) -> None:
     found = [block.ids for block in source.read(7, 53)]
 
     if dump.carried:
-        assert source.facts.id_name == "id"
+        assert (source.facts.id_name or "").split("/")[-1] == "id"
         assert all(ids.type == source.facts.id_type for ids in found)
         assert [text for ids in found for text in ids.to_pylist()] == dumps.ids()[7:53]
     else:
@@ -76,7 +76,7 @@ def test_targets_come_with_their_rows(dump: Dump) -> None:
     found = [block.targets for block in source.read(7, 53)]
 
     if dump.carried:
-        assert source.facts.target_name == "target"
+        assert (source.facts.target_name or "").split("/")[-1] == "target"
         assert np.concatenate([part for part in found if part is not None]).tolist() == dumps.targets()[7:53].tolist()
     else:
         assert source.facts.target_name is None

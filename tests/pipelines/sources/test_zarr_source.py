@@ -54,7 +54,10 @@ class TestChoice:
     def test_several_candidates_are_listed(self, tmp_path: Path) -> None:
         path = _group(tmp_path / "g", one=dumps.logits(), two=dumps.logits())
 
-        with pytest.raises(ColumnNotFoundError, match=r"one, two may all be logits.*Name the array"):
+        with pytest.raises(
+            ColumnNotFoundError,
+            match=r"one float32 \(103, 5\), two float32 \(103, 5\) may all be logits.*Name the array",
+        ):
             _open(path)
 
     def test_a_nested_array_is_reached_by_its_path(self, tmp_path: Path) -> None:

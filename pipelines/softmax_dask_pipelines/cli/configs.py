@@ -1,0 +1,39 @@
+"""`validate` and `schema`: what a config file may hold, without its source."""
+
+import json
+from collections.abc import Sequence
+
+import click
+
+
+@click.command(short_help="Check a config file alone; open no source.")
+@click.argument("config")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, such as threads=4.")
+@click.option("--json", "as_json", is_flag=True, help="Print the config, defaults filled in, as one JSON object.")
+def validate(*, config: str, overrides: Sequence[str], as_json: bool) -> None:
+    """Check that the YAML file CONFIG has known keys and usable values. `plan` checks it against its source too.
+
+    \b
+    Example:
+      softmax-dask validate configs/score_zarr.yaml
+    """
+    from softmax_dask_pipelines.config import read_config
+
+    found = read_config(config, overrides)
+    click.echo(json.dumps(found.model_dump(mode="json"), indent=2) if as_json else f"{config}: ok")
+
+
+@click.command(short_help="Print the JSON Schema of config files, for editors.")
+def schema() -> None:
+    """Print the JSON Schema of a config: keys, values and what they mean.
+
+    An editor with YAML support checks a config whose first line is
+    `# yaml-language-server: $schema=softmax_dask.schema.json`, the path relative to the config.
+
+    \b
+    Example:
+      softmax-dask schema > configs/softmax_dask.schema.json
+    """
+    from softmax_dask_pipelines.config_text import text_of_schema
+
+    click.echo(text_of_schema())

@@ -1,0 +1,102 @@
+"""Flags that verbs share, and the config that flags make."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from softmax_dask_pipelines.config import ScoreConfig
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_KEYS = {
+    "source": "source.path",
+    "output": "output.path",
+    "source_format": "source.format",
+    "array": "source.array",
+    "column": "source.column",
+    "column_prefix": "source.column_prefix",
+    "source_dtype": "source.dtype",
+    "id": "source.id",
+    "target": "source.target",
+    "classes": "source.classes",
+    "class_axis": "source.class_axis",
+    "missing_chunks": "source.missing_chunks",
+    "nulls": "source.nulls",
+    "link": "source.link",
+    "output_format": "output.format",
+    "dtype": "output.dtype",
+    "columns": "columns",
+    "top_k": "top_k",
+    "temperature": "temperature",
+    "nonfinite": "nonfinite",
+    "memory_limit": "memory_limit",
+    "threads": "threads",
+}
+"""Parameter of `score` -> key of the config."""
+
+_SOURCE_OPTIONS = (
+    click.option("--array", help="Zarr: the array with the logits."),
+    click.option("--column", help="Parquet: the list column with the logits."),
+    click.option("--column-prefix", help="Parquet with one column a class: what their names begin with."),
+    click.option("--id", help="Array or column of row ids, carried to the output."),
+    click.option("--target", help="Array or column of true classes, numbers or class names."),
+    click.option("--classes", help="File of class names, one a line or a JSON list."),
+    click.option("--class-axis", help="Zarr and npy: axis of the classes, 0 or 1. Default: the last."),
+    click.option("--missing-chunks", help="Zarr: error, or fill (read as the fill value). Default: error."),
+    click.option("--nulls", help="Parquet: error, or abstain (the row is undecidable). Default: error."),
+    click.option("--link", help="sigmoid: the source has one logit z a row, read as 0 and z. Default: softmax."),
+    click.option("--source-format", help="zarr, parquet or npy. Default: found out."),
+    click.option("--source-dtype", help="bfloat16, where 16-bit integers hold its bits."),
+)
+
+_RUN_OPTIONS = (
+    click.option("--replace", is_flag=True, help="Swap an output that is there for the new one."),
+    click.option("--dry-run", is_flag=True, help="Check everything and print the plan; write nothing."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on stdout."),
+    click.option("--quiet", is_flag=True, help="No progress and no summary."),
+)
+
+
+def source_options(command: Command) -> Command:
+    """What can be said of a source."""
+    return _with(command, _SOURCE_OPTIONS)
+
+
+def run_options(command: Command) -> Command:
+    """What `score` and `run` share: how to run, not what."""
+    return _with(command, _RUN_OPTIONS)
+
+
+def config_of_flags(given: dict[str, Any]) -> "ScoreConfig":
+    """The config that the parameters of `score` make; an error names the flag."""
+    from softmax_dask_pipelines.config import make_config
+
+    data: dict[str, Any] = {"source": {}, "output": {}}
+    for name, value in given.items():
+        if value is None:
+            continue
+        section, _, key = _KEYS[name].rpartition(".")
+        (data[section] if section else data)[key] = _value(name, value)
+    return make_config(data, _flag_of)
+
+
+def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _value(name: str, text: str) -> Any:
+    if name == "columns":
+        return [column.strip() for column in text.split(",")]
+    whole = name == "class_axis" and text.removeprefix("-").isdecimal()
+    return int(text) if whole else text
+
+
+def _flag_of(place: Sequence[str | int]) -> str:
+    """The flag that sets the config key at `place`."""
+    names = [str(part) for part in place if isinstance(part, str)]
+    key = next((name for name, path in _KEYS.items() if path.split(".") == names[: path.count(".") + 1]), names[-1])
+    return key.upper() if key in ("source", "output") else f"--{key.replace('_', '-')}"

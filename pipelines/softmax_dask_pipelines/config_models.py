@@ -1,0 +1,147 @@
+"""What a run may be told: pydantic models, one for each section. Reads no file."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dask.utils import parse_bytes
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+)
+
+from softmax_dask import COLUMNS
+
+_MOST_THREADS = 4096
+_ENDINGS = {".zarr": "zarr", ".parquet": "parquet", ".pq": "parquet"}
+
+
+def output_format_of(path: str) -> Any:
+    """Format that the ending of an output's path means; None where it means none."""
+    return _ENDINGS.get(Path(path).suffix)
+
+
+def _known_column(name: str) -> str:
+    if name not in COLUMNS:
+        raise ValueError(f"one of {', '.join(COLUMNS)}")
+    return name
+
+
+def _no_bool(value: Any) -> Any:
+    """Pydantic takes true as 1, and YAML reads `yes` and `on` as true."""
+    if isinstance(value, bool):
+        raise ValueError("a number")
+    return value
+
+
+def _usable_temperature(value: float) -> float:
+    if not 1e-300 <= value <= 1e300:  # NaN fails too
+        raise ValueError("a finite number above 0 (1e-300 to 1e300)")
+    return value
+
+
+def _local_with_known_ending(path: str, info: ValidationInfo) -> str:
+    path = path.removeprefix("file://")
+    if "://" in path:
+        raise ValueError("a local path")
+    if info.data.get("format") is None and output_format_of(path) is None:
+        raise ValueError(f"a path that ends in {', '.join(_ENDINGS)}, or a format beside it")
+    return path
+
+
+def _bytes_of_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_bytes(value)
+    except (ValueError, OverflowError) as error:
+        raise ValueError("a number of bytes such as 2GiB or 500MB") from error
+
+
+ColumnName = Annotated[str, AfterValidator(_known_column), WithJsonSchema({"enum": list(COLUMNS)})]
+_ABOVE_0 = {"type": "integer", "exclusiveMinimum": 0}
+Count = Annotated[int, BeforeValidator(_no_bool), Field(gt=0), WithJsonSchema(_ABOVE_0)]
+Threads = Annotated[
+    int,
+    BeforeValidator(_no_bool),
+    Field(gt=0, le=_MOST_THREADS),
+    WithJsonSchema(_ABOVE_0 | {"maximum": _MOST_THREADS}),
+]
+Temperature = Annotated[
+    float,
+    BeforeValidator(_no_bool),
+    AfterValidator(_usable_temperature),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
+]
+Bytes = Annotated[
+    int,
+    BeforeValidator(_bytes_of_text),
+    BeforeValidator(_no_bool),
+    Field(gt=0),
+    WithJsonSchema({"anyOf": [_ABOVE_0, {"type": "string"}]}),
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceConfig(_Section):
+    """Where the logits are. Everything but `path` is found out when it is left out."""
+
+    path: str = Field(
+        min_length=1, description="Zarr store, Parquet file or folder, or .npy file; relative to the working directory"
+    )
+    format: Literal["zarr", "parquet", "npy"] | None = Field(None, description="found out from what is there")
+    array: str | None = Field(None, description="Zarr: the array with the logits, by its path inside the group")
+    column: str | None = Field(None, description="Parquet: the list column with the logits")
+    column_prefix: str | None = Field(None, description="Parquet, one column a class: what their names begin with")
+    dtype: Literal["bfloat16"] | None = Field(None, description="bfloat16: 16-bit integers hold bfloat16 bits")
+    id: str | None = Field(None, description="array or column of row ids, carried to the output")
+    target: str | None = Field(None, description="array or column of true classes, numbers or class names")
+    classes: str | None = Field(None, description="file of class names, one a line, or a JSON list")
+    class_axis: Literal[-2, -1, 0, 1] | None = Field(
+        None, description="Zarr and npy: the axis of the classes; the last"
+    )
+    missing_chunks: Literal["error", "fill"] = Field(
+        "error", description="Zarr: a chunk that is not there is an error, or reads as the fill value"
+    )
+    nulls: Literal["error", "abstain"] = Field(
+        "error", description="Parquet: a null row, or a null in a row, is an error, or makes the row undecidable"
+    )
+    link: Literal["softmax", "sigmoid"] = Field(
+        "softmax", description="sigmoid: one logit z a row, read as the two logits 0 and z"
+    )
+
+
+class OutputConfig(_Section):
+    """Where the results go."""
+
+    format: Literal["zarr", "parquet"] | None = Field(None, description="found out from the ending of the path")
+    path: Annotated[str, AfterValidator(_local_with_known_ending)] = Field(
+        min_length=1, description="a folder that is not there yet; relative to the working directory"
+    )
+    dtype: Literal["float16", "float32", "float64"] | None = Field(
+        None, description="of probabilities and log_probabilities; else that of the other columns"
+    )
+
+
+class ScoreConfig(_Section):
+    """One scoring run."""
+
+    source: SourceConfig = Field(description="where the logits are; what is left out here is found out")
+    output: OutputConfig = Field(description="where the results go")
+    columns: tuple[ColumnName, ...] | None = Field(
+        None, min_length=1, description="label and confidence; label_name, nll and correct where they can be known"
+    )
+    top_k: Count | None = Field(None, description="for top_k_labels and top_k_probabilities: how many classes")
+    temperature: Temperature = Field(1.0, description="divides the logits; above 0")
+    nonfinite: Literal["propagate", "error"] = Field(
+        "propagate", description="rows with NaN, +inf or only -inf: mark them in the output, or refuse"
+    )
+    memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
+    threads: Threads | None = Field(None, description="rows are scored by this many threads; all cores")
