@@ -35,7 +35,7 @@ def _whole_rows(facts: SourceFacts) -> Iterator[str]:
     elif facts.class_chunks > 1:
         yield (
             f"the classes of a row lie in {facts.class_chunks:,} chunks: rechunk to whole rows, "
-            f"({_good_rows(facts):,}, {facts.classes:,})"
+            f"({min(_good_rows(facts), facts.rows):,}, {facts.classes:,})"
         )
 
 
@@ -43,7 +43,8 @@ def _size_of_pieces(facts: SourceFacts) -> Iterator[str]:
     found, pieces = piece_bytes(facts), _PIECES.get(facts.format)
     if found is None or pieces is None or facts.chunk_rows is None or facts.class_chunks > 1:
         return
-    remedy = f"write {pieces} of {_good_rows(facts):,} rows, about 8 MB"
+    rows = _good_rows(facts)
+    remedy = f"write {pieces} of {rows:,} rows, about 8 MB" if rows < facts.rows else "write one of all rows"
     if found > LARGE_BYTES and facts.chunk_rows > 1:
         yield f"{pieces} of {found / 1e6:,.0f} MB, each decoded in one go: {remedy}"
     elif found < SMALL_BYTES and facts.chunk_rows < facts.rows:

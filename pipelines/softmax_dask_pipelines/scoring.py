@@ -24,7 +24,7 @@ from softmax_dask_pipelines.runner import run_on_threads
 from softmax_dask_pipelines.sinks import Sink, open_sink
 from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
 from softmax_dask_pipelines.tally import Tally
-from softmax_dask_pipelines.task import Receipt, ScoreTask
+from softmax_dask_pipelines.task import NoteWarning, Receipt, ScoreTask
 
 OnReceipt = Callable[[Receipt], None]
 
@@ -213,7 +213,7 @@ def _run(task: ScoreTask, totals: "_Totals", on_receipt: OnReceipt | None) -> No
     def take(receipt: Receipt) -> None:
         totals.add(receipt)
         for note in receipt.notes:
-            warnings.warn(note, stacklevel=2)
+            warnings.warn(note, NoteWarning, stacklevel=2)
         if on_receipt is not None:
             on_receipt(receipt)
 

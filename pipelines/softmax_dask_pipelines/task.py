@@ -22,6 +22,10 @@ _TALLIED = ("label", "confidence", "entropy")
 _TALLIED_WITH_TARGETS = (*_TALLIED, "nll", "target_rank")
 
 
+class NoteWarning(UserWarning):
+    """Something in the data that the user should look at, though the run goes on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What a partition came to."""

@@ -12,8 +12,9 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from softmax_dask import SingleClassWarning
+from softmax_dask import SingleClassWarning, TopKWarning
 from softmax_dask_pipelines.cli import main
+from softmax_dask_pipelines.task import NoteWarning
 
 PROGRAM = (sys.executable, "-c", "from softmax_dask_pipelines.cli import main; main(prog_name='softmax-dask')")
 """What the console script does, by the Python that runs the tests."""
@@ -45,7 +46,8 @@ def softmax_dask(*arguments: object) -> Outcome:
     handler = signal.getsignal(signal.SIGTERM)
     # The command shows warnings as lines; only those that it means to show may come.
     with warnings.catch_warnings():
-        warnings.filterwarnings("always", category=SingleClassWarning)
+        for shown in (SingleClassWarning, TopKWarning, NoteWarning):
+            warnings.filterwarnings("always", category=shown)
         try:
             result = CliRunner().invoke(main, [str(part) for part in arguments], prog_name="softmax-dask")
         finally:

@@ -240,6 +240,24 @@ class TestScore:
         assert table["image"].to_pylist() == list(range(500, 603))
         assert table["image"].type == pa.int32()
 
+    def test_probabilities_are_scored_with_a_warning(self, tmp_path):
+        probs = np.full((20, 4), 0.25, np.float32)
+        source = dumps.zarr_array(tmp_path / "in.zarr", probs, chunks=(10, 4))
+
+        outcome = _score(source, tmp_path / "out.parquet")
+
+        assert outcome.code == 0
+        assert outcome.err.startswith(f"Warning: {source}: the first rows lie in [0, 1] and sum to 1")
+        assert "logarithms" in outcome.err
+
+    def test_more_ranks_than_classes_are_all_of_them_with_a_warning(self, tmp_path):
+        source = dumps.zarr_array(tmp_path / "in.zarr", dumps.logits(classes=3), chunks=(10, 3))
+
+        outcome = _score(source, tmp_path / "out.parquet", "--top-k", 9)
+
+        assert outcome.err.startswith("Warning: top_k is 9, but there are 3 classes")
+        assert {len(labels) for labels in _read(tmp_path / "out.parquet")["top_k_labels"]} == {3}
+
     def test_one_class_is_scored_with_a_warning(self, tmp_path):
         source = dumps.zarr_array(tmp_path / "in.zarr", dumps.logits(classes=1), chunks=(10, 1))
 

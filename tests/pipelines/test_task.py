@@ -16,7 +16,7 @@ from softmax_dask_pipelines.errors import InterruptedRunError, NonFiniteRowsErro
 from softmax_dask_pipelines.plan import Plan
 from softmax_dask_pipelines.sinks import StoredObject
 from softmax_dask_pipelines.sources import SourceBlock, SourceFacts
-from softmax_dask_pipelines.task import Receipt, ScoreTask
+from softmax_dask_pipelines.task import Receipt, ScoreTask, look_like_probabilities
 from tests.pipelines import dumps
 
 FLOAT32 = np.dtype(np.float32)
@@ -295,3 +295,27 @@ def test_a_receipt_of_many_classes_is_smaller_than_a_kibibyte():
 
     assert len(receipt.tally.labels) == 32
     assert len(pickle.dumps(receipt)) < 1024
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_probabilities_are_told_from_logits(dtype):
+    logits = np.random.default_rng(0).normal(size=(200, 7))
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+    assert look_like_probabilities(probs.astype(dtype))
+    assert not look_like_probabilities(logits.astype(dtype))
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [
+        np.zeros((0, 3)),
+        np.ones((4, 1)),
+        np.full((4, 2), 0.4),
+        np.array([[0.5, 0.5], [0.5, np.nan]]),
+        np.array([[1, 0], [0, 1]], np.int8),
+        np.array([[1.5, -0.5]]),
+    ],
+)
+def test_what_could_be_logits_is_not_taken_for_probabilities(logits):
+    assert not look_like_probabilities(logits)
