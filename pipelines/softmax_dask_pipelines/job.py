@@ -1,5 +1,6 @@
 """A run that is ready to begin: the config checked against its source, and cut. Nothing is written."""
 
+import shutil
 import warnings
 from dataclasses import dataclass
 from math import prod
@@ -10,7 +11,7 @@ import numpy as np
 from softmax_dask import COLUMNS, SingleClassWarning, TopKWarning, float_dtype, result_dtype
 from softmax_dask_pipelines import machine
 from softmax_dask_pipelines.config import ScoreConfig, output_format_of, read_class_names
-from softmax_dask_pipelines.errors import ConfigError, PathConflictError
+from softmax_dask_pipelines.errors import ConfigError, DiskFullError, PathConflictError
 from softmax_dask_pipelines.plan import Plan, Sizes, make_plan
 from softmax_dask_pipelines.sinks import OutputSpec, require_own_id_name
 from softmax_dask_pipelines.sources import Source, SourceFacts, SourceRequest, open_source
@@ -28,6 +29,14 @@ _REMEDIES = {
     "class_names": "Give --classes FILE",
     "top_k": "Give --top-k K",
 }
+
+
+_BEST_COMPRESSION = 1 / 50
+"""Results are never written smaller than this: labels that hardly change, say."""
+
+
+class RoomWarning(UserWarning):
+    """The output may not fit its disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,7 @@ def prepare(config: ScoreConfig) -> Job:
     )
     spec = _output_spec(config, source.facts, columns, top_k, plan)
     require_own_id_name(spec)
+    _require_room(spec.path, plan)
     return Job(config, source, spec, plan)
 
 
@@ -131,7 +141,8 @@ def _output_spec(
         wide_dtype=result_dtype(facts.dtype, config.output.dtype),
         top_k=top_k,
         class_names=facts.class_names,
-        id_name=facts.id_name,
+        # Of `meta/id` the last part: a name is ours to make, and must be one folder or column.
+        id_name=None if facts.id_name is None else facts.id_name.rpartition("/")[2],
         id_type=facts.id_type,
         has_targets=facts.target_name is not None,
         # Only what the plan determines: two runs of one plan give the same bytes.
@@ -188,6 +199,20 @@ def _require_folder_above(output: Path) -> None:
         raise ConfigError(
             f"{output}: cannot be made, because {above} is a file; expected a folder. Choose another path."
         )
+
+
+def _require_room(output: str, plan: Plan) -> None:
+    """Refuse what cannot fit the disk however well it is compressed, and warn of what may not fit."""
+    folder = next(above for above in Path(output).absolute().parents if above.exists())
+    free = shutil.disk_usage(folder).free
+    if plan.bytes_out * _BEST_COMPRESSION > free:
+        raise DiskFullError(
+            f"{output}: needs up to {plan.bytes_out:,} bytes, and {folder} has {free:,} left; expected more room. "
+            "Free some, ask for fewer columns or --dtype float16, and run the same command again."
+        )
+    if plan.bytes_out > 0.8 * free:
+        text = f"{output}: may need {plan.bytes_out:,} bytes before compression, and {folder} has {free:,} left."
+        warnings.warn(text, RoomWarning, stacklevel=4)
 
 
 def _warn_of_one_class(facts: SourceFacts) -> None:

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from softmax_dask import SingleClassWarning, TopKWarning
 from softmax_dask_pipelines.cli import main
+from softmax_dask_pipelines.job import RoomWarning
 from softmax_dask_pipelines.task import NoteWarning
 
 PROGRAM = (sys.executable, "-c", "from softmax_dask_pipelines.cli import main; main(prog_name='softmax-dask')")
@@ -46,7 +47,7 @@ def softmax_dask(*arguments: object) -> Outcome:
     handler = signal.getsignal(signal.SIGTERM)
     # The command shows warnings as lines; only those that it means to show may come.
     with warnings.catch_warnings():
-        for shown in (SingleClassWarning, TopKWarning, NoteWarning):
+        for shown in (SingleClassWarning, TopKWarning, NoteWarning, RoomWarning):
             warnings.filterwarnings("always", category=shown)
         try:
             result = CliRunner().invoke(main, [str(part) for part in arguments], prog_name="softmax-dask")

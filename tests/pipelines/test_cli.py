@@ -240,6 +240,17 @@ class TestScore:
         assert table["image"].to_pylist() == list(range(500, 603))
         assert table["image"].type == pa.int32()
 
+    @pytest.mark.parametrize("name", ["out.zarr", "out.parquet"])
+    def test_ids_of_a_group_inside_the_group_are_carried_under_their_last_name(self, tmp_path, name):
+        source = dumps.zarr_group(tmp_path / "in.zarr", dumps.logits(), carried=False, chunks=(10, 5))
+        zarr.open_group(source).create_array("meta/image", data=np.arange(len(dumps.logits())))
+
+        outcome = _score(source, tmp_path / name, "--id", "meta/image")
+
+        assert outcome.code == 0, outcome.err
+        found = zarr.open_group(tmp_path / name)["image"][:] if name == "out.zarr" else _read(tmp_path / name)["image"]
+        assert list(found) == list(range(len(dumps.logits())))
+
     def test_probabilities_are_scored_with_a_warning(self, tmp_path):
         probs = np.full((20, 4), 0.25, np.float32)
         source = dumps.zarr_array(tmp_path / "in.zarr", probs, chunks=(10, 4))

@@ -679,9 +679,12 @@ class TestFullDisk:
     def test_it_is_exit_75_and_leaves_nothing(self, large, small_disk, name):
         flags = ("--columns", "probabilities", "--dtype", "float64")
 
-        line = _only_line(softmax_dask("score", large, small_disk / name, *flags), AGAIN)
+        outcome = softmax_dask("score", large, small_disk / name, *flags)
 
-        assert line.startswith(f"{small_disk}/")
+        assert outcome.code == AGAIN
+        warning, line = outcome.err.splitlines()
+        assert warning.startswith(f"Warning: {small_disk / name}: may need 8,000,000 bytes")
+        assert line.startswith(f"Error: {small_disk}/")
         assert "no space left" in line
         assert "run the same command again" in line
         assert list(small_disk.iterdir()) == []
@@ -696,3 +699,27 @@ class TestFullDisk:
 
         assert outcome.code == 0, outcome.err
         assert json.loads(outcome.out)["rows"] == 10_000
+
+
+class TestRoom:
+    """What the plan knows of the disk, before anything is written."""
+
+    @staticmethod
+    def _leave(monkeypatch, free):
+        usage = shutil.disk_usage("/")._replace(free=free)
+        monkeypatch.setattr("softmax_dask_pipelines.job.shutil.disk_usage", lambda path: usage)
+
+    def test_an_output_that_cannot_fit_is_refused(self, refused, source, output, monkeypatch):
+        self._leave(monkeypatch, 10)
+
+        said = refused(AGAIN, "score", source, output, "--columns", "probabilities")
+
+        assert "has 10 left; expected more room. Free some" in said
+
+    def test_an_output_that_may_not_fit_is_written_with_a_warning(self, source, output, monkeypatch):
+        self._leave(monkeypatch, 1000)
+
+        outcome = softmax_dask("score", source, output, "--columns", "probabilities")
+
+        assert outcome.code == 0
+        assert "before compression, and" in outcome.err

@@ -133,9 +133,9 @@ def partition_row_range(spec: OutputSpec, number: int) -> range:
 
 
 def require_own_id_name(spec: OutputSpec) -> None:
-    """Refuse ids that have the name of one of our own columns."""
-    taken = {*spec.columns, "target", "class", "commit"}
-    if spec.id_name in taken:
+    """Refuse ids that have the name of one of our own columns, or none that a folder can have."""
+    taken = {*spec.columns, "target", "class", "commit", "zarr.json"}
+    if spec.id_name in taken | {"", ".", ".."}:
         raise ConfigError(
             f"id: is {spec.id_name!r}; expected a name that no column of the output has "
             f"({', '.join(sorted(taken))}). Rename it in the source, or leave the ids out."

@@ -7,6 +7,7 @@ import numpy as np
 
 from softmax_dask.errors import ClassAxisError, DtypeError
 from softmax_dask_pipelines.errors import SourceFormatError
+from softmax_dask_pipelines.sources.protocol import SourceRequest
 
 LOGITS_DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "uint8", "uint16", "uint32")
 BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
@@ -29,8 +30,14 @@ def logits_dtype(stored: np.dtype[Any], *, bfloat16: bool, where: str) -> np.dty
     return stored.newbyteorder("=")
 
 
-def checked_class_axis(shape: tuple[int, ...], class_axis: int | None, *, where: str) -> int:
-    """0 or 1: the axis of the classes of an array that has two, and at least one class."""
+def checked_class_axis(shape: tuple[int, ...], request: SourceRequest, *, where: str) -> int:
+    """0 or 1: the axis of the classes of an array that has two, and at least one class.
+
+    With `link: sigmoid` an array of one logit a row may have one axis; its classes then are a second one.
+    """
+    if len(shape) == 1 and request.link == "sigmoid":
+        return 1
+    class_axis = request.class_axis
     if len(shape) != 2:
         raise SourceFormatError(
             f"{where}: has shape {shape}; expected 2 axes, (rows, classes). Name another array, or reshape this one."

@@ -6,7 +6,7 @@ block and goes with it: of a map of the whole file every page that was read woul
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, BinaryIO
 
@@ -103,8 +103,10 @@ class NpySource:
     def __init__(self, request: SourceRequest, path: str) -> None:
         _require_no_carried(request, path)
         file = NpyFile.at(path)
+        self._class_axis = checked_class_axis(file.shape, request, where=path)
+        if len(file.shape) == 1:
+            file = replace(file, shape=(file.shape[0], 1), fortran=False)
         self._file = file
-        self._class_axis = checked_class_axis(file.shape, request.class_axis, where=path)
         self._dtype = _dtype(file, bfloat16=request.dtype == "bfloat16")
         self._facts = self._described(request)
 

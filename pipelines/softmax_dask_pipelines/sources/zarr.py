@@ -33,7 +33,7 @@ class ZarrSource:
         array = store.open(name)
         where = store.where(name)
         bfloat16 = request.dtype == "bfloat16" or store.says_bfloat16(name)
-        class_axis = checked_class_axis(array.shape, request.class_axis, where=where)
+        class_axis = checked_class_axis(array.shape, request, where=where)
         dtype = logits_dtype(np.dtype(array.dtype), bfloat16=bfloat16, where=where)
         self._array = array
         self._chunks = ChunkFiles.of(
@@ -99,7 +99,7 @@ class ZarrSource:
             raise PermissionDeniedError(
                 f"{self._facts.path}: {error}; expected read permission. Check the owner and mode of its files."
             ) from error
-        return stored.T if self._chunks.row_axis else stored
+        return stored.reshape(len(rows), -1) if stored.ndim == 1 else stored.T if self._chunks.row_axis else stored
 
     def _corrupt(self, rows: range, error: Exception) -> CorruptChunkError:
         for key, selection in self._chunks.selections(rows):

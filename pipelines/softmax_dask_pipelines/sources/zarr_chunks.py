@@ -6,7 +6,7 @@ missing chunks are asked to be read so.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import zarr
 
@@ -15,6 +15,8 @@ from softmax_dask_pipelines.sources.zarr_codecs import FileSize
 from softmax_dask_pipelines.sources.zarr_files import Files
 from softmax_dask_pipelines.sources.zarr_metadata import joined
 from softmax_dask_pipelines.sources.zarr_shards import ShardError, ShardIndex
+
+_Part = TypeVar("_Part", int, slice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,9 @@ class ChunkFiles:
     def layout(self) -> str:
         """For people."""
         shards = self.array.shards
-        chunks = "chunks of {} x {}".format(*self.array.chunks)
+        chunks = f"chunks of {_lengths(self.array.chunks)}"
         order = ", (classes, rows)" if self.row_axis else ""
-        return (chunks if shards is None else "shards of {} x {}, ".format(*shards) + chunks) + order
+        return (chunks if shards is None else f"shards of {_lengths(shards)}, {chunks}") + order
 
     def require(self, rows: range) -> None:
         """Refuse rows whose files are not there, empty, or of another size than they must have."""
@@ -75,19 +77,18 @@ class ChunkFiles:
                     "Check its owner and mode."
                 ) from error
 
-    def selection(self, rows: slice, classes: slice) -> tuple[slice, slice]:
+    def selection(self, rows: slice, classes: slice) -> tuple[slice, ...]:
         """The index of these rows and classes in the array as it is stored."""
-        return (classes, rows) if self.row_axis else (rows, classes)
+        return self._as_stored(rows, classes)
 
-    def selections(self, rows: range) -> Iterator[tuple[str, tuple[slice, slice]]]:
+    def selections(self, rows: range) -> Iterator[tuple[str, tuple[slice, ...]]]:
         """Key of each file that `rows` touch, and the index of what of those rows is in it."""
         height, width = self.file_chunk
         for i in range(rows.start // height, -(-rows.stop // height)):
             inside = slice(max(rows.start, i * height), min(rows.stop, (i + 1) * height))
             for k in range(-(-self.shape[1] // width)):
                 classes = slice(k * width, min(self.shape[1], (k + 1) * width))
-                chunk = (k, i) if self.row_axis else (i, k)
-                yield self.array.metadata.encode_chunk_key(chunk), self.selection(inside, classes)
+                yield self.array.metadata.encode_chunk_key(self._as_stored(i, k)), self.selection(inside, classes)
 
     def corrupt(self, key: str, what: str) -> CorruptChunkError:
         """The error for the file `key` of this array."""
@@ -106,9 +107,15 @@ class ChunkFiles:
         return -(-rows // height) * height * -(-self.shape[1] // width) * width
 
     def _by_rows(self, lengths: tuple[int, ...]) -> tuple[int, int]:
-        return lengths[self.row_axis], lengths[1 - self.row_axis]
+        """(rows, classes), of an array with one axis (rows, 1)."""
+        return (lengths[self.row_axis], lengths[1 - self.row_axis]) if len(lengths) == 2 else (lengths[0], 1)
 
-    def _require_file(self, key: str, selection: tuple[slice, slice]) -> None:
+    def _as_stored(self, rows: _Part, classes: _Part) -> tuple[_Part, ...]:
+        if self.array.ndim == 1:
+            return (rows,)
+        return (classes, rows) if self.row_axis else (rows, classes)
+
+    def _require_file(self, key: str, selection: tuple[slice, ...]) -> None:
         size = self._size(key)
         if size is None:
             if not self.fill_missing:
@@ -126,7 +133,7 @@ class ChunkFiles:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def _require_inner(self, index: ShardIndex, key: str, size: int, selection: tuple[slice, slice]) -> None:
+    def _require_inner(self, index: ShardIndex, key: str, size: int, selection: tuple[slice, ...]) -> None:
         try:
             absent = index.absent_chunk(self.files, joined(self.name, key), size, selection)
         except ShardError as fault:
@@ -141,3 +148,7 @@ class ChunkFiles:
             f"chunk, since a missing one would read as {fill}. Copy the dump again; if its rows really are all "
             f"{fill}, write it with write_empty_chunks=True, or read it with missing_chunks: fill."
         )
+
+
+def _lengths(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -5,6 +5,7 @@ shards are decoded unchecked.
 """
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import google_crc32c
@@ -27,9 +28,9 @@ class ShardError(ValueError):
 class ShardIndex:
     """How the shards of one array keep their index."""
 
-    chunk: tuple[int, int]
+    chunk: tuple[int, ...]
     """Shape of an inner chunk."""
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     """Inner chunks of a shard, along each axis."""
     at_end: bool
 
@@ -42,22 +43,21 @@ class ShardIndex:
         plain = [type(part) for part in codec.index_codecs] == [BytesCodec, Crc32cCodec]
         if not plain or _endian(codec.index_codecs[0]) != "little":
             return None
-        height, width = array.chunks
-        grid = (array.shards[0] // height, array.shards[1] // width)
-        return cls((height, width), grid, codec.index_location.value == "end")
+        grid = tuple(shard // chunk for shard, chunk in zip(array.shards, array.chunks, strict=True))
+        return cls(array.chunks, grid, codec.index_location.value == "end")
 
-    def absent_chunk(self, files: Files, key: str, size: int, selection: tuple[slice, slice]) -> tuple[int, int] | None:
+    def absent_chunk(self, files: Files, key: str, size: int, selection: tuple[slice, ...]) -> tuple[int, ...] | None:
         """The first inner chunk with any of this selection that the shard does not have."""
         index = self._read(files, key, size)
         first = [part.start // step % n for part, step, n in zip(selection, self.chunk, self.grid, strict=True)]
         count = [_spanned(part, step) for part, step in zip(selection, self.chunk, strict=True)]
-        wanted = index[first[0] : first[0] + count[0], first[1] : first[1] + count[1]]
+        wanted = index[tuple(slice(start, start + n) for start, n in zip(first, count, strict=True))]
         self._require_inside(wanted, size)
         absent = np.argwhere(wanted[..., 0] == _ABSENT)
-        return None if not len(absent) else (int(absent[0][0]) + first[0], int(absent[0][1]) + first[1])
+        return None if not len(absent) else tuple(int(i) + start for i, start in zip(absent[0], first, strict=True))
 
     def _read(self, files: Files, key: str, size: int) -> NDArray[np.uint64]:
-        index_bytes = 16 * self.grid[0] * self.grid[1] + _CHECKSUM_BYTES
+        index_bytes = 16 * prod(self.grid) + _CHECKSUM_BYTES
         if size < index_bytes:
             raise ShardError(f"is shorter than its index of {index_bytes} bytes")
         data = files.read(key, size - index_bytes if self.at_end else 0, index_bytes)

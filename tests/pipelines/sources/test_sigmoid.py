@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import zarr
 
 from softmax_dask import softmax
 from softmax_dask_pipelines import open_logits
-from softmax_dask_pipelines.errors import ColumnNotFoundError, ConfigError, SourceFormatError
+from softmax_dask_pipelines.errors import ColumnNotFoundError, ConfigError, MissingChunkError, SourceFormatError
 from softmax_dask_pipelines.sources import Source, SourceRequest, open_source
 from tests.pipelines import dumps
 
@@ -110,3 +111,49 @@ def test_a_pickled_source_reads_the_same(tmp_path: Path) -> None:
 
     assert copy.facts == source.facts
     assert next(copy.read(2, 5)).logits.tobytes() == next(source.read(2, 5)).logits.tobytes()
+
+
+def one_axis_npy(path, z):
+    np.save(path / "z.npy", z)
+    return path / "z.npy"
+
+
+def one_axis_zarr(path, z, **layout):
+    zarr.create_array(path / "z.zarr", data=z, **layout)
+    return path / "z.zarr"
+
+
+ONE_AXIS = {
+    "npy": one_axis_npy,
+    "zarr": lambda path, z: one_axis_zarr(path, z, chunks=(30,)),
+    "zarr v2": lambda path, z: one_axis_zarr(path, z, chunks=(30,), zarr_format=2),
+    "zarr sharded": lambda path, z: one_axis_zarr(path, z, chunks=(10,), shards=(40,)),
+}
+
+
+@pytest.mark.parametrize("layout", ONE_AXIS)
+def test_an_array_with_one_axis_has_one_logit_a_row(tmp_path, layout):
+    z = np.random.default_rng(0).normal(size=103).astype(np.float32)
+    path = ONE_AXIS[layout](tmp_path, z)
+
+    source = open_source(SourceRequest(path=str(path), link="sigmoid"))
+
+    assert (source.facts.rows, source.facts.classes) == (103, 2)
+    found = np.concatenate([block.logits for block in source.read(5, 98)])
+    np.testing.assert_array_equal(found, np.stack([np.zeros(93, np.float32), z[5:98]], axis=1))
+
+
+@pytest.mark.parametrize("layout", ONE_AXIS)
+def test_an_array_with_one_axis_is_refused_without_the_link(tmp_path, layout):
+    path = ONE_AXIS[layout](tmp_path, np.zeros(103, np.float32))
+
+    with pytest.raises(SourceFormatError, match="expected 2 axes"):
+        open_source(SourceRequest(path=str(path)))
+
+
+def test_a_missing_chunk_of_one_axis_is_named(tmp_path):
+    path = one_axis_zarr(tmp_path, np.ones(103, np.float32), chunks=(30,))
+    (path / "c" / "1").unlink()
+
+    with pytest.raises(MissingChunkError, match="c/1"):
+        list(open_source(SourceRequest(path=str(path), link="sigmoid")).read(0, 103))
