@@ -11,23 +11,18 @@ from typing import Any
 import numpy as np
 
 from softmax_dask.kernels.cpu.compile import kernel, step
-from softmax_dask.kernels.cpu.exp2 import FOLD, Anchor, Inverse, Scale, add_exactly, anchor, exponential
+from softmax_dask.kernels.cpu.exp2 import Anchor, Inverse, Scale, anchor, exponential
 from softmax_dask.kernels.cpu.finish import Outputs, Statistics, finish_rows, over_temperature
-from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, store, store_first
-from softmax_dask.kernels.cpu.simd import (
-    Vector,
-    count_above,
-    count_reaching,
-    fill,
-    first_reaching,
-    fma,
-    lane,
-    lanes,
-    larger,
-    largest_lane,
-    smaller,
-    sum_lanes,
-    without_lane,
+from softmax_dask.kernels.cpu.memory import load, load_first, store_first
+from softmax_dask.kernels.cpu.simd import Vector, fill, lane, lanes
+from softmax_dask.kernels.cpu.sweeps import (
+    exponentials,
+    find,
+    largest,
+    rank,
+    scale_row,
+    sums_of_others,
+    two_largest,
 )
 
 Array = Any
@@ -45,9 +40,9 @@ def softmax_row(logits: Array, stride: int, rows: int, classes: int, scale: Scal
     """Fill `out`, (rows * classes,), with probabilities; row i of the logits begins at i * stride."""
     for row in range(rows):
         start, place = row * stride, row * classes
-        base = anchor(fill(logits, _largest(logits, start, start + classes)), scale)
-        total = _exponentials(logits, start, start + classes, stride, base, scale, out, place)
-        _scale_row(out, place, place + classes, 1.0 / total)
+        base = anchor(fill(logits, largest(logits, start, start + classes)), scale)
+        total = exponentials(logits, start, start + classes, stride, base, scale, out, place)
+        scale_row(out, place, place + classes, 1.0 / total)
 
 
 @kernel
@@ -107,17 +102,17 @@ def _decide(logits: Array, start: int, stop: int, scale: Scale, of: Array) -> in
     base = anchor(fill(logits, -np.inf), scale)
     for block in range(start, stop, _BLOCK):
         end = min(block + _BLOCK, stop)
-        top, next_top = _two_largest(logits, block, end)
+        top, next_top = two_largest(logits, block, end)
         hole = -1
         if top > peak:
             total, weight = _with_winner(total, weight, peak, base, scale, fill(logits, top))
             base = anchor(fill(logits, top), scale)
             second, peak = max(peak, next_top), top
-            winner = _find(logits, block, end, top)
+            winner = find(logits, block, end, top)
             hole = winner
         else:
             second = max(second, top)
-        block_total, block_weight = _sums_of_others(logits, block, end, hole, ahead, base, scale)
+        block_total, block_weight = sums_of_others(logits, block, end, hole, ahead, base, scale)
         total, weight = total + block_total, weight + block_weight
     unit, unit_log2 = _exponential(logits, peak, base, scale)
     of[_PEAK] = peak
@@ -158,23 +153,9 @@ def _compare_target(
         of[_TARGET] = _exponential(logits, x, base, scale)[0] / _exponential(logits, of[_PEAK], base, scale)[0]
         of[_GAP] = of[_PEAK] - x
         if out.target_rank.size:
-            out.target_rank[row] = _rank(logits, start, stop, position, x)
+            out.target_rank[row] = rank(logits, start, stop, position, x)
     elif out.target_rank.size:
         out.target_rank[row] = -1
-
-
-@step
-def _rank(logits: Array, start: int, stop: int, position: int, x: float) -> int:
-    """How many classes come before the target: larger logits, and equal ones of lower classes."""
-    width = lanes(logits)
-    count = 0
-    for i in range(start, position, width):
-        count += count_reaching(load_first(logits, i, min(width, position - i)), x)
-        if x == -np.inf:  # the lanes past the end are -inf too
-            count -= max(0, width - (position - i))
-    for i in range(position + 1, stop, width):
-        count += count_above(load_first(logits, i, min(width, stop - i)), x)
-    return count
 
 
 @step
@@ -182,150 +163,6 @@ def _exponential(like: Any, x: float, base: Anchor, scale: Scale) -> tuple[float
     """As `exponential`, of one logit."""
     power, log2 = exponential(fill(like, x), base, scale)
     return np.float64(lane(power, 0)), np.float64(lane(log2, 0))
-
-
-@step
-def _largest(logits: Array, i: int, stop: int) -> Any:
-    # Four chains hide the latency of a comparison.
-    width = lanes(logits)
-    a = fill(logits, -np.inf)
-    b, c, d = a, a, a
-    while i + 4 * width <= stop:
-        a, b = larger(a, load(logits, i)), larger(b, load(logits, i + width))
-        c, d = larger(c, load(logits, i + 2 * width)), larger(d, load(logits, i + 3 * width))
-        i += 4 * width
-    while i < stop:
-        a = larger(a, load_first(logits, i, min(width, stop - i)))
-        i += width
-    return largest_lane(larger(larger(a, b), larger(c, d)))
-
-
-@step
-def _two_largest(logits: Array, i: int, stop: int) -> tuple[float, float]:
-    """Largest and second largest logit of a block; equal on ties."""
-    width = lanes(logits)
-    a = fill(logits, -np.inf)
-    b, a2, b2 = a, a, a
-    while i + 2 * width <= stop:
-        x, y = load(logits, i), load(logits, i + width)
-        a2, b2 = larger(a2, smaller(a, x)), larger(b2, smaller(b, y))
-        a, b = larger(a, x), larger(b, y)
-        i += 2 * width
-    while i < stop:
-        x = load_first(logits, i, min(width, stop - i))
-        a2, a = larger(a2, smaller(a, x)), larger(a, x)
-        i += width
-    a2, a = larger(larger(a2, b2), smaller(a, b)), larger(a, b)
-    top = largest_lane(a)
-    other_lanes = largest_lane(without_lane(a, first_reaching(a, top)))
-    return top, max(largest_lane(a2), other_lanes)
-
-
-@step
-def _find(logits: Array, i: int, stop: int, value: float) -> Any:
-    """Position of the first logit that reaches `value`; `stop` if there is none."""
-    width = lanes(logits)
-    while i < stop:
-        hit = first_reaching(load_first(logits, i, min(width, stop - i)), value)
-        if hit < width:
-            return i + hit
-        i += width
-    return stop
-
-
-@step
-def _exponentials(
-    logits: Array, i: int, stop: int, ahead: int, base: Anchor, scale: Scale, out: Array, place: int
-) -> Any:
-    """Write exponentials to out[place:]; their sum."""
-    width = lanes(logits)
-    total, lost = fill(logits, 0.0), fill(logits, 0.0)
-    while i < stop:
-        a, b = fill(logits, 0.0), fill(logits, 0.0)
-        end = min(i + 2 * FOLD * width, stop)
-        while i + 2 * width <= end:
-            prefetch(logits, i + ahead)  # the next row, while this one is computed
-            prefetch(logits, i + ahead + width)
-            x = exponential(load(logits, i), base, scale)[0]
-            y = exponential(load(logits, i + width), base, scale)[0]
-            store(out, place, x)
-            store(out, place + width, y)
-            a, b = a + x, b + y
-            i, place = i + 2 * width, place + 2 * width
-        while i < end:
-            count = min(width, end - i)
-            x = exponential(load_first(logits, i, count), base, scale)[0]
-            store_first(out, place, count, x)
-            a = a + x
-            i, place = i + width, place + width
-        total, lost = add_exactly(total, lost, a + b)
-    return sum_lanes(total) + sum_lanes(lost)
-
-
-@step
-def _scale_row(out: Array, i: int, stop: int, factor: float) -> None:
-    width = lanes(out)
-    factors = fill(out, factor)
-    while i + width <= stop:
-        store(out, i, load(out, i) * factors)
-        i += width
-    if i < stop:
-        store_first(out, i, stop - i, load_first(out, i, stop - i) * factors)
-
-
-@step
-def _sums_of_others(
-    logits: Array, i: int, stop: int, hole: int, ahead: int, base: Anchor, scale: Scale
-) -> tuple[float, float]:
-    """Of a block: the sum of the exponentials, and of each times its log2, but for the logit at `hole`."""
-    zero = fill(logits, 0.0)
-    total, lost, weight, run = zero, zero, zero, 2 * FOLD * lanes(logits)
-    while i < stop:
-        end = min(i + run, stop)
-        if i <= hole < end:
-            part, weight = _run_with_hole(logits, i, end, hole, base, scale, weight)
-        else:
-            part, weight = _run(logits, i, end, ahead, base, scale, weight)
-        total, lost = add_exactly(total, lost, part)
-        i = end
-    return sum_lanes(total) + sum_lanes(lost), sum_lanes(weight)
-
-
-@step
-def _run(
-    logits: Array, i: int, stop: int, ahead: int, base: Anchor, scale: Scale, weight: Vector
-) -> tuple[Vector, Vector]:
-    width = lanes(logits)
-    a, b = fill(logits, 0.0), fill(logits, 0.0)
-    weight_b = b
-    while i + 2 * width <= stop:
-        prefetch(logits, i + ahead)
-        prefetch(logits, i + ahead + width)
-        x, x_log2 = exponential(load(logits, i), base, scale)
-        y, y_log2 = exponential(load(logits, i + width), base, scale)
-        a, weight = a + x, fma(x, x_log2, weight)
-        b, weight_b = b + y, fma(y, y_log2, weight_b)
-        i += 2 * width
-    while i < stop:
-        x, x_log2 = exponential(load_first(logits, i, min(width, stop - i)), base, scale)
-        a, weight = a + x, fma(x, x_log2, weight)
-        i += width
-    return a + b, weight + weight_b
-
-
-@step
-def _run_with_hole(
-    logits: Array, i: int, stop: int, hole: int, base: Anchor, scale: Scale, weight: Vector
-) -> tuple[Vector, Vector]:
-    """As `_run`, with the logit at `hole` taken as -inf."""
-    width = lanes(logits)
-    part = fill(logits, 0.0)
-    while i < stop:
-        x = without_lane(load_first(logits, i, min(width, stop - i)), hole - i)
-        power, log2 = exponential(x, base, scale)
-        part, weight = part + power, fma(power, log2, weight)
-        i += width
-    return part, weight
 
 
 @step
