@@ -18,7 +18,17 @@ if TYPE_CHECKING:
         top_k,
     )
     from softmax_dask.columns import COLUMNS, Column
-    from softmax_dask.errors import SoftmaxDaskError
+    from softmax_dask.errors import (
+        ClassAxisError,
+        ColumnError,
+        DtypeError,
+        OutputBufferError,
+        SoftmaxDaskError,
+        SplitClassAxisError,
+        TargetError,
+        TemperatureError,
+        UnsupportedArrayError,
+    )
     from softmax_dask.sizes import BLOCK_BYTES, float_dtype, result_dtype
 
 _HOMES = {
@@ -27,6 +37,14 @@ _HOMES = {
     "Column": "columns",
     "SingleClassWarning": "arguments",
     "SoftmaxDaskError": "errors",
+    "ClassAxisError": "errors",
+    "ColumnError": "errors",
+    "DtypeError": "errors",
+    "OutputBufferError": "errors",
+    "SplitClassAxisError": "errors",
+    "TargetError": "errors",
+    "TemperatureError": "errors",
+    "UnsupportedArrayError": "errors",
     "TopKWarning": "arguments",
     "decisions": "arrays",
     "float_dtype": "sizes",
@@ -40,10 +58,18 @@ _HOMES = {
 __all__ = [
     "BLOCK_BYTES",
     "COLUMNS",
+    "ClassAxisError",
     "Column",
+    "ColumnError",
+    "DtypeError",
+    "OutputBufferError",
     "SingleClassWarning",
     "SoftmaxDaskError",
+    "SplitClassAxisError",
+    "TargetError",
+    "TemperatureError",
     "TopKWarning",
+    "UnsupportedArrayError",
     "__version__",
     "decisions",
     "float_dtype",

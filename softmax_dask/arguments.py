@@ -17,7 +17,7 @@ from softmax_dask.errors import (
 )
 from softmax_dask.sizes import kernel_dtype, result_dtype
 
-_TEMPERATURES = (1e-300, 1e300)
+_TEMPERATURES = (1e-300, 1e290)
 
 
 class SingleClassWarning(UserWarning):
@@ -30,7 +30,7 @@ class TopKWarning(UserWarning):
 
 def as_array(x: Any) -> Any:
     """`x` itself if it is an array, else (lists, numbers) as float64."""
-    if isinstance(x, np.ma.MaskedArray):
+    if isinstance(x, np.ma.MaskedArray) or isinstance(getattr(x, "_meta", None), np.ma.MaskedArray):
         raise UnsupportedArrayError(
             "logits are a masked array, whose mask would be lost; expected a plain one. "
             "Call logits.filled(-numpy.inf) first."
@@ -49,6 +49,10 @@ def check(x: Any, axis: int | str, temperature: float, dtype: Any, *, warn: bool
     kernel_dtype(x.dtype)
     result_dtype(x.dtype, dtype)
     position = blocks.require_axis(axis, x.ndim)
+    if math.isnan(x.shape[position]):
+        raise ClassAxisError(
+            f"logits have an unknown number of classes along axis {axis}. Call logits.compute_chunk_sizes() first."
+        )
     if x.shape[position] == 0:
         raise ClassAxisError(f"logits of shape {x.shape} have no classes along axis {axis}; expected at least one.")
     if x.shape[position] == 1 and warn:  # who brings buffers of that shape knows, and may call for every block
@@ -72,7 +76,7 @@ def require_temperature(temperature: float) -> None:
     Raises
     ------
     TemperatureError
-        The temperature is not a number from 1e-300 to 1e300.
+        The temperature is not a number from 1e-300 to 1e290.
     """
     low, high = _TEMPERATURES
     if not low <= _as_float(temperature) <= high:  # NaN is in no range

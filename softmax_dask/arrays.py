@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 from softmax_dask import blocks
 from softmax_dask.arguments import as_array, check, clipped_top_k, counted_top_k, is_dask
 from softmax_dask.columns import Column, Need, require_columns
-from softmax_dask.errors import ClassAxisError
+from softmax_dask.errors import ClassAxisError, TargetError
 
 ArrayT = TypeVar("ArrayT")
 
@@ -35,7 +35,7 @@ def softmax(x: ArrayT, *, axis: int | str = -1, temperature: float = 1.0, dtype:
     Returns
     -------
     the kind, shape and chunks of `x`; float32, for float64 and 32-bit integers float64, unless `dtype` says otherwise
-        Each row sums to 1 within 1e-6.
+        Each row of float32 or float64 sums to 1 within 1e-6.
 
     Raises
     ------
@@ -189,16 +189,30 @@ def _xarray_decisions(x: Any, columns: tuple[Column, ...], *, axis: int | str, *
         x.data,
         tuple(column.name for column in columns),
         axis=x.dims.index(dimension),
-        targets=getattr(targets, "data", targets) if _is_xarray(targets) else targets,
+        targets=_aligned(targets, x, dimension) if _is_xarray(targets) else targets,
         **options,
     )
     like = {
         "row": x.isel({dimension: 0}, drop=True),
         "class": x,
         # The class at each rank differs from row to row, so the coordinate of the classes does not apply.
-        "rank": x.isel({dimension: slice(options["top_k"])}).drop_vars(dimension, errors="ignore"),
+        "rank": x.isel({dimension: slice(options["top_k"])}).drop_vars(
+            [name for name, coordinate in x.coords.items() if dimension in coordinate.dims]
+        ),
     }
-    return {c.name: like[c.per].copy(data=data[c.name]) for c in columns}
+    # How the logits were packed in their file says nothing of the results.
+    return {c.name: like[c.per].copy(data=data[c.name]).drop_encoding() for c in columns}
+
+
+def _aligned(targets: Any, x: Any, dimension: Any) -> Any:
+    """The targets' data in the order of the rows of `x`, by names of dimensions and not by position."""
+    rows = [name for name in x.dims if name != dimension]
+    if set(targets.dims) != set(rows):
+        raise TargetError(f"targets have dimensions {targets.dims}; expected {tuple(rows)}, those of the rows.")
+    for name in set(rows) & set(targets.indexes) & set(x.indexes):
+        if not targets.indexes[name].equals(x.indexes[name]):
+            raise TargetError(f"targets have other coordinates along {name!r} than the logits. Align them first.")
+    return targets.transpose(*rows).data
 
 
 def _is_xarray(x: Any) -> bool:

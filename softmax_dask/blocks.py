@@ -2,7 +2,7 @@
 
 Rows go to the kernels in slabs. A slab is a view where the kernel can read it as it lies
 (its own dtype, classes side by side), else a small copy, so that no input is ever copied whole
-for its byte order or its dtype.
+for its byte order or its dtype. (One whose class axis lies inside is copied whole, by `reshape`.)
 """
 
 from collections.abc import Iterator, Mapping
@@ -43,6 +43,8 @@ def decisions(
 
 
 def _require_known(out: Mapping[str, Array] | None, columns: tuple[str, ...]) -> None:
+    if out is not None and len({id(array) for array in out.values()}) < len(out):
+        raise OutputBufferError("out has one array for two columns; expected one for each.")
     unknown = sorted(set(out or ()) - set(columns))
     if unknown:
         raise OutputBufferError(f"out has {', '.join(unknown)}; expected only the columns {', '.join(columns)}.")
@@ -73,7 +75,11 @@ def require_targets(backend: Backend, targets: Array, shape: tuple[int, ...], cl
     TargetError
         Not integers, another shape, or values outside -1..classes-1.
     """
+    if isinstance(targets, np.ma.MaskedArray):
+        raise TargetError("targets are a masked array; expected a plain one. Call targets.filled(-1) first.")
     truth = backend.arrays.asarray(targets)
+    if truth.size == 0:  # an empty list has a dtype of its own
+        truth = truth.astype(np.int64)
     if truth.dtype.kind not in "iu":
         raise TargetError(f"targets have dtype {truth.dtype}; expected class numbers, integers, -1 where unlabelled.")
     if truth.shape != shape:
@@ -96,6 +102,8 @@ def _result(
         return backend.arrays.empty(shape, wanted)
     if not isinstance(given, backend.arrays.ndarray):
         raise OutputBufferError(f"out[{column.name!r}] is a {type(given).__name__}; expected an array like the logits.")
+    if backend.arrays.may_share_memory(given, moved):
+        raise OutputBufferError(f"out[{column.name!r}] overlaps the logits; expected memory of its own.")
     last = given if column.per == "row" else backend.arrays.moveaxis(given, axis, -1)
     if last.shape != shape or last.dtype != wanted or not last.flags.c_contiguous or not last.flags.writeable:
         raise OutputBufferError(
@@ -146,7 +154,7 @@ def _fill_slab(
         correct[...] = backend.arrays.where(rank < 0, -1, rank == 0)
     for name, array in out.items():
         if name != "correct" and native[name] is not array:
-            with np.errstate(over="ignore"):  # a log-probability below float16's range is -inf there
+            with np.errstate(all="ignore"):  # small probabilities underflow, a log-probability may be -inf in float16
                 array[...] = native[name]
 
 

@@ -89,6 +89,8 @@ def _require_column(name: Any, names: tuple[Any, ...], available: frozenset[Need
         raise ColumnError(f"columns: no column {name!r}; expected one of {', '.join(COLUMNS)}.{_nearest(name)}")
     if names.count(name) > 1:
         raise ColumnError(f"columns: {name!r} stands twice; expected each name once.")
+    if column.needs == "class_names" and column.needs not in available:
+        raise ColumnError(f"columns: {name!r} is made by the pipelines, from class names; expected label. Look it up.")
     if column.needs != "nothing" and column.needs not in available:
         raise ColumnError(
             f"columns: {name!r} needs {column.needs}, and none were given. Give {column.needs}, or leave it out."

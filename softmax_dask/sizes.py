@@ -1,4 +1,4 @@
-"""Integers only: dtypes of the arithmetic and of results, bytes of a row, rows of a block."""
+"""Which dtypes arithmetic and results have, and how many rows make a block. Knows no values."""
 
 from typing import Any
 
@@ -12,13 +12,12 @@ BLOCK_BYTES = 8 << 20
 """Logits of a block on the run path: with its results it fits the caches that cores share."""
 
 # Beyond these temperatures log2(e) / T, or a logit times it, leaves the range of float32.
-_FLOAT32_TEMPERATURES = (1e-35, 1e35)
+_FLOAT32_TEMPERATURES = (1e-35, 1e30)
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _FLOATS = {np.dtype(np.float16), _BFLOAT16, np.dtype(np.float32), np.dtype(np.float64)}
 _EXACT_IN_FLOAT32 = {np.dtype(name) for name in ("int8", "int16", "uint8", "uint16")}
 _EXACT_IN_FLOAT64 = {np.dtype(name) for name in ("int32", "uint32")}
-_RESULTS = {np.dtype(np.float16), _BFLOAT16, np.dtype(np.float32), np.dtype(np.float64)}
 
 
 def kernel_dtype(logits: Any, *, dtype: Any = None, temperature: float = 1.0) -> np.dtype[Any]:
@@ -31,10 +30,13 @@ def kernel_dtype(logits: Any, *, dtype: Any = None, temperature: float = 1.0) ->
     DtypeError
         The kernels do not take such logits.
     """
-    stored = np.dtype(logits).newbyteorder("=")
+    try:
+        stored = np.dtype(logits).newbyteorder("=")
+    except TypeError:  # another library's dtype
+        stored = np.dtype(object)
     if stored not in _FLOATS | _EXACT_IN_FLOAT32 | _EXACT_IN_FLOAT64:
         raise DtypeError(
-            f"logits have dtype {stored}; expected a float of 16 to 64 bits, bfloat16, or an integer of at most 32 "
+            f"logits have dtype {logits}; expected a float of 16 to 64 bits, bfloat16, or an integer of at most 32 "
             "bits. Cast them first, e.g. logits.astype('float32')."
         )
     low, high = _FLOAT32_TEMPERATURES
@@ -61,9 +63,9 @@ def result_dtype(logits: Any, dtype: Any = None) -> np.dtype[Any]:
         return float_dtype(logits)
     try:
         wanted: np.dtype[Any] = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError):
         wanted = np.dtype(object)
-    if wanted not in _RESULTS:
+    if wanted not in _FLOATS:
         raise DtypeError(f"dtype is {dtype!r}; expected float16, bfloat16, float32 or float64.")
     return wanted
 

@@ -39,8 +39,8 @@ def _no_bool(value: Any) -> Any:
 
 
 def _usable_temperature(value: float) -> float:
-    if not 1e-300 <= value <= 1e300:  # NaN fails too
-        raise ValueError("a finite number above 0 (1e-300 to 1e300)")
+    if not 1e-300 <= value <= 1e290:  # NaN fails too
+        raise ValueError("a finite number above 0 (1e-300 to 1e290)")
     return value
 
 

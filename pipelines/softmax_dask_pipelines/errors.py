@@ -23,12 +23,13 @@ SoftmaxDaskError (the library's)
     │   └── MemoryBudgetError (MemoryError)    the plan does not fit the memory limit
     ├── OutputExistsError (FileExistsError)    exit 4: never touched without `--replace`
     └── TemporaryError                         exit 75: the same command may work later
+        ├── LockedError                        another run is writing this output
         ├── DiskFullError (OSError)
         ├── StorageFailedError (OSError)       the file system of the output fails
         └── InterruptedRunError                SIGINT or SIGTERM
 """
 
-from softmax_dask.errors import ClassAxisError, DtypeError, SoftmaxDaskError, TargetError
+from softmax_dask import ClassAxisError, DtypeError, SoftmaxDaskError, TargetError
 
 BUG = 1
 """Exit code of an error that is our own fault."""
@@ -130,6 +131,10 @@ class TemporaryError(PipelineError):
     """The same command may work later."""
 
     exit_code = 75
+
+
+class LockedError(TemporaryError):
+    """Another run is writing this output."""
 
 
 class DiskFullError(TemporaryError, OSError):

@@ -1,5 +1,6 @@
 """A run that is ready to begin: the config checked against its source, and cut. Nothing is written."""
 
+import os
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -13,13 +14,17 @@ from softmax_dask_pipelines import machine
 from softmax_dask_pipelines.config import ScoreConfig, output_format_of, read_class_names
 from softmax_dask_pipelines.errors import ConfigError, DiskFullError, PathConflictError
 from softmax_dask_pipelines.plan import Plan, Sizes, make_plan
-from softmax_dask_pipelines.sinks import OutputSpec, require_own_id_name
+from softmax_dask_pipelines.sinks import OutputSpec, job_folder, require_own_id_name
 from softmax_dask_pipelines.sources import Source, SourceFacts, SourceRequest, open_source
 from softmax_dask_pipelines.sources.formats import ZARR_FILES
+from softmax_dask_pipelines.sources.parquet_paths import source_files
 
 _ID_BYTES = 64
 """Of an id of unknown length, in memory and encoded."""
 _TARGET_BYTES = 8
+
+_LONGEST_NAME = 255
+"""Bytes of a file's name, on every common file system."""
 
 _DEFAULT_COLUMNS = ("label", "label_name", "confidence", "nll", "correct")
 """Those of them that can be known."""
@@ -56,9 +61,11 @@ class Job:
 
 def prepare(config: ScoreConfig) -> Job:
     """Check everything that can be checked before anything is written, and cut the run."""
-    _require_apart(config.source.path, config.output.path)
-    _require_folder_above(Path(config.output.path))
+    output = _output_path(config)
+    _require_apart(config.source.path, output, config.source.classes)
+    _require_folder_above(output)
     source = open_source(source_request(config))
+    _require_apart_from_files(source.facts, output)
     _warn_of_one_class(source.facts)
     columns = _columns(config, source.facts)
     top_k = _top_k(config, source.facts, columns)
@@ -130,7 +137,7 @@ def _output_spec(
     config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], top_k: int, plan: Plan
 ) -> OutputSpec:
     return OutputSpec(
-        path=str(Path(config.output.path)),
+        path=str(_output_path(config)),
         format=config.output.format or output_format_of(config.output.path),
         rows=facts.rows,
         classes=facts.classes,
@@ -179,22 +186,52 @@ def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], to
     )
 
 
-def _require_apart(source: str, output: str) -> None:
+def _output_path(config: ScoreConfig) -> Path:
+    """Where the output goes: behind a symbolic link, so that replacing it does not replace the link."""
+    path = Path(config.output.path)
+    resolved = path.resolve() if path.is_symlink() and path.exists() else path
+    if len(os.fsencode(job_folder(resolved).name)) > _LONGEST_NAME:
+        raise ConfigError(f"{path}: has a name that is too long; expected at most {_LONGEST_NAME - 4} bytes.")
+    return resolved
+
+
+def _require_apart(source: str, output: Path, classes: str | None) -> None:
     """Refuse an output that is the input, lies in it or around it, by any spelling of the path."""
-    here, there = (Path(text.removeprefix("file://")).resolve() for text in (source, output))
+    here, there = Path(source.removeprefix("file://")).resolve(), output.resolve()
     if here == there:
         raise PathConflictError(f"{output}: is the source itself; expected another path for the output.")
     if here in there.parents:
         raise PathConflictError(f"{output}: lies inside the source {source}; expected a path outside of it.")
     if there in here.parents:
         raise PathConflictError(f"{output}: holds the source {source}; expected a path that does not contain it.")
+    _require_own_place(here, there, output, classes)
+
+
+def _require_own_place(here: Path, there: Path, output: Path, classes: str | None) -> None:
+    """Refuse an output in someone's Zarr store, over the class names, or whose job folder holds the source."""
     store = next((folder for folder in there.parents if any((folder / name).exists() for name in ZARR_FILES)), None)
     if store is not None:
         raise PathConflictError(f"{output}: lies inside the Zarr store {store}; expected a path outside of it.")
+    names = None if classes is None else Path(classes).resolve()
+    if names is not None and (names == there or there in names.parents):
+        raise PathConflictError(f"{output}: holds the class names {classes}; expected another path for the output.")
+    job = job_folder(there)
+    if job == here or job in here.parents:
+        raise PathConflictError(f"{output}: works in {job}, where the source is; expected another path.")
+
+
+def _require_apart_from_files(facts: SourceFacts, output: Path) -> None:
+    """Refuse an output that is one of the files which a pattern or a folder of links stands for."""
+    if facts.format != "parquet":
+        return
+    there = output.resolve()
+    files = [Path(file).resolve() for file in source_files(Path(facts.path))]
+    if any(there == file or there in file.parents for file in files):
+        raise PathConflictError(f"{output}: is part of the source {facts.path}; expected another path for the output.")
 
 
 def _require_folder_above(output: Path) -> None:
-    above = next(folder for folder in output.absolute().parents if folder.exists())
+    above = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
     if not above.is_dir():
         raise ConfigError(
             f"{output}: cannot be made, because {above} is a file; expected a folder. Choose another path."

@@ -3,6 +3,7 @@
 source -> plan -> partitions -> task (read, kernel, write) on Dask's threads -> receipts -> publish -> result
 """
 
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import PathLike, fspath
 from pathlib import Path
-from threading import Event
+from threading import Event, current_thread, main_thread
 from time import perf_counter
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config, read_config
 from softmax_dask_pipelines.errors import InterruptedRunError, PipelineError
 from softmax_dask_pipelines.job import Job, prepare
+from softmax_dask_pipelines.ledger.lock import locked
 from softmax_dask_pipelines.ledger.manifest import write_manifest
 from softmax_dask_pipelines.runner import run_on_threads
 from softmax_dask_pipelines.sinks import Sink, open_sink
@@ -185,14 +187,21 @@ def execute(job: Job, *, replace: bool = False, on_receipt: OnReceipt | None = N
     sink = open_sink(job.spec, replace=replace)
     task = _task(job, sink)
     totals = _Totals()
-    with _discarding(sink):
-        sink.prepare()
-        compile_s = _compile_kernels(job, task)
-        _run(task, totals, on_receipt)
-        sink.publish()
-    result = totals.result(job, seconds=perf_counter() - begin, compile_s=compile_s)
-    _record(result, started)
+    with locked(Path(job.spec.path)):
+        with _discarding(sink):
+            sink.prepare()
+            compile_s = _compile_kernels(job, task)
+            _run(task, totals, on_receipt)
+        with _uninterrupted():
+            _publish(sink)
+            result = totals.result(job, seconds=perf_counter() - begin, compile_s=compile_s)
+            _record(result, started)
     return result
+
+
+def _publish(sink: Sink) -> None:
+    with _discarding(sink):
+        sink.publish()
 
 
 def _task(job: Job, sink: Sink) -> ScoreTask:
@@ -252,6 +261,21 @@ def _discarding(sink: Sink) -> Iterator[None]:
     except BaseException:
         sink.discard()
         raise
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore SIGINT and SIGTERM: too late to stop, and a few milliseconds from done."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(stop, signal.SIG_IGN) for stop in stops]
+    try:
+        yield
+    finally:
+        for stop, handler in zip(stops, before, strict=True):
+            signal.signal(stop, handler)
 
 
 class _Totals:

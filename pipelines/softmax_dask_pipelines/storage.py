@@ -36,12 +36,17 @@ _UNSTEADY = (
     StorageFailedError,
     "the storage failed; expected one that takes files. Check it, and run the same command again.",
 )
+_IN_THE_WAY = (
+    ConfigError,
+    "cannot be made, something else is in the way; expected folders above it. Choose another path.",
+)
 _MEANINGS: dict[int, tuple[type[PipelineError], str]] = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
     errno.EACCES: _FORBIDDEN,
     errno.EPERM: _FORBIDDEN,
     errno.EROFS: _FORBIDDEN,
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY), _IN_THE_WAY),
     errno.ENAMETOOLONG: (ConfigError, "is longer than a path may be; expected a shorter one."),
 }
 

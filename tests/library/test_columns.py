@@ -91,7 +91,7 @@ def test_columns_come_in_the_order_asked_for():
         (("zzz",), r"no column 'zzz'; expected one of label.*log_probabilities\.$"),
         (("label", "label"), "'label' stands twice"),
         (("nll",), "'nll' needs targets, and none were given"),
-        (("label_name",), "'label_name' needs class_names"),
+        (("label_name",), "'label_name' is made by the pipelines"),
     ],
 )
 def test_a_wrong_choice_of_columns_says_what_to_do(names, message):

@@ -165,7 +165,7 @@ def test_a_target_ranks_as_in_a_stable_sort(logits, data):
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("temperature", [1e-300, 1e-36, 1e36, 1e300])
+@pytest.mark.parametrize("temperature", [1e-300, 1e-36, 1e33, 1e290])
 def test_temperatures_out_of_the_range_of_float32_are_taken(temperature):
     logits = np.array([[2.0, 1.0, 1.0]], np.float32)
 

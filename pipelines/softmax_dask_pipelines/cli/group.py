@@ -55,9 +55,11 @@ class Group(click.Group):
         except KeyboardInterrupt:
             _fail(ctx, "interrupted; nothing was written.", TemporaryError.exit_code)
         except click.UsageError as error:
-            _fail(ctx, f"{error.format_message()} {_help_of(error)}", error.exit_code)
+            _fail(ctx, f"{error.format_message().rstrip('.')}. {_help_of(error)}", error.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except BrokenPipeError:
+            raise  # whoever read our output has gone: click ends quietly
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             _fail(ctx, f"this is our bug: {text}. Run it again with --debug, and report what it prints.", BUG)

@@ -49,6 +49,8 @@ class Stage:
         self._job.restore_old()
         if not self._replace:
             require_absent(self._output)
+        elif not self._job.unfinished.names(self._output):
+            require_output(self._output)
         self._job.clear_stage()
         storage.make_folder(self.folder)
 
@@ -168,6 +170,20 @@ def require_absent(output: Path) -> None:
         f"{output}: is there already; expected nothing at the output's path. "
         "Choose another path, or replace it with --replace."
     )
+
+
+def require_output(path: Path) -> None:
+    """Refuse to replace a folder that is no output: it may hold anything."""
+    if not path.is_dir() or _is_empty_folder(path):
+        return
+    names = os.listdir(path)
+    is_zarr = any(name in names for name in ("zarr.json", ".zgroup", ".zarray"))
+    is_parquet = all(name.startswith(("commit=", "_", ".")) or name.endswith(".parquet") for name in names)
+    if not is_zarr and not is_parquet:
+        raise OutputExistsError(
+            f"{path}: is a folder with other things than an output in it; expected an output to replace. "
+            "Choose another path, or remove the folder yourself."
+        )
 
 
 def seal(folder: Path, folders: Sequence[Path]) -> None:

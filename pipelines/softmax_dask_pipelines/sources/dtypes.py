@@ -5,7 +5,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from softmax_dask.errors import ClassAxisError, DtypeError
+from softmax_dask import ClassAxisError, DtypeError
 from softmax_dask_pipelines.errors import SourceFormatError
 from softmax_dask_pipelines.sources.protocol import SourceRequest
 

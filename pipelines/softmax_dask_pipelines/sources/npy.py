@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from softmax_dask.errors import DtypeError
+from softmax_dask import DtypeError
 from softmax_dask_pipelines.errors import ColumnNotFoundError, CorruptFileError, SourceFormatError
 from softmax_dask_pipelines.sources.blocks import aligned, rows_per_read
 from softmax_dask_pipelines.sources.dtypes import BFLOAT16, checked_class_axis, logits_dtype

@@ -6,7 +6,7 @@ Rows are streamed: of a row group only the pages of a block are in memory, howev
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from softmax_dask.errors import ClassAxisError
+from softmax_dask import ClassAxisError
 from softmax_dask_pipelines.errors import ColumnNotFoundError, SchemaMismatchError, SourceFormatError
 from softmax_dask_pipelines.sources.blocks import aligned, regrouped, rows_per_read
 from softmax_dask_pipelines.sources.names import require_class_names

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from softmax_dask.errors import DtypeError
+from softmax_dask import DtypeError
 from softmax_dask_pipelines.errors import NullRowsError, SchemaMismatchError, SourceFormatError
 from softmax_dask_pipelines.sources.dtypes import logits_dtype
 from softmax_dask_pipelines.sources.names import listing, natural_key, no_such

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from softmax_dask.errors import DtypeError
+from softmax_dask import DtypeError
 from softmax_dask_pipelines.errors import SchemaMismatchError
 from softmax_dask_pipelines.sources.dtypes import LOGITS_DTYPES, holds_logits
 

@@ -13,7 +13,7 @@ largest logit is so big that n would not fit are shifted by it first: there x - 
 (Sterbenz). Temperature costs no operation and no digit.
 """
 
-from decimal import Decimal, getcontext
+from decimal import Context, Decimal, localcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,8 @@ from softmax_dask.kernels.cpu.simd import (
 Scalar = Any
 """A float32 or float64 inside compiled code."""
 
+_DIGITS = Context(prec=60, traps=[])
+
 
 class Scale(NamedTuple):
     """What the temperature turns into, in the kernel's arithmetic (float32 or float64)."""
@@ -57,13 +59,14 @@ class Inverse(NamedTuple):
 
 def scale_of(temperature: float, dtype: Any) -> Scale:
     """The two parts of log2(e) / temperature."""
-    getcontext().prec = 60
-    return Scale(*_two_parts(1 / (Decimal(2).ln() * Decimal(temperature)), dtype))
+    with localcontext(_DIGITS):
+        return Scale(*_two_parts(1 / (Decimal(2).ln() * Decimal(temperature)), dtype))
 
 
 def inverse_of(temperature: float, dtype: Any) -> Inverse:
     """The two parts of 1 / temperature."""
-    return Inverse(*_two_parts(1 / Decimal(temperature), dtype))
+    with localcontext(_DIGITS):
+        return Inverse(*_two_parts(1 / Decimal(temperature), dtype))
 
 
 def _two_parts(exact: Decimal, dtype: Any) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from softmax_dask.kernels.cpu.compile import step
 from softmax_dask.kernels.cpu.exp2 import Inverse, log1p
 from softmax_dask.kernels.cpu.memory import store_first
-from softmax_dask.kernels.cpu.simd import Vector, at_least, fill, fma, smaller, where_equal
+from softmax_dask.kernels.cpu.simd import Vector, absolute, fill, fma, where_equal, where_greater
 
 _LN2 = float(np.log(2))
 _FAR = 3e38
@@ -82,6 +82,7 @@ def _finish_logarithms(row: int, count: int, of: Statistics, top: Vector, invers
 
 @step
 def over_temperature(x: Vector, inverse: Inverse, plus: Vector) -> Vector:
-    """x / temperature + plus. x may be infinite: a correction of inf * 0 would make it NaN."""
-    finite = at_least(smaller(fill(x, _FAR), x), -_FAR)
-    return fma(x, inverse.hi, fma(finite, inverse.lo, plus))
+    """x / temperature + plus. No correction where that overflows: it could be inf - inf."""
+    product = x * inverse.hi
+    corrected = fma(x, inverse.hi, fma(x, inverse.lo, plus))
+    return where_greater(absolute(product), _FAR, product + plus, corrected)

@@ -12,6 +12,7 @@ from softmax_dask.kernels.cpu.simd import (
     HALF,
     I32,
     I64,
+    MINUS_INFINITY,
     Vec,
     call,
     constant,
@@ -21,8 +22,6 @@ from softmax_dask.kernels.cpu.simd import (
     suffix,
     vector_type,
 )
-
-_MINUS_INFINITY = float("-inf")
 
 
 def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
@@ -77,7 +76,7 @@ def _decode_half_by_integers(builder: Any, bits: Any, floats: Any, words: Any) -
 
 def _masked_load(context: Any, builder: Any, array_type: Any, address: Any, wanted: Any) -> Any:
     memory = _memory_type(context, array_type)
-    blank = {HALF: 0xFC00, BFLOAT16: 0xFF80}.get(array_type.dtype, _MINUS_INFINITY)
+    blank = {HALF: 0xFC00, BFLOAT16: 0xFF80}.get(array_type.dtype, MINUS_INFINITY)
     stored = call(
         builder,
         f"llvm.masked.load.{suffix(memory)}.p0",

@@ -28,7 +28,7 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 _LLVM = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 _BITS = {types.float32: 32, types.float64: 64}
 HALF, BFLOAT16 = types.uint16, types.int16
-_MINUS_INFINITY = float("-inf")
+MINUS_INFINITY = float("-inf")
 
 
 def _host_has(feature: str) -> bool:
@@ -262,7 +262,7 @@ def without_lane(typing: Any, vec: Any, number: Any) -> Any:
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         wanted = splat(builder, ir.VectorType(I64, vec.lanes), args[1])
         hit = builder.icmp_signed("==", lane_numbers(vec.lanes), wanted)
-        return builder.select(hit, constant(vector_type(vec.dtype), _MINUS_INFINITY), args[0])
+        return builder.select(hit, constant(vector_type(vec.dtype), MINUS_INFINITY), args[0])
 
     return vec(vec, types.intp), generate
 

@@ -170,16 +170,17 @@ def _sums_of_others(tile: Array, classes: int, label: Vector, base: Anchor, scal
     """Sum of the exponentials of all classes but the label's, and of each times its log2."""
     width = lanes(tile)
     zero = fill(tile, 0.0)
-    total, lost, weight = zero, zero, zero
+    total, lost, weight, weight_lost = zero, zero, zero, zero
     for start in range(0, classes, FOLD):
-        part = zero
+        part, part_weight = zero, zero
         for k in range(start, min(start + FOLD, classes)):
             power, log2 = exponential(load(tile, k * width), base, scale)
             power = where_equal(label, fill(tile, float(k)), zero, power)
             part = part + power
-            weight = fma(power, log2, weight)
+            part_weight = fma(power, log2, part_weight)
         total, lost = add_exactly(total, lost, part)
-    return total + lost, weight
+        weight, weight_lost = add_exactly(weight, weight_lost, part_weight)
+    return total + lost, weight + weight_lost
 
 
 @step
