@@ -1,4 +1,4 @@
-"""Every write to a file system goes through here: whole, durable, and atomic where it says so.
+"""Every write of a run goes through here: whole, durable, and atomic where it says so.
 
 A file appears under its name only when all of its bytes are on the disk: temporary
 name, fsync, rename. A folder's own entry is made durable by `sync_folder`.
