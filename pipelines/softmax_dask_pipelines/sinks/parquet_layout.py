@@ -103,7 +103,7 @@ def _field(spec: OutputSpec, column: Column) -> pa.Field:
     element = pa.from_numpy_dtype(column_dtype(spec, column))
     if column.per == "row":
         return pa.field(column.name, element, nullable=False)
-    # Non-nullable lists and elements take 30 % off the time to read them.
+    # Lists and elements that cannot be null have fewer levels to decode.
     elements = pa.field("element", element, nullable=False)
     return pa.field(column.name, pa.list_(elements, *column.tail(spec.classes, spec.top_k)), nullable=False)
 

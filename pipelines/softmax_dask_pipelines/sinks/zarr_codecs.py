@@ -17,8 +17,7 @@ LEVEL = 1
 _BLOCK_ITEMS = 128 * 1024
 """Items of a Blosc block. The shuffle gathers the first bytes of all items, then the second ones, ...:
 with 128 Ki of each, every byte plane is one block of Zstandard's with a Huffman table of its own.
-Measured with the softmax of N(0, 6) at 1000 classes, float32: 0.885 of the bytes in 0.9 ns a value;
-with Blosc's own block size 0.962 in 1.9 ns, without a shuffle (plain Zstandard) 0.961 in 1.3 ns."""
+With Blosc's own block size the shuffle gained next to nothing over plain Zstandard on probabilities."""
 
 
 def number_codecs(dtype: np.dtype[Any]) -> dict[str, Any]:
