@@ -1,12 +1,16 @@
-"""Compiled kernels are kept on disk, and are forgotten when any source of theirs changes."""
+"""Compiled kernels are kept on disk, are forgotten when any source of theirs changes, and never stop a program."""
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numba
 import pytest
 
 from softmax_dask.kernels.cpu import compile as compiling
@@ -36,19 +40,58 @@ softmax(np.zeros((3, 4), "float32"))
 print(json.dumps([sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values())]))
 """
 
+USE_DTYPE = """
+import json, sys
+import numpy as np
+from softmax_dask import softmax
+
+print(json.dumps(softmax(np.log(np.array([[1.0, 3.0]])).astype(sys.argv[1]))[0].tolist()))
+"""
+
+KILLED_AS_IT_WRITES = f"""
+import os, signal
+os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+{USE_ONE}
+"""
+
+ON_A_FULL_DISK = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+{USE_ONE}
+"""
+
 SOURCES = sorted(path.name for path in (ROOT / "softmax_dask" / "kernels" / "cpu").glob("*.py"))
 
+SPOILT = {
+    "empty": lambda content: b"",
+    "cut short": lambda content: content[:1000],
+    "zeros at the end": lambda content: content[:-512] + bytes(512),
+    "one bit": lambda content: content[:2000] + bytes([content[2000] ^ 1]) + content[2001:],
+    "another file": lambda content: b"not ours",
+}
 
-def run(code: str, root: Path, cache: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
+
+def run(code: str, root: Path, cache: Path, **environment: str) -> str:
+    done = start(code, root, cache, **environment)
+    found, said = done.communicate()
+    assert done.returncode == 0, said
+    return found
+
+
+def start(code: str, root: Path, cache: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
         cwd=root,
-        env=os.environ | {"PYTHONPATH": str(root), "NUMBA_CACHE_DIR": str(cache)},
-        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(root), "NUMBA_CACHE_DIR": str(cache)} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=True,
     )
-    return done.stdout
+
+
+def files_in(folder: Path) -> dict[str, int]:
+    """Names and times of all files."""
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -59,13 +102,55 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-@pytest.mark.slow
-def test_a_second_process_compiles_nothing(tmp_path):
-    run(USE_ALL, ROOT, tmp_path)
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that one process filled."""
+    folder = tmp_path_factory.mktemp("warm")
+    run(USE_ALL, ROOT, folder)
+    return folder
 
-    found = json.loads(run(USE_ALL, ROOT, tmp_path))
+
+# ---- from process to process
+
+
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing(warm):
+    found = json.loads(run(USE_ALL, ROOT, warm))
 
     assert found == [[1, 0]] * 4  # hits, misses
+
+
+@pytest.mark.slow
+def test_the_cache_does_not_grow_from_run_to_run(warm):
+    before = files_in(warm)
+
+    run(USE_ALL, ROOT, warm)
+
+    assert files_in(warm) == before
+
+
+@pytest.mark.slow
+def test_processes_that_begin_at_once_are_all_right(tmp_path):
+    dtypes = ("float32", "float64", "float32", "float64")
+
+    started = [start(USE_DTYPE, ROOT, tmp_path, dtype) for dtype in dtypes]
+
+    # [0, log 3]: probabilities of 1/4 and 3/4.
+    found = [[round(p, 6) for p in json.loads(process.communicate()[0])] for process in started]
+    assert found == [[0.25, 0.75]] * 4
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_as_it_writes_leaves_a_cache_that_works(tmp_path):
+    killed = start(KILLED_AS_IT_WRITES, ROOT, tmp_path)
+    killed.communicate()
+
+    found = json.loads(run(USE_ONE, ROOT, tmp_path))
+
+    assert (killed.returncode, found) == (-signal.SIGKILL, [0, 1])  # hits, misses
+
+
+# ---- edits
 
 
 @pytest.mark.slow
@@ -94,6 +179,173 @@ def test_the_stamp_of_equal_sources_is_equal(copy, monkeypatch):
     found = stamp_of(copy, monkeypatch)
 
     assert found == compiling.package_stamp.__wrapped__()
+
+
+# ---- folders
+
+
+@pytest.mark.slow
+def test_where_no_folder_may_be_written_kernels_are_compiled_in_memory(tmp_path, copy):
+    (copy / "softmax_dask" / "kernels" / "cpu" / "__pycache__").write_text("no folder")
+    nowhere = tmp_path / "file"
+    nowhere.write_text("no folder")
+
+    found = json.loads(run(USE_ONE, copy, nowhere, XDG_CACHE_HOME=str(nowhere)))
+
+    assert found == [0, 1]  # hits, misses
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_no_program(tmp_path):
+    found = json.loads(run(ON_A_FULL_DISK, ROOT, tmp_path))
+
+    assert found == [0, 1]  # hits, misses
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_no_files(tmp_path):
+    run(ON_A_FULL_DISK, ROOT, tmp_path)
+
+    assert not files_in(tmp_path)
+
+
+def test_the_folder_is_named_by_the_host(here):
+    found = Path(compiling.kernel(doubled).stats.cache_path)
+
+    assert (found.name, found.is_relative_to(here)) == (compiling.host_folder(), True)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "features", "same"),
+    [("zen", "+avx2", True), ("zen", "+avx2,+avx512f", False), ("lake", "+avx2", False)],
+)
+def test_hosts_share_a_folder_if_their_cpus_are_equal(monkeypatch, cpu, features, same):
+    found = folder_of(cpu, features, monkeypatch)
+
+    assert (found == folder_of("zen", "+avx2", monkeypatch)) is same
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_a_file_that_is_not_whole_is_compiled_again(here, spoil):
+    compiling.kernel(doubled)(2.0)
+    (file,) = here.rglob("*.nbc")
+    file.write_bytes(SPOILT[spoil](file.read_bytes()))
+    again = compiling.kernel(doubled)
+
+    found = again(2.0)
+
+    assert (found, counts(again)) == (4.0, [0, 1])  # hits, misses
+
+
+def test_a_file_that_is_not_whole_is_replaced(here):
+    compiling.kernel(doubled)(2.0)
+    (file,) = here.rglob("*.nbc")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:1000])
+
+    compiling.kernel(doubled)(2.0)
+
+    assert len(file.read_bytes()) == len(whole)
+
+
+def test_a_file_that_cannot_be_read_is_compiled_again(here):
+    compiling.kernel(doubled)(2.0)
+    (file,) = here.rglob("*.nbc")
+    file.unlink()
+    file.mkdir()
+    again = compiling.kernel(doubled)
+
+    found = again(2.0)
+
+    assert (found, counts(again)) == (4.0, [0, 1])  # hits, misses
+
+
+def test_a_signature_has_a_file_of_its_own(here):
+    first = compiling.kernel(doubled)
+
+    first(2.0), first(2)
+
+    assert len(files_in(here)) == 2
+
+
+def test_files_of_other_sources_are_removed(here, monkeypatch):
+    compiling.kernel(doubled)(2.0)
+    old = files_in(here)
+    monkeypatch.setattr(compiling, "package_stamp", lambda: "0" * 64)
+
+    compiling.kernel(doubled)(2.0)
+
+    assert (len(old), len(files_in(here)), old.keys() & files_in(here).keys()) == (1, 1, set())
+
+
+def test_files_of_other_kernels_stay(here, monkeypatch):
+    compiling.kernel(tripled)(2.0)
+    old = files_in(here)
+    monkeypatch.setattr(compiling, "package_stamp", lambda: "0" * 64)
+
+    compiling.kernel(doubled)(2.0)
+
+    assert old.items() <= files_in(here).items()
+
+
+def test_a_save_amid_another_save_is_not_lost(tmp_path):
+    ours, theirs = (compiling._KernelFiles(str(tmp_path), "kernel", "stamp") for _ in range(2))
+    dump = ours._dump
+
+    def dump_after_them(data):
+        ours._dump = dump
+        theirs.save("their key", "their code")
+        return dump(data)
+
+    ours._dump = dump_after_them
+
+    ours.save("our key", "our code")
+
+    assert [ours.load("our key"), ours.load("their key")] == ["our code", "their code"]
+
+
+def test_flush_forgets_what_was_saved(here):
+    used = compiling.kernel(doubled)
+    used(2.0)
+
+    used._cache.flush()
+
+    assert not files_in(here)
+
+
+# ---- what the tests share
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own for the cache of this process."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def doubled(x):
+    return x * 2
+
+
+def tripled(x):
+    return x * 3
+
+
+def counts(kernel: Any) -> list[int]:
+    return [sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values())]
+
+
+def folder_of(cpu: str, features: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The folder that a machine with this CPU would have."""
+    codegen = SimpleNamespace(magic_tuple=lambda: ("x86_64-unknown-linux-gnu", cpu, features))
+    target = SimpleNamespace(target_context=SimpleNamespace(codegen=lambda: codegen))
+    with monkeypatch.context() as patch:
+        patch.setattr(compiling, "cpu_target", target)
+        folder: str = compiling.host_folder.__wrapped__()
+    return folder
 
 
 def stamp_of(root: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -1,13 +1,9 @@
 """Vectors of the CPU kernels, operation by operation, against NumPy; and the error bounds of exp and log1p."""
 
 import math
-import os
-import subprocess
-import sys
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -17,7 +13,6 @@ from numba import njit
 
 from softmax_dask.kernels.cpu import exp2, memory, simd
 
-ROOT = Path(__file__).parents[2]
 FLOATS = (np.float32, np.float64)
 WIDTHS = {np.float32: simd.FLOAT32_LANES, np.float64: simd.FLOAT32_LANES // 2}
 TAILS = range(simd.FLOAT32_LANES + 1)
@@ -443,63 +438,6 @@ def test_add_exactly_loses_nothing(dtype):
     # Two floats hold twice the digits; only `lost`, a 256th of an eps of the total each step, is rounded.
     exact = sum(map(Fraction, terms.tolist()))
     assert abs(Fraction(total) + Fraction(lost) - exact) <= exact * Fraction(float(np.finfo(dtype).eps)) ** 2 * 256
-
-
-# ---- other instruction sets, each in a process of its own
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "features"),
-    [("generic", ""), ("haswell", "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+popcnt,+sse4.1,+sse4.2,+ssse3,+sse3")],
-)
-def test_the_contract_holds_on_a_lesser_machine(tmp_path, name, features):
-    if name == "haswell" and not simd._host_has("avx2"):
-        pytest.skip("this machine has no AVX2")
-    chosen = "cpu and normal-T1 and (float16 or float32) and not bfloat16"
-    environment = {
-        "NUMBA_CPU_NAME": name,
-        "NUMBA_CPU_FEATURES": features,
-        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
-    }
-
-    run = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            "-k",
-            chosen,
-            "tests/library/test_kernels.py",
-        ],
-        env=os.environ | environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-
-
-@pytest.mark.slow
-def test_a_lesser_machine_has_eight_lanes():
-    code = "from softmax_dask.kernels.cpu import simd; print(simd.FLOAT32_LANES, simd.CONVERTS_HALVES)"
-
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    assert run.stdout.split() == ["8", "False"]
 
 
 # ---- samples

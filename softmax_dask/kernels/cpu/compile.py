@@ -1,23 +1,34 @@
-"""How kernels are compiled: without the GIL, IEEE arithmetic, and cached on disk.
+"""How kernels are compiled: without the GIL, IEEE arithmetic, and kept on disk.
 
-Numba stamps a cached kernel with the file of the kernel alone, so an edit of `simd.py` would
-leave yesterday's code in use. Here the stamp is a hash of every file of this package.
+Numba's cache is not enough for that. It stamps a kernel with the kernel's own file, so an edit of
+`simd.py` would leave yesterday's code in use; its index numbers the compiled files, so two processes
+that begin at once can leave a number naming the other's code; a torn file or a full disk stops the
+program. Here a compiled kernel is a file of its own, named by what it was compiled from and for, with
+a checksum; whatever cannot be read is compiled again, and what cannot be written stays in memory.
 """
 
 import hashlib
+import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import llvmlite
+import numba
 from numba import njit
 from numba.core.caching import (
     CompileResultCacheImpl,
     FunctionCache,
+    IndexDataCacheFile,
     InTreeCacheLocator,
     UserProvidedCacheLocator,
     UserWideCacheLocator,
 )
+from numba.core.registry import cpu_target
+
+_CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -34,33 +45,107 @@ def step(function: Callable[..., Any]) -> Any:
 
 @cache
 def package_stamp() -> str:
-    """Hash of the sources of this package."""
-    digest = hashlib.sha256()
+    """Hash of the sources of this package, and of the compiler's versions."""
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-class _PackageStamp:
+@cache
+def host_folder() -> str:
+    """Name of the folder for code that this machine runs: its CPU, and a hash of the CPU's features.
+
+    Homes and images are shared by machines. Those of one CPU share compiled kernels, whatever their
+    names are; others never meet each other's files.
+    """
+    _, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    return f"{cpu}-{hashlib.sha256(features.encode()).hexdigest()[:12]}"
+
+
+class _KernelFiles(IndexDataCacheFile):  # type: ignore[misc]
+    """A kernel's compiled code, a file for each signature, in place of Numba's index of numbered files."""
+
+    def load(self, key: Any) -> Any:
+        """What was saved under `key`; None if that is not there, or not whole."""
+        try:
+            content = self._path(key).read_bytes()
+        except OSError:
+            return None
+        checksum, data = content[:_CHECKSUM_BYTES], content[_CHECKSUM_BYTES:]
+        return pickle.loads(data) if checksum == hashlib.sha256(data).digest() else None
+
+    def save(self, key: Any, data: Any) -> None:
+        """Write a file, by a rename, and remove those of other sources."""
+        pickled = self._dump(data)
+        with self._open_for_write(str(self._path(key))) as file:
+            file.write(hashlib.sha256(pickled).digest() + pickled)
+        self._remove(lambda name: not name.startswith(self._prefix()))
+
+    def flush(self) -> None:
+        """Forget everything that was saved."""
+        self._remove(lambda name: True)
+
+    def _prefix(self) -> str:
+        return f"{self._kernel_name()}.{self._source_stamp[:16]}."
+
+    def _kernel_name(self) -> str:
+        return str(self._index_name).removesuffix(".nbi")
+
+    def _path(self, key: Any) -> Path:
+        return Path(self._cache_path, f"{self._prefix()}{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.nbc")
+
+    def _remove(self, is_old: Callable[[str], bool]) -> None:
+        for path in Path(self._cache_path).glob(f"{self._kernel_name()}.*.nbc*"):
+            if is_old(path.name):
+                path.unlink(missing_ok=True)
+
+
+class _Located:
+    """What our locators have in common; they come before Numba's, whose folders they divide by host."""
+
     def get_source_stamp(self) -> str:
         return package_stamp()
 
+    def get_cache_path(self) -> str:
+        return str(Path(super().get_cache_path(), host_folder()))  # type: ignore[misc]
 
-class _UserProvided(_PackageStamp, UserProvidedCacheLocator):  # type: ignore[misc]
+    def get_disambiguator(self) -> str:
+        """Nothing: kernels have names of their own, and with line numbers an edit would leave old files behind."""
+        return "kernel"
+
+
+class _UserProvided(_Located, UserProvidedCacheLocator):  # type: ignore[misc]
     pass
 
 
-class _InTree(_PackageStamp, InTreeCacheLocator):  # type: ignore[misc]
+class _InTree(_Located, InTreeCacheLocator):  # type: ignore[misc]
     pass
 
 
-class _UserWide(_PackageStamp, UserWideCacheLocator):  # type: ignore[misc]
+class _UserWide(_Located, UserWideCacheLocator):  # type: ignore[misc]
     pass
+
+
+class _ReadOnly(_InTree):
+    """The last resort, where no folder may be written: kernels that lie beside the sources, or none."""
+
+    @classmethod
+    def from_function(cls, function: Any, file: str) -> Any:
+        return cls(function, file)
 
 
 class _KernelCacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes = (_UserProvided, _InTree, _UserWide)
+    _locator_classes = (_UserProvided, _InTree, _UserWide, _ReadOnly)
 
 
 class _KernelCache(FunctionCache):  # type: ignore[misc]
     _impl_class = _KernelCacheImpl
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = _KernelFiles(self._cache_path, self._impl.filename_base, package_stamp())
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        with suppress(OSError):  # a full disk, a folder that went away
+            super().save_overload(signature, compiled)
