@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from softmax_dask.arguments import SingleClassWarning, TopKWarning
     from softmax_dask.arrays import (
         decisions,
         log_softmax,
@@ -28,14 +27,20 @@ if TYPE_CHECKING:
         TargetError,
         TemperatureError,
         UnsupportedArrayError,
+        VectorError,
     )
+    from softmax_dask.facts import KernelFacts, kernel_facts
+    from softmax_dask.jacobians import jacobian, jvp, log_softmax_jvp, log_softmax_vjp, vjp
+    from softmax_dask.notices import SingleClassWarning, SoftmaxDaskWarning, TopKWarning
     from softmax_dask.sizes import BLOCK_BYTES, float_dtype, result_dtype
 
 _HOMES = {
     "BLOCK_BYTES": "sizes",
     "COLUMNS": "columns",
     "Column": "columns",
-    "SingleClassWarning": "arguments",
+    "KernelFacts": "facts",
+    "SingleClassWarning": "notices",
+    "SoftmaxDaskWarning": "notices",
     "SoftmaxDaskError": "errors",
     "ClassAxisError": "errors",
     "ColumnError": "errors",
@@ -45,14 +50,21 @@ _HOMES = {
     "TargetError": "errors",
     "TemperatureError": "errors",
     "UnsupportedArrayError": "errors",
-    "TopKWarning": "arguments",
+    "VectorError": "errors",
+    "TopKWarning": "notices",
     "decisions": "arrays",
     "float_dtype": "sizes",
+    "jacobian": "jacobians",
+    "jvp": "jacobians",
+    "kernel_facts": "facts",
     "log_softmax": "arrays",
+    "log_softmax_jvp": "jacobians",
+    "log_softmax_vjp": "jacobians",
     "logsumexp": "arrays",
     "result_dtype": "sizes",
     "softmax": "arrays",
     "top_k": "arrays",
+    "vjp": "jacobians",
 }
 
 __all__ = [
@@ -62,22 +74,31 @@ __all__ = [
     "Column",
     "ColumnError",
     "DtypeError",
+    "KernelFacts",
     "OutputBufferError",
     "SingleClassWarning",
     "SoftmaxDaskError",
+    "SoftmaxDaskWarning",
     "SplitClassAxisError",
     "TargetError",
     "TemperatureError",
     "TopKWarning",
     "UnsupportedArrayError",
+    "VectorError",
     "__version__",
     "decisions",
     "float_dtype",
+    "jacobian",
+    "jvp",
+    "kernel_facts",
     "log_softmax",
+    "log_softmax_jvp",
+    "log_softmax_vjp",
     "logsumexp",
     "result_dtype",
     "softmax",
     "top_k",
+    "vjp",
 ]
 
 

@@ -1,12 +1,12 @@
 """What is wrong with an argument, whatever the values in the arrays are. Said once, before anything is computed."""
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 
 from softmax_dask import blocks
+from softmax_dask.dispatch import is_foreign, require_backend
 from softmax_dask.errors import (
     ClassAxisError,
     ColumnError,
@@ -15,17 +15,10 @@ from softmax_dask.errors import (
     TemperatureError,
     UnsupportedArrayError,
 )
+from softmax_dask.notices import SingleClassWarning, TopKWarning, warn_caller
 from softmax_dask.sizes import kernel_dtype, result_dtype
 
 _TEMPERATURES = (1e-300, 1e290)
-
-
-class SingleClassWarning(UserWarning):
-    """Logits of one class: every probability is 1. A sigmoid may have been meant."""
-
-
-class TopKWarning(UserWarning):
-    """More classes were asked for than there are."""
 
 
 def as_array(x: Any) -> Any:
@@ -35,12 +28,19 @@ def as_array(x: Any) -> Any:
             "logits are a masked array, whose mask would be lost; expected a plain one. "
             "Call logits.filled(-numpy.inf) first."
         )
-    if hasattr(x, "dtype") and hasattr(x, "shape"):
+    if is_dask(x):
+        require_backend(x._meta, dask=True)
+        return x
+    if is_foreign(x) or (hasattr(x, "dtype") and hasattr(x, "shape") and not isinstance(x, np.generic)):
+        require_backend(x)
         return x
     try:
         return np.asarray(x, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise DtypeError(f"logits are {x!r:.80}; expected an array, or nested lists of numbers.") from error
+        raise DtypeError(
+            f"logits are a {type(x).__name__}, {x!r:.80}; expected an array, or nested lists of numbers. "
+            "Make an array of them first, rows of equal length."
+        ) from error
 
 
 def check(x: Any, axis: int | str, temperature: float, dtype: Any, *, warn: bool) -> int:
@@ -56,11 +56,7 @@ def check(x: Any, axis: int | str, temperature: float, dtype: Any, *, warn: bool
     if x.shape[position] == 0:
         raise ClassAxisError(f"logits of shape {x.shape} have no classes along axis {axis}; expected at least one.")
     if x.shape[position] == 1 and warn:  # who brings buffers of that shape knows, and may call for every block
-        warnings.warn(
-            "logits have one class, so every probability is 1. Did you mean a sigmoid?",
-            SingleClassWarning,
-            stacklevel=4,
-        )
+        warn_caller("logits have one class, so every probability is 1. Did you mean a sigmoid?", SingleClassWarning)
     if is_dask(x) and x.numblocks[position] > 1:
         sizes = x.chunks[position]
         raise SplitClassAxisError(
@@ -107,10 +103,23 @@ def clipped_top_k(top_k: Any, classes: int) -> int:
     if top_k == 0:
         return 0
     if counted_top_k(top_k) > classes:
-        warnings.warn(f"top_k is {top_k}, but there are {classes} classes; all are given.", TopKWarning, stacklevel=4)
+        warn_caller(f"top_k is {top_k}, but there are {classes} classes; all are given.", TopKWarning)
     return min(int(top_k), classes)
 
 
 def is_dask(x: Any) -> bool:
     """Whether `x` is a Dask array, found out without importing Dask."""
     return type(x).__module__.startswith("dask.array")
+
+
+def is_xarray(x: Any) -> bool:
+    """Whether `x` is an xarray.DataArray, found out without importing xarray."""
+    return type(x).__module__.startswith("xarray.") and type(x).__name__ == "DataArray"
+
+
+def class_dimension(x: Any, axis: int | str) -> Any:
+    """The name of the dimension of classes of an xarray.DataArray."""
+    dimension = axis if isinstance(axis, str) else x.dims[blocks.require_axis(axis, x.ndim)]
+    if dimension not in x.dims:
+        raise ClassAxisError(f"axis is {axis!r}; expected one of the dimensions {', '.join(map(str, x.dims))}.")
+    return dimension

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from numpy.typing import DTypeLike
 
 from softmax_dask import blocks
-from softmax_dask.arguments import as_array, check, clipped_top_k, counted_top_k, is_dask
+from softmax_dask.arguments import as_array, check, class_dimension, clipped_top_k, counted_top_k, is_dask, is_xarray
 from softmax_dask.columns import Column, Need, require_columns
-from softmax_dask.errors import ClassAxisError, TargetError
+from softmax_dask.errors import TargetError
 
 ArrayT = TypeVar("ArrayT")
 
@@ -128,7 +128,7 @@ def decisions(
     """
     given: dict[Need, bool] = {"targets": targets is not None, "top_k": top_k != 0}
     chosen = require_columns(columns, available=frozenset(need for need, there in given.items() if there))
-    if _is_xarray(x):
+    if is_xarray(x):
         options = {"targets": targets, "temperature": temperature, "top_k": top_k, "dtype": dtype, "out": out}
         return _xarray_decisions(x, chosen, axis=axis, **options)
     logits = as_array(x)
@@ -181,15 +181,13 @@ def _implementation(x: Any) -> Any:
 
 
 def _xarray_decisions(x: Any, columns: tuple[Column, ...], *, axis: int | str, **options: Any) -> dict[str, Any]:
-    dimension = axis if isinstance(axis, str) else x.dims[blocks.require_axis(axis, x.ndim)]
-    if dimension not in x.dims:
-        raise ClassAxisError(f"axis is {axis!r}; expected one of the dimensions {', '.join(map(str, x.dims))}.")
+    dimension = class_dimension(x, axis)
     targets = options.pop("targets")
     data = decisions(
         x.data,
         tuple(column.name for column in columns),
         axis=x.dims.index(dimension),
-        targets=_aligned(targets, x, dimension) if _is_xarray(targets) else targets,
+        targets=_aligned(targets, x, dimension) if is_xarray(targets) else targets,
         **options,
     )
     like = {
@@ -213,7 +211,3 @@ def _aligned(targets: Any, x: Any, dimension: Any) -> Any:
         if not targets.indexes[name].equals(x.indexes[name]):
             raise TargetError(f"targets have other coordinates along {name!r} than the logits. Align them first.")
     return targets.transpose(*rows).data
-
-
-def _is_xarray(x: Any) -> bool:
-    return type(x).__module__.startswith("xarray.") and type(x).__name__ == "DataArray"

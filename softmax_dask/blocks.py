@@ -127,7 +127,7 @@ def _fill(backend: Backend, rows: Array, truth: Array | None, out: Mapping[str, 
     dtype = kernel_dtype(rows.dtype, dtype=np.float64 if float64_wanted else None, temperature=temperature)
     floats = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
     for start, stop in _slabs(*rows.shape):
-        slab = _readable(backend, rows[start:stop], dtype)
+        slab = readable(backend, rows[start:stop], dtype)
         part = {name: array[start:stop] for name, array in out.items()}
         _fill_slab(backend, slab, None if truth is None else truth[start:stop], part, floats, temperature)
 
@@ -163,7 +163,7 @@ def _native(backend: Backend, name: str, array: Array, floats: np.dtype[Any]) ->
     return array if array.dtype == wanted else backend.arrays.empty(array.shape, wanted)
 
 
-def _readable(backend: Backend, slab: Array, dtype: np.dtype[Any]) -> Array:
+def readable(backend: Backend, slab: Array, dtype: np.dtype[Any]) -> Array:
     """The slab as kernels read it: itself, or a copy of the right dtype in C order."""
     item = dtype.itemsize
     as_it_lies = (

@@ -16,6 +16,18 @@ class Kernels(Protocol):
     def decision_rows(self, logits: Any, targets: Any, out: Any, temperature: float) -> None:
         """Fill the columns in `out`."""
 
+    def jacobian_rows(self, logits: Any, out: Any, temperature: float, first: int = 0, second: int = 0) -> None:
+        """Fill `out` with a part of each row's Jacobian."""
+
+    def jvp_rows(self, logits: Any, vectors: Any, out: Any, temperature: float) -> None:
+        """Fill `out` with the Jacobian times a vector."""
+
+    def log_jvp_rows(self, logits: Any, vectors: Any, out: Any, temperature: float) -> None:
+        """Fill `out` with the Jacobian of log-softmax times a vector."""
+
+    def log_vjp_rows(self, logits: Any, vectors: Any, out: Any, temperature: float) -> None:
+        """Fill `out` with a vector times the Jacobian of log-softmax."""
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:
@@ -26,8 +38,26 @@ class Backend:
     kernels: Kernels
 
 
-_BACKENDS = {"numpy": ("numpy", "softmax_dask.kernels.cpu")}
-"""Package that defines an array type -> its array module and its kernels. CuPy will be a line here."""
+_BACKENDS = {"numpy.ndarray": ("numpy", "softmax_dask.kernels.cpu")}
+"""Array type -> its array module and its kernels. CuPy will be a line here."""
+
+
+_REMEDIES = {
+    "cupy": "cupy.asnumpy({})",
+    "dask": "{}.to_dask_array(lengths=True)",
+    "pandas": "{}.to_numpy()",
+    "polars": "{}.to_numpy()",
+    "scipy": "{}.toarray()",
+    "sparse": "{}.todense()",
+    "tensorflow": "{}.numpy()",
+    "torch": "{}.numpy(force=True)",
+    "xarray": "{}['NAME'], one of its arrays",
+    "zarr": "dask.array.from_zarr({})",
+}
+"""Package that defines an array type -> how its arrays become ones that a backend takes."""
+_REMEDY = "numpy.asarray({})"
+_TORCH_BFLOAT16 = "{}.float().numpy(force=True)"
+"""NumPy has no bfloat16 of its own, and torch does not know the one of ml_dtypes."""
 
 
 def backend_of(block: Any) -> Backend:
@@ -38,12 +68,49 @@ def backend_of(block: Any) -> Backend:
     UnsupportedArrayError
         No backend computes on this type.
     """
-    for ancestor in type(block).__mro__:
-        names = _BACKENDS.get(ancestor.__module__.partition(".")[0])
-        if names is not None:
-            arrays, kernels = (import_module(name) for name in names)
-            return Backend(arrays, kernels)
+    arrays, kernels = (import_module(name) for name in _modules_of(block))
+    return Backend(arrays, kernels)
+
+
+def require_backend(array: Any, *, dask: bool = False) -> None:
+    """Refuse what no backend computes on, be it itself or, of a Dask array, its blocks; loads no kernels.
+
+    Raises
+    ------
+    UnsupportedArrayError
+        No backend computes on this type.
+    """
+    _modules_of(array, dask=dask)
+
+
+def is_foreign(thing: Any) -> bool:
+    """Whether it is of a package whose things hold numbers, and that no backend computes on."""
+    return not {*_packages(thing)}.isdisjoint(_REMEDIES)
+
+
+def _modules_of(array: Any, *, dask: bool = False) -> tuple[str, str]:
+    for ancestor in type(array).__mro__:
+        # By name, so that no array module is imported to look; the package alone would take its mixins for arrays.
+        if _name(ancestor) in _BACKENDS:
+            return _BACKENDS[_name(ancestor)]
+    kind, remedy = _name(type(array)), _remedy(array)
+    call = f"logits.map_blocks(lambda block: {remedy.format('block')})" if dask else remedy.format("logits")
     raise UnsupportedArrayError(
-        f"logits are a {type(block).__module__}.{type(block).__qualname__}; expected an array of "
-        f"{', '.join(_BACKENDS)}, or a Dask or xarray array of these. Convert it first, e.g. with numpy.asarray."
+        f"logits are a {'Dask array of ' if dask else ''}{kind}; expected a {' or '.join(_BACKENDS)}, or a Dask or "
+        f"xarray array of these. Convert it first: {call}."
     )
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _packages(array: Any) -> list[str]:
+    """The packages that define the type of an array and those that it is made from."""
+    return [ancestor.__module__.partition(".")[0] for ancestor in type(array).__mro__]
+
+
+def _remedy(array: Any) -> str:
+    if "torch" in _packages(array) and str(getattr(array, "dtype", "")) == "torch.bfloat16":
+        return _TORCH_BFLOAT16
+    return next((_REMEDIES[package] for package in _packages(array) if package in _REMEDIES), _REMEDY)

@@ -8,6 +8,7 @@ SoftmaxDaskError
 │   └── SplitClassAxisError              a Dask array whose class axis has several chunks
 ├── ColumnError (ValueError)             unknown column, or one that needs something that was not given
 ├── TargetError (ValueError)             targets of the wrong shape or kind, or outside the classes
+├── VectorError (ValueError)             a vector to multiply with a Jacobian that does not fit the logits
 └── OutputBufferError (ValueError)       an `out=` array that cannot take the result
 """
 
@@ -42,6 +43,10 @@ class ColumnError(SoftmaxDaskError, ValueError):
 
 class TargetError(SoftmaxDaskError, ValueError):
     """Targets of the wrong shape or dtype, or outside 0..classes-1 (and not -1, unlabelled)."""
+
+
+class VectorError(SoftmaxDaskError, ValueError):
+    """A vector to multiply with a Jacobian whose shape, kind or coordinates are not those of the logits."""
 
 
 class OutputBufferError(SoftmaxDaskError, ValueError):

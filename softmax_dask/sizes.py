@@ -1,5 +1,6 @@
 """Which dtypes arithmetic and results have, and how many rows make a block. Knows no values."""
 
+import math
 from typing import Any
 
 import ml_dtypes
@@ -80,3 +81,33 @@ def column_dtype(column: Column, logits: Any, dtype: Any = None) -> np.dtype[Any
 def rows_in(bytes_wanted: int, row_bytes: int) -> int:
     """Rows of `row_bytes` each that fit `bytes_wanted`; at least one."""
     return max(1, bytes_wanted // max(1, row_bytes))
+
+
+def jacobian_tiles(
+    rows: tuple[int, ...], classes: int, item_bytes: int, tile_bytes: int
+) -> tuple[tuple[int, ...], int]:
+    """How a Jacobian is cut into tiles of at most `tile_bytes`: whole matrices while one fits, else squares of one.
+
+    Parameters
+    ----------
+    rows : lengths of the axes beside that of the classes, in one chunk of the logits
+
+    Returns
+    -------
+    lengths of these axes in a tile, and its classes along each of the two axes of classes
+        The last axes of rows are kept longest, since they lie together in memory.
+    """
+    fit = rows_in(tile_bytes, classes * classes * item_bytes)
+    lengths: list[int] = []
+    for length in reversed(rows):
+        lengths.insert(0, max(1, min(length, fit)))
+        fit //= lengths[0]
+    side = min(classes, max(1, math.isqrt(tile_bytes // item_bytes)))
+    pieces = -(-classes // side)
+    return tuple(lengths), -(-classes // pieces)
+
+
+def pieces_of(length: int, most: int) -> tuple[int, ...]:
+    """`length` in pieces of `most`, the last one shorter."""
+    whole, rest = divmod(length, most)
+    return (most,) * whole + ((rest,) if rest or not whole else ())

@@ -38,6 +38,68 @@ def decision_rows(
         array[undecidable] = -1 if array.dtype.kind == "i" else np.nan
 
 
+def jacobian_rows(logits: _Rows, out: _Rows, temperature: float, first: int = 0, second: int = 0) -> None:
+    """Fill `out`, (rows, height, breadth), with entries first.., second.. of (diag(s) - s s^T) / T of each row."""
+    s, complement = _probabilities_and_complements(logits, temperature)
+    lines, columns = (slice(start, start + size) for start, size in zip((first, second), out.shape[1:], strict=True))
+    off_diagonal = 0 - np.einsum("ij,ik->ijk", s[:, lines], s[:, columns])
+    diagonal = (s * complement)[:, lines, None]
+    wanted = np.arange(logits.shape[1])
+    out[...] = np.where(wanted[lines, None] == wanted[columns], diagonal, off_diagonal) / s.dtype.type(temperature)
+
+
+def jvp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) -> None:
+    """Fill `out`, (rows, classes), with s * (v - <s, v>) / T of each row."""
+    s, _ = _probabilities_and_complements(logits, temperature)
+    out[...] = s * _centred(logits, vectors, s) / s.dtype.type(temperature)
+
+
+def log_jvp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) -> None:
+    """Fill `out`, (rows, classes), with (v - <s, v>) / T of each row."""
+    s, _ = _probabilities_and_complements(logits, temperature)
+    out[...] = _centred(logits, vectors, s) / s.dtype.type(temperature)
+
+
+def log_vjp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) -> None:
+    """Fill `out`, (rows, classes), with (g - s * sum(g)) / T of each row."""
+    s, complement = _probabilities_and_complements(logits, temperature)
+    g = _finite_rows(vectors, s.dtype)
+    others = np.stack([np.delete(g, k, axis=1).sum(axis=1) for k in range(g.shape[1])], axis=1)
+    out[...] = (complement * g - s * others) / s.dtype.type(temperature)
+
+
+def _probabilities_and_complements(logits: _Rows, temperature: float) -> tuple[_Rows, _Rows]:
+    """s and 1 - s, NaN where the row is undecidable; the winner's 1 - s is the sum of the others."""
+    wide = np.longdouble if logits.dtype == np.float64 else np.float64
+    x = logits.astype(wide, order="C")
+    with np.errstate(all="ignore"):  # undecidable rows are overwritten below
+        terms = np.exp((x - x.max(axis=1, keepdims=True)) / wide(temperature))
+        s = terms / terms.sum(axis=1, keepdims=True)
+        complement = 1 - s
+        winner = x.argmax(axis=1)[:, None]
+        np.put_along_axis(terms, winner, 0, axis=1)
+        np.put_along_axis(
+            complement, winner, terms.sum(axis=1, keepdims=True) / (1 + terms.sum(axis=1, keepdims=True)), 1
+        )
+    s[~_decidable(logits)] = np.nan
+    return s, complement
+
+
+def _centred(logits: _Rows, vectors: _Rows, s: _Rows) -> _Rows:
+    """v - <s, v>, relative to the winner's v."""
+    v = _finite_rows(vectors, s.dtype)
+    gaps = v - np.take_along_axis(v, logits.astype(np.float64).argmax(axis=1)[:, None], axis=1)
+    centred: _Rows = gaps - (s * gaps).sum(axis=1, keepdims=True)
+    return centred
+
+
+def _finite_rows(vectors: _Rows, dtype: np.dtype[Any]) -> _Rows:
+    """The vectors, NaN in rows that hold NaN or an infinity."""
+    v = vectors.astype(dtype, order="C")
+    v[~np.isfinite(v).all(axis=1)] = np.nan
+    return v
+
+
 def _decidable(logits: _Rows) -> Any:
     """Rows without NaN and +inf, and with at least one finite logit."""
     wide = logits.astype(np.float64)

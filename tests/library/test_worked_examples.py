@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from softmax_dask import decisions, softmax
+from softmax_dask import decisions, jacobian, jvp, softmax, vjp
 
 FIVE_SCORES = [1.3, 5.1, 2.2, 0.7, 1.1]
 THREE_SCORES = [0.25, 1.23, -0.8]
@@ -145,3 +145,81 @@ def test_the_animal_is_a_dog():
     label = decisions(ANIMAL_SCORES, ("label",))["label"]
 
     assert ANIMALS[label] == "dog"
+
+
+# ---- the derivative: s_j (1 - s_j) on the diagonal, -s_j s_k beside it
+
+BATCH = np.array([[2, 1, 0.1], [1000, 1000, 999], THREE_SCORES, [0, 0, 0]])
+# Three float64 probabilities multiplied and subtracted, here and in the expected values: some eps of 1.
+FLOAT64_PRODUCT = 1e-15
+
+
+def test_the_jacobian_of_two_one_and_a_tenth_is_about_that_of_seven_two_one_tenths():
+    found = jacobian([2, 1, 0.1])
+
+    # Each probability is rounded by up to 0.05, and so is each factor of a product.
+    s = np.array([0.7, 0.2, 0.1])
+    np.testing.assert_allclose(found, np.diag(s) - np.outer(s, s), rtol=0, atol=0.1)
+
+
+def test_the_diagonal_of_a_jacobian_is_s_times_one_minus_s():
+    s = softmax([2, 1, 0.1])
+
+    found = np.diagonal(jacobian([2, 1, 0.1]))
+
+    np.testing.assert_allclose(found, s * (1 - s), rtol=0, atol=FLOAT64_PRODUCT)
+
+
+@pytest.mark.parametrize(("j", "k"), [(0, 1), (0, 2), (1, 2), (2, 0)])
+def test_beside_the_diagonal_a_jacobian_has_minus_the_product_of_two_probabilities(j, k):
+    s = softmax([2, 1, 0.1])
+
+    found = jacobian([2, 1, 0.1])[j, k]
+
+    np.testing.assert_allclose(found, -s[j] * s[k], rtol=0, atol=FLOAT64_PRODUCT)
+
+
+def test_the_jacobians_of_a_batch_are_those_by_einsum():
+    s = softmax(BATCH)
+
+    found = jacobian(BATCH)
+
+    expected = np.einsum("ij,jk->ijk", s, np.eye(3)) - np.einsum("ij,ik->ijk", s, s)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=FLOAT64_PRODUCT)
+
+
+@pytest.mark.parametrize("row", range(len(BATCH)))
+def test_jacobians_of_a_batch_equal_those_of_rows_alone(row):
+    found = jacobian(BATCH)[row]
+
+    np.testing.assert_array_equal(found, jacobian(BATCH[row]))
+
+
+@pytest.mark.filterwarnings("ignore::softmax_dask.SingleClassWarning")
+def test_the_jacobian_of_one_class_is_zero():
+    found = jacobian([[5.0]])
+
+    np.testing.assert_array_equal(found, [[[0]]])
+
+
+@pytest.mark.parametrize("scores", [FIVE_SCORES, THREE_SCORES, ANIMAL_SCORES])
+def test_a_jacobian_holds_the_differences_of_softmax(scores):
+    step = 1e-6 * np.eye(len(scores))
+
+    found = jacobian(scores)
+
+    # The truncation error is below 1e-12, and eps / step, 2e-10, is the rounding error.
+    differences = (softmax(np.array(scores) + step) - softmax(np.array(scores) - step)).T / 2e-6
+    np.testing.assert_allclose(found, differences, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("function", [jvp, vjp])
+def test_products_are_those_with_the_jacobian(function):
+    direction = np.arange(12.0).reshape(4, 3)
+
+    found = function(BATCH, direction)
+
+    # Directions of up to 11.
+    np.testing.assert_allclose(
+        found, np.einsum("ijk,ik->ij", jacobian(BATCH), direction), rtol=0, atol=24 * FLOAT64_PRODUCT
+    )

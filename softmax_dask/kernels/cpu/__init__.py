@@ -7,6 +7,7 @@ the result does not depend on how rows are chunked.
 """
 
 import ctypes
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -17,12 +18,22 @@ from numpy.typing import NDArray
 
 from softmax_dask.kernels.cpu.exp2 import Inverse, Scale, inverse_of, scale_of
 from softmax_dask.kernels.cpu.finish import Outputs
+from softmax_dask.kernels.cpu.jacobian import Part, jacobian_row, jacobian_tile
+from softmax_dask.kernels.cpu.products import jvp_row, log_jvp_row, log_vjp_row
 from softmax_dask.kernels.cpu.row import decision_row, softmax_row
+from softmax_dask.kernels.cpu.simd import FLOAT32_LANES
 from softmax_dask.kernels.cpu.tile import decision_tile, softmax_tile
 from softmax_dask.kernels.cpu.topk import top_k_row
 
+ARITHMETIC = 1
+"""Version of the arithmetic: raised by hand with any change that may change a bit of a result."""
+
+NAME = f"cpu-{FLOAT32_LANES}-lanes-v{ARITHMETIC}"
+"""Kernels of one name give the same bits, with one C library (log1p is its). Sums along a row have a part a lane."""
+
 _SOFTMAX_TILE_CLASSES = 128
 _DECISION_TILE_CLASSES = 256
+_JACOBIAN_TILE_CLASSES = 24
 
 # Numba knows neither 16-bit float on the CPU; `simd` decodes these integers.
 _BITS: dict[np.dtype[Any], np.dtype[Any]] = {
@@ -63,6 +74,46 @@ def decision_rows(
         decision_row(flat, stride, rows, classes, scale, inverse, inverse64, truth, outputs)
     if not set(_TOP_K).isdisjoint(out):
         _top_k(flat, stride, classes, scale, narrow["confidence"], out)
+
+
+def jacobian_rows(logits: _Rows, out: _Rows, temperature: float, first: int = 0, second: int = 0) -> None:
+    """Fill `out`, (rows, height, breadth), C order, with entries first.., second.. of each row's Jacobian."""
+    rows, classes = logits.shape
+    if out.size == 0:
+        return
+    run = jacobian_tile if classes <= _JACOBIAN_TILE_CLASSES else jacobian_row
+    flat, stride = _flat(logits)
+    part = Part(first, out.shape[1], second, out.shape[2])
+    scale = _scales(temperature, out.dtype)[0]
+    run(flat, stride, rows, classes, scale, _root(temperature, out.dtype), part, out.reshape(-1))
+
+
+def jvp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) -> None:
+    """Fill `out`, (rows, classes), C order, with s * (v - <s, v>) / T of each row; `vectors` has the dtype of `out`."""
+    _multiply(jvp_row, logits, vectors, out, temperature)
+
+
+def log_jvp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) -> None:
+    """As `jvp_rows`, with (v - <s, v>) / T."""
+    _multiply(log_jvp_row, logits, vectors, out, temperature)
+
+
+def log_vjp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) -> None:
+    """As `jvp_rows`, with (g - s * sum(g)) / T."""
+    _multiply(log_vjp_row, logits, vectors, out, temperature)
+
+
+def _multiply(run: Any, logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) -> None:
+    rows, classes = logits.shape
+    if rows == 0:
+        return
+    scale, root = _scales(temperature, out.dtype)[0], _root(temperature, out.dtype)
+    run(*_flat(logits), *_flat(vectors), rows, classes, scale, root, out.reshape(-1))
+
+
+def _root(temperature: float, floats: np.dtype[Any]) -> Any:
+    """The square root of 1 / temperature, in the kernel's arithmetic."""
+    return floats.type(math.sqrt(1 / temperature))
 
 
 def _with_confidence(out: Mapping[str, NDArray[Any]], rows: int, floats: np.dtype[Any]) -> dict[str, NDArray[Any]]:

@@ -74,9 +74,12 @@ def _decode_half_by_integers(builder: Any, bits: Any, floats: Any, words: Any) -
     return builder.bitcast(builder.or_(builder.select(special, infinite, builder.bitcast(scaled, words)), sign), floats)
 
 
-def _masked_load(context: Any, builder: Any, array_type: Any, address: Any, wanted: Any) -> Any:
+def _masked_load(
+    context: Any, builder: Any, array_type: Any, address: Any, wanted: Any, blank: float = MINUS_INFINITY
+) -> Any:
     memory = _memory_type(context, array_type)
-    blank = {HALF: 0xFC00, BFLOAT16: 0xFF80}.get(array_type.dtype, MINUS_INFINITY)
+    if blank == MINUS_INFINITY:
+        blank = {HALF: 0xFC00, BFLOAT16: 0xFF80}.get(array_type.dtype, blank)
     stored = call(
         builder,
         f"llvm.masked.load.{suffix(memory)}.p0",
@@ -128,6 +131,17 @@ def load_first(typing: Any, array: Any, index: Any, wanted: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _masked_load(context, builder, array, _address(context, builder, array, args[0], args[1]), args[2])
+
+    return Vec(lane_dtype(array))(array, types.intp, types.intp), generate
+
+
+@intrinsic
+def load_first_or_zeros(typing: Any, array: Any, index: Any, wanted: Any) -> Any:
+    """As `load_first`, with 0 in the other lanes."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _address(context, builder, array, args[0], args[1])
+        return _masked_load(context, builder, array, address, args[2], 0.0)
 
     return Vec(lane_dtype(array))(array, types.intp, types.intp), generate
 

@@ -42,6 +42,9 @@ FLOAT32_LANES = 16 if _host_has("avx512f") else 8
 
 CONVERTS_HALVES = _host_has("f16c")
 
+_SETS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX"}
+INSTRUCTION_SET = next((name for feature, name in _SETS.items() if _host_has(feature)), "baseline")
+
 
 class Vec(types.Type):  # type: ignore[misc]
     """Numba type of a vector of float32 or float64 lanes."""

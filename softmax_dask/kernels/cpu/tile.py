@@ -56,7 +56,7 @@ def softmax_tile(logits: Array, stride: int, rows: int, classes: int, scale: Sca
     tile = np.empty((classes + width) * width, out.dtype)
     for row in range(0, rows, width):
         last = min(width, rows - row) - 1
-        _load_tile(logits, row * stride, stride, last, classes, tile)
+        load_tile(logits, row * stride, stride, last, classes, tile)
         total = _exponentials(tile, classes, anchor(_largest(tile, classes), scale), scale)
         _scale_tile(tile, classes, fill(total, 1.0) / total)
         _store_tile(tile, out, row * classes, classes, last)
@@ -80,10 +80,10 @@ def decision_tile(
     for row in range(0, rows, width):
         count = min(width, rows - row)
         last = count - 1
-        _load_tile(logits, row * stride, stride, last, classes, tile)
-        peak, second, label = _two_largest(tile, classes)
+        load_tile(logits, row * stride, stride, last, classes, tile)
+        peak, second, label = two_largest(tile, classes)
         base = anchor(peak, scale)
-        others, weight = _sums_of_others(tile, classes, label, base, scale)
+        others, weight = sums_of_others(tile, classes, label, base, scale)
         unit, unit_log2 = exponential(peak, base, scale)
         others, weight = others / unit, (weight - others * unit_log2) / unit
         second = exponential(second, base, scale)[0] / unit
@@ -100,7 +100,7 @@ def decision_tile(
                 store_first(out.target_rank, row, count, rank)
         finish_rows(row, count, Statistics(peak, others, second, weight, target, gap), inverse, out)
         if out.probabilities.size:
-            _probabilities(tile, wide, classes, base, scale, fill(peak, 1.0) / (unit * (others + 1.0)))
+            probabilities(tile, wide, classes, base, scale, fill(peak, 1.0) / (unit * (others + 1.0)))
             _store_tile(wide, out.probabilities, row * classes, classes, last)
         if out.log_probabilities.size:
             _log_probabilities(tile, wide, classes, peak, log1p(others), inverse)
@@ -108,7 +108,8 @@ def decision_tile(
 
 
 @step
-def _load_tile(logits: Array, start: int, stride: int, last: int, classes: int, tile: Array) -> None:
+def load_tile(logits: Array, start: int, stride: int, last: int, classes: int, tile: Array) -> None:
+    """Fill `tile` with the logits of the rows from `start` on, a row a lane."""
     width = lanes(logits)
     for column in range(0, classes, width):
         ahead = start + column * width + _AHEAD
@@ -137,7 +138,7 @@ def _largest(tile: Array, classes: int) -> Vector:
 
 
 @step
-def _two_largest(tile: Array, classes: int) -> tuple[Vector, Vector, Vector]:
+def two_largest(tile: Array, classes: int) -> tuple[Vector, Vector, Vector]:
     """Largest and second largest logit (equal on ties), and the lowest class of the largest."""
     width = lanes(tile)
     most = fill(tile, -np.inf)
@@ -166,7 +167,7 @@ def _exponentials(tile: Array, classes: int, base: Anchor, scale: Scale) -> Vect
 
 
 @step
-def _sums_of_others(tile: Array, classes: int, label: Vector, base: Anchor, scale: Scale) -> tuple[Vector, Vector]:
+def sums_of_others(tile: Array, classes: int, label: Vector, base: Anchor, scale: Scale) -> tuple[Vector, Vector]:
     """Sum of the exponentials of all classes but the label's, and of each times its log2."""
     width = lanes(tile)
     zero = fill(tile, 0.0)
@@ -214,7 +215,8 @@ def _scale_tile(tile: Array, classes: int, factor: Vector) -> None:
 
 
 @step
-def _probabilities(tile: Array, wide: Array, classes: int, base: Anchor, scale: Scale, factor: Vector) -> None:
+def probabilities(tile: Array, wide: Array, classes: int, base: Anchor, scale: Scale, factor: Vector) -> None:
+    """Fill `wide`, which may be the tile, with exponentials times `factor`."""
     width = lanes(tile)
     for k in range(classes):
         store(wide, k * width, exponential(load(tile, k * width), base, scale)[0] * factor)

@@ -1,0 +1,173 @@
+"""Kernels for the Jacobian of softmax, (diag(s) - s s^T) / T: a matrix a row, or a part of it.
+
+The winner w, the class of the largest logit, is kept apart: its complement 1 - s_w is the sum of the others, so
+confident rows, where s_w rounds to 1, keep their digits. 1 / T enters as `root`, its square root, once in each of
+two factors: neither leaves the range of the dtype before the product does, and the matrix is symmetric to the bit.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from softmax_dask.kernels.cpu.compile import kernel, step
+from softmax_dask.kernels.cpu.exp2 import Anchor, Scale, anchor, exponential
+from softmax_dask.kernels.cpu.memory import load, load_first, prefetch_to_write, store, store_columns, store_first
+from softmax_dask.kernels.cpu.simd import Vector, fill, fma, lane, lanes, where_equal
+from softmax_dask.kernels.cpu.sweeps import find, largest, sums_of_others
+from softmax_dask.kernels.cpu.tile import load_tile, probabilities, two_largest
+from softmax_dask.kernels.cpu.tile import sums_of_others as sums_of_others_of_tile
+
+Array = Any
+"""A flat array inside compiled code."""
+
+_CACHE_LINE_BYTES = 64
+
+
+class Part(NamedTuple):
+    """Which entries of each matrix are wanted."""
+
+    first: int
+    height: int
+    """Classes first..first+height-1 of the probability,"""
+    second: int
+    breadth: int
+    """by classes second..second+breadth-1 of the logit."""
+
+
+@kernel
+def jacobian_row(
+    logits: Array, stride: int, rows: int, classes: int, scale: Scale, root: float, part: Part, out: Array
+) -> None:
+    """Fill `out`, (rows * height * breadth,), along the row; row i of the logits begins at i * stride."""
+    shares = np.zeros(classes + lanes(logits), out.dtype)  # s * root; whole vectors are read at its end
+    for row in range(rows):
+        start = row * stride
+        winner, rest = _shares(logits, start, start + classes, stride, scale, root, shares)
+        _write_matrix(shares, winner, rest, root, part, out, row * part.height * part.breadth)
+
+
+@kernel
+def jacobian_tile(
+    logits: Array, stride: int, rows: int, classes: int, scale: Scale, root: float, part: Part, out: Array
+) -> None:
+    """As `jacobian_row`, for few classes: as many rows at a time as a register has lanes, a row a lane."""
+    width = lanes(logits)
+    tile = np.empty((classes + width) * width, out.dtype)
+    block = np.empty(width * width, out.dtype)
+    for row in range(0, rows, width):
+        last = min(width, rows - row) - 1
+        load_tile(logits, row * stride, stride, last, classes, tile)
+        winner, rest = _shares_of_tile(tile, classes, scale, root)
+        _write_matrices(tile, winner, rest, fill(tile, root), block, part, out, row, last)
+
+
+@step
+def _shares(
+    logits: Array, start: int, stop: int, ahead: int, scale: Scale, root: float, shares: Array
+) -> tuple[int, float]:
+    """Fill `shares` with s * root; the winner, and (1 - s) * root of it."""
+    base, winner, unit = find_winner(logits, start, stop, scale)
+    others = sums_of_others(logits, start, stop, winner, ahead, base, scale)[0] / unit
+    factor = fill(logits, root / (unit * (1.0 + others)))
+    width = lanes(logits)
+    for i in range(start, stop, width):
+        count = min(width, stop - i)
+        store_first(shares, i - start, count, exponential(load_first(logits, i, count), base, scale)[0] * factor)
+    return winner - start, others / (1.0 + others) * root
+
+
+@step
+def find_winner(logits: Array, start: int, stop: int, scale: Scale) -> tuple[Anchor, int, float]:
+    """The row's anchor, the position of its largest logit, and the exponential of that."""
+    peak = largest(logits, start, stop)
+    base = anchor(fill(logits, peak), scale)
+    winner = min(find(logits, start, stop, peak), stop - 1)  # a row of NaN has none
+    return base, winner, np.float64(lane(exponential(fill(logits, peak), base, scale)[0], 0))
+
+
+@step
+def _shares_of_tile(tile: Array, classes: int, scale: Scale, root: float) -> tuple[Vector, Vector]:
+    """Replace the logits of the tile by s * root; the winners, and (1 - s) * root of these."""
+    peak, _, winner = two_largest(tile, classes)
+    base = anchor(peak, scale)
+    unit = exponential(peak, base, scale)[0]
+    others = sums_of_others_of_tile(tile, classes, winner, base, scale)[0] / unit
+    roots, total = fill(peak, root), others + 1.0
+    probabilities(tile, tile, classes, base, scale, roots / (unit * total))
+    return winner, others / total * roots
+
+
+@step
+def _write_matrices(
+    shares: Array,
+    winner: Vector,
+    rest: Vector,
+    roots: Vector,
+    block: Array,
+    part: Part,
+    out: Array,
+    row: int,
+    last: int,
+) -> None:
+    """Entry by entry for all rows of a tile, and back to a matrix a row, a register of entries at a time."""
+    width, size = lanes(shares), part.height * part.breadth
+    for begin in range(0, size, width):
+        entry = max(0, min(begin, size - width))  # the last register begins earlier, so that it is full
+        count = min(width, size - entry)
+        ahead = (row + width) * size + begin * width  # of the next tile's matrices
+        for line in range(ahead, ahead + width * width, _CACHE_LINE_BYTES // out.itemsize):
+            prefetch_to_write(out, line)
+        j, k = part.first + entry // part.breadth, part.second + entry % part.breadth
+        for i in range(count):
+            store(block, i * width, _entry(shares, j, k, winner, rest, roots))
+            k += 1
+            if k == part.second + part.breadth:
+                j, k = j + 1, part.second
+        if count == width:  # a constant: whole vectors are stored without a mask, which many CPUs are slow at
+            store_columns(block, 0, out, row * size + entry, size, last, width)
+        else:
+            store_columns(block, 0, out, row * size + entry, size, last, count)
+
+
+@step
+def _entry(shares: Array, j: int, k: int, winner: Vector, rest: Vector, roots: Vector) -> Vector:
+    width = lanes(shares)
+    share = load(shares, j * width)
+    if j == k:
+        return share * where_equal(winner, fill(share, float(j)), rest, roots - share)
+    zero = fill(share, 0.0)
+    return fma(share, zero - load(shares, k * width), zero)  # plus 0: a masked class has 0, not -0
+
+
+@step
+def _write_matrix(shares: Array, winner: int, rest: float, root: float, part: Part, out: Array, place: int) -> None:
+    """The entries of one matrix from its shares.
+
+    Whole vectors are stored: what they write past a line belongs to the next one, which follows. Only at the end of
+    `out` is the store masked, which many CPUs are slow at.
+    """
+    width = lanes(out)
+    whole = (part.breadth + width - 1) // width * width
+    for j in range(part.first, part.first + part.height):
+        line = place + (j - part.first) * part.breadth
+        share = shares[j]
+        if line + whole > out.size:
+            _write_last_line(shares, part.second, share, part.breadth, out, line)
+        else:
+            for k in range(0, part.breadth, width):
+                store(out, line + k, _product(shares, part.second + k, share))
+        if part.second <= j < part.second + part.breadth:
+            complement = rest if j == winner else root - share
+            out[line + j - part.second] = share * complement
+
+
+@step
+def _write_last_line(shares: Array, i: int, share: float, breadth: int, out: Array, line: int) -> None:
+    width = lanes(out)
+    for k in range(0, breadth, width):
+        store_first(out, line + k, min(width, breadth - k), _product(shares, i + k, share))
+
+
+@step
+def _product(shares: Array, i: int, share: float) -> Vector:
+    return fma(load(shares, i), fill(shares, -share), fill(shares, 0.0))  # plus 0: a masked class has 0, not -0
