@@ -4,16 +4,45 @@ A sink owns whole chunks, shards or files: a partition is written by one task an
 no object with another. An output is complete or absent: `publish` is what makes it visible.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from softmax_dask_pipelines.errors import ConfigError
 
 Format = Literal["zarr", "parquet"]
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedColumn:
+    """Something of the source that stands beside the results."""
+
+    name: str
+    """In the output."""
+    source_name: str
+    """In the source, and in what `advance` is given."""
+    type: Any
+    """pyarrow.DataType of what `advance` is given: integers or text, or a dictionary of them where a few
+    values are repeated over many rows."""
+    is_id: bool = False
+    """Whether it identifies a row. Where nothing does, Parquet gets `row`, int64."""
+    has_nulls: bool = False
+    """Whether nulls are known to come."""
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether a few values are repeated over many rows."""
+        return bool(pa.types.is_dictionary(self.type))
+
+    @property
+    def value_type(self) -> Any:
+        """pyarrow.DataType of the values themselves."""
+        return self.type.value_type if self.is_repeated else self.type
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +68,17 @@ class OutputSpec:
     top_k: int
     """Classes of top_k_labels and top_k_probabilities; 0 without these columns."""
     class_names: tuple[str, ...] | None
-    id_name: str | None
-    id_type: Any
-    """pyarrow.DataType of the ids, or None. Without ids Parquet gets `row`, int64."""
+    carried: tuple[CarriedColumn, ...]
+    """What is taken over from the source, in output order: ids, keys of Hive folders."""
     has_targets: bool
     """Whether a column `target` (int64; unlabelled: -1 in Zarr, null in Parquet) is carried."""
     attributes: dict[str, Any]
     """Facts of the plan that explain the output: temperature, source, column units. Part of its metadata."""
+
+    @property
+    def has_row_numbers(self) -> bool:
+        """Whether there is a column `row`: in Parquet, where nothing carried identifies a row."""
+        return self.format == "parquet" and not any(column.is_id for column in self.carried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +100,11 @@ class PartitionWriter(Protocol):
         own buffers, so a kernel that fills them copies nothing, and are void after `advance`.
         """
 
-    def advance(self, rows: int, ids: Any, targets: NDArray[np.int64] | None) -> None:
-        """Say that the first `rows` reserved rows are filled, and hand over their ids and targets.
+    def advance(self, rows: int, carried: Mapping[str, Any], targets: NDArray[np.int64] | None) -> None:
+        """Say that the first `rows` reserved rows are filled, and hand over what is carried beside them.
 
-        `ids` is a pyarrow.Array that stays unchanged until `close`; `targets` are copied.
+        `carried` has a pyarrow.Array for each name in the source; they stay unchanged until `close`.
+        `targets` are copied.
         """
 
     def close(self) -> tuple[StoredObject, ...]:
@@ -109,9 +143,9 @@ def open_sink(spec: OutputSpec, *, replace: bool) -> Sink:
     Raises
     ------
     ConfigError
-        The ids have the name of one of our own columns.
+        Something carried has the name of another column of the output.
     """
-    require_own_id_name(spec)
+    require_own_names(spec)
     if spec.format == "zarr":
         from softmax_dask_pipelines.sinks.zarr import ZarrSink
 
@@ -132,11 +166,18 @@ def partition_row_range(spec: OutputSpec, number: int) -> range:
     return range(start, min(start + spec.partition_rows, spec.rows))
 
 
-def require_own_id_name(spec: OutputSpec) -> None:
-    """Refuse ids that have the name of one of our own columns, or none that a folder can have."""
-    taken = {*spec.columns, "target", "class", "commit", "zarr.json"}
-    if spec.id_name in taken | {"", ".", ".."}:
-        raise ConfigError(
-            f"id: is {spec.id_name!r}; expected a name that no column of the output has "
-            f"({', '.join(sorted(taken))}). Rename it in the source, or leave the ids out."
-        )
+def require_own_names(spec: OutputSpec, *, beside: Sequence[str] = ()) -> None:
+    """Refuse what is carried under a name that another column of the output has, or that no folder can have.
+
+    `beside` are names of what the output has beside its columns.
+    """
+    taken = {*spec.columns, *beside, "target", "class", "commit", "zarr.json"} | (
+        {"row"} if spec.has_row_numbers else set()
+    )
+    for column in spec.carried:
+        if column.name in taken | {"", ".", ".."} or set(column.name) & {"/", "\0"}:
+            raise ConfigError(
+                f"{'id' if column.is_id else 'Hive key'}: is {column.name!r}; expected a name that no column of the "
+                f"output has ({', '.join(sorted(taken))}). Give it one: --rename {column.source_name}=NEW."
+            )
+        taken.add(column.name)

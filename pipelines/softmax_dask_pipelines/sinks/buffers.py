@@ -1,5 +1,6 @@
 """The arrays into which one partition's results are computed, and the count of what is filled."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from softmax_dask import COLUMNS, Column
-from softmax_dask_pipelines.sinks import OutputSpec, partition_row_range
+from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, partition_row_range
 
 
 class PartitionBuffers:
@@ -25,9 +26,8 @@ class PartitionBuffers:
         """The first of them that the current chunk holds."""
         self.narrow, self.wide = _allocate(spec)
         self.targets = np.empty(spec.partition_rows, np.int64) if spec.has_targets else None
-        self._ids: list[Any] = []
+        self._carried: dict[str, list[Any]] = {column.source_name: [] for column in spec.carried}
         self._chunk_rows = spec.chunk_rows if self.wide else spec.partition_rows
-        self._has_ids = spec.id_name is not None
 
     def reserve(self, rows: int) -> dict[str, NDArray[Any]]:
         """Views of the next rows: at most `rows`, and no more than the chunk and the partition have left."""
@@ -38,15 +38,15 @@ class PartitionBuffers:
         views |= {name: buffer[start : stop - self.chunk_start] for name, buffer in self.wide.items()}
         return views
 
-    def advance(self, rows: int, ids: Any, targets: NDArray[np.int64] | None) -> None:
-        """Count `rows` more as filled, and keep their ids and targets."""
+    def advance(self, rows: int, carried: Mapping[str, Any], targets: NDArray[np.int64] | None) -> None:
+        """Count `rows` more as filled, and keep what is carried beside them."""
         stop = self.filled + rows
         assert stop <= min(self.chunk_start + self._chunk_rows, len(self.rows)), (
             f"{rows} rows at {self.filled} pass the end of the chunk or of the partition's {len(self.rows)}"
         )
-        if self._has_ids:
-            assert len(ids) == rows, f"{len(ids)} ids for {rows} rows"
-            self._ids.append(ids)
+        for name, pieces in self._carried.items():
+            assert len(carried[name]) == rows, f"{len(carried[name])} values of {name} for {rows} rows"
+            pieces.append(carried[name])
         if self.targets is not None:
             assert targets is not None, "no targets for rows of an output with targets"
             self.targets[self.filled : stop] = targets
@@ -65,10 +65,10 @@ class PartitionBuffers:
         """The current chunk is written: its buffers may be filled again."""
         self.chunk_start = self.filled
 
-    def take_ids(self) -> Any:
-        """The ids handed over since they were last taken, as one pyarrow.ChunkedArray."""
-        ids, self._ids = self._ids, []
-        return pa.chunked_array(ids)
+    def take(self, column: CarriedColumn) -> Any:
+        """Its values handed over since they were last taken, at least one, as one pyarrow.ChunkedArray."""
+        pieces, self._carried[column.source_name] = self._carried[column.source_name], []
+        return pa.chunked_array(pieces)
 
 
 def computed_columns(spec: OutputSpec) -> tuple[Column, ...]:

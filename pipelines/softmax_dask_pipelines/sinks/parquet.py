@@ -3,6 +3,7 @@
 Parts are written beside the output; one rename of their folder publishes them all.
 """
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,9 @@ class ParquetPartitionWriter:
         """Views of the next rows, at most `rows`."""
         return self._buffers.reserve(rows)
 
-    def advance(self, rows: int, ids: Any, targets: NDArray[np.int64] | None) -> None:
+    def advance(self, rows: int, carried: Mapping[str, Any], targets: NDArray[np.int64] | None) -> None:
         """Take over the rows that were filled; a row group that is full is written."""
-        self._buffers.advance(rows, ids, targets)
+        self._buffers.advance(rows, carried, targets)
         if self._buffers.chunk_is_ready():
             with ExitStack() as on_error:
                 on_error.push(self._open)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from softmax_dask import COLUMNS, Column
-from softmax_dask_pipelines.sinks import OutputSpec
+from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec
 from softmax_dask_pipelines.sinks.buffers import PartitionBuffers, column_dtype
 
 ROW = "row"
@@ -19,8 +19,9 @@ TARGET = "target"
 
 
 def schema(spec: OutputSpec) -> pa.Schema:
-    """Schema of every part: ids or row numbers, targets, columns; metadata `softmax_dask`, JSON."""
-    fields = [_id_field(spec)]
+    """Schema of every part: row numbers, if any, ids, keys, target, columns; metadata `softmax_dask`, JSON."""
+    fields = [pa.field(ROW, pa.int64(), nullable=False)] if spec.has_row_numbers else []
+    fields += [pa.field(column.name, _carried_type(column)) for column in spec.carried]
     if spec.has_targets:
         fields.append(pa.field(TARGET, pa.int64()))
     fields += [_field(spec, COLUMNS[name]) for name in spec.columns]
@@ -31,13 +32,16 @@ def schema(spec: OutputSpec) -> pa.Schema:
 def writer_options(spec: OutputSpec) -> dict[str, Any]:
     """Arguments of `pyarrow.parquet.ParquetWriter`."""
     floats = [path for name in spec.columns for path in _split_paths(spec, COLUMNS[name])]
-    others = [ROW if spec.id_name is None else spec.id_name]
+    others = [ROW] if spec.has_row_numbers else []
+    others += [column.name for column in spec.carried]
     others += [TARGET] if spec.has_targets else []
     others += [name for name in spec.columns if COLUMNS[name].kind not in ("float", "wide")]
+    repeated = [column.name for column in spec.carried if column.is_repeated]
+    repeated += ["label_name"] if "label_name" in spec.columns else []
     return {
         "compression": "zstd",
         "compression_level": 1,
-        "use_dictionary": ["label_name"] if "label_name" in spec.columns else False,
+        "use_dictionary": repeated or False,
         # Statistics and dictionaries of floats cost time and say nothing.
         "write_statistics": others,
         "use_byte_stream_split": floats or False,
@@ -56,16 +60,15 @@ class Batches:
     def current_chunk(self) -> pa.RecordBatch:
         """The rows of the current chunk; valid until the buffers are filled again."""
         buffers = self._buffers
-        arrays = [self._ids()]
+        arrays = [self._row_numbers()] if self._spec.has_row_numbers else []
+        arrays += [_one_array(buffers.take(column), _carried_type(column)) for column in self._spec.carried]
         if buffers.targets is not None:
             arrays.append(_nullable_integers(buffers.targets[buffers.chunk_start : buffers.filled]))
         arrays += [self._column(COLUMNS[name]) for name in self._spec.columns]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _ids(self) -> pa.Array:
+    def _row_numbers(self) -> pa.Array:
         buffers = self._buffers
-        if self._spec.id_name is not None:
-            return pa.concat_arrays(buffers.take_ids().cast(self._spec.id_type).chunks)
         first = buffers.rows.start
         return _plain(np.arange(first + buffers.chunk_start, first + buffers.filled, dtype=np.int64))
 
@@ -89,10 +92,13 @@ class Batches:
         return pa.DictionaryArray.from_arrays(pa.Array.from_buffers(pa.int32(), len(labels), known), self._names)
 
 
-def _id_field(spec: OutputSpec) -> pa.Field:
-    if spec.id_name is None:
-        return pa.field(ROW, pa.int64(), nullable=False)
-    return pa.field(spec.id_name, spec.id_type)
+def _carried_type(column: CarriedColumn) -> pa.DataType:
+    """Its type in Arrow's schema: only of text is a dictionary something that all readers know."""
+    return column.value_type if pa.types.is_integer(column.value_type) else column.type
+
+
+def _one_array(values: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+    return pa.concat_arrays(values.cast(kind).chunks)
 
 
 def _field(spec: OutputSpec, column: Column) -> pa.Field:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.errors import OutputExistsError
-from softmax_dask_pipelines.sinks import job_folder
+from softmax_dask_pipelines.sinks.job_files import JobFiles, holds_anything
 
 
 class Place(Protocol):
@@ -40,12 +40,13 @@ class Stage:
     """Builds in OUTPUT.job/stage; becomes the output in one rename, or in one swap with the old output."""
 
     def __init__(self, output: Path, *, replace: bool) -> None:
-        self._job = _Job(output)
+        self._job = JobFiles(output)
         self.folder = self._job.stage
         self._output, self._replace = output, replace
 
     def prepare(self) -> None:
-        """Make the stage, empty; an old output is left as it is."""
+        """Make the stage, empty; an old output is left as it is, and so is a stage that is not ours."""
+        self._job.require_ours()
         self._job.restore_old()
         if not self._replace:
             require_absent(self._output)
@@ -53,6 +54,7 @@ class Stage:
             require_output(self._output)
         self._job.clear_stage()
         storage.make_folder(self.folder)
+        self._job.staged.write(self.folder)
 
     def is_published(self) -> bool:
         """Whether the output is in its place; what the stage then holds is old."""
@@ -73,6 +75,8 @@ class Stage:
 
     def discard(self) -> None:
         """Remove the stage; an old output stays."""
+        if not self._job.is_ours():
+            return
         self._job.restore_old()
         self._job.clear_stage()
         storage.remove_if_empty(self._job.folder)
@@ -82,12 +86,13 @@ class InPlace:
     """Builds in the output itself, which cannot be opened before `last`, its root document, is there."""
 
     def __init__(self, output: Path, *, last: str) -> None:
-        self._job = _Job(output)
+        self._job = JobFiles(output)
         self.folder = output
         self._last = output / last
 
     def prepare(self) -> None:
         """Make the output's folder, empty; refused where it holds anything but an unfinished run's files."""
+        self._job.require_ours()
         self._job.restore_old()
         self._remove_unfinished()
         require_absent(self.folder)
@@ -106,6 +111,8 @@ class InPlace:
 
     def discard(self) -> None:
         """Remove the output's folder, unless it is published or not ours."""
+        if not self._job.is_ours():
+            return
         self._job.restore_old()
         self._remove_unfinished()
         self._job.clear()
@@ -115,56 +122,9 @@ class InPlace:
             storage.remove(self.folder)
 
 
-class _Job:
-    """What places keep in OUTPUT.job, beside the files of others."""
-
-    def __init__(self, output: Path) -> None:
-        self.folder = job_folder(output)
-        self.stage = self.folder / "stage"
-        # Names the new folder before a swap. After a crash that tells new from old, whichever of them
-        # the stage holds; nothing inside an output could, all its bytes being the plan's.
-        self.swap = _Note(self.folder / "swap")
-        self.aside = self.swap.folder / "old"
-        # Names the output that is being built in place: what it names is ours to remove.
-        self.unfinished = _Note(self.folder / "unfinished")
-        self._output = output
-
-    def restore_old(self) -> None:
-        """Undo a swap by renames that stopped after the first of them."""
-        if self.aside.exists() and not os.path.lexists(self._output):
-            storage.rename(self.aside, self._output)
-
-    def clear_stage(self) -> None:
-        # The note goes last: without it, an old output in the stage would pass for a new one.
-        storage.remove(self.stage)
-        storage.remove(self.swap.folder)
-
-    def clear(self) -> None:
-        self.clear_stage()
-        storage.remove(self.unfinished.folder)
-        storage.remove_if_empty(self.folder)
-
-
-class _Note:
-    """Names one file or folder by its inode, which stays when it is renamed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        """Holds the note, and what a crash leaves of one."""
-        self._file = folder / "inode"
-
-    def write(self, path: Path) -> None:
-        storage.make_folder(self.folder)
-        storage.put(self._file, [_inode(path).encode()])
-        storage.sync_folder(self.folder)
-
-    def names(self, path: Path) -> bool:
-        return self._file.exists() and os.path.lexists(path) and self._file.read_text() == _inode(path)
-
-
 def require_absent(output: Path) -> None:
     """Refuse a path where there is something; an empty folder is nothing."""
-    if not os.path.lexists(output) or _is_empty_folder(output):
+    if not holds_anything(output):
         return
     raise OutputExistsError(
         f"{output}: is there already; expected nothing at the output's path. "
@@ -174,7 +134,7 @@ def require_absent(output: Path) -> None:
 
 def require_output(path: Path) -> None:
     """Refuse to replace a folder that is no output: it may hold anything."""
-    if not path.is_dir() or _is_empty_folder(path):
+    if not path.is_dir() or not holds_anything(path):
         return
     names = os.listdir(path)
     is_zarr = any(name in names for name in ("zarr.json", ".zgroup", ".zarray"))
@@ -191,12 +151,3 @@ def seal(folder: Path, folders: Sequence[Path]) -> None:
     for each in (*folders, folder):
         storage.remove_temporaries(each)
         storage.sync_folder(each)
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and next(path.iterdir(), None) is None
-
-
-def _inode(path: Path) -> str:
-    status = os.lstat(path)
-    return f"{status.st_dev}:{status.st_ino}"

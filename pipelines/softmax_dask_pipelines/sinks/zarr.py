@@ -3,6 +3,7 @@
 Chunks first, each array's `zarr.json` next, the root's last: until then there is no group to open.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_dask_pipelines import storage
-from softmax_dask_pipelines.sinks import OutputSpec, StoredObject
+from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, StoredObject
 from softmax_dask_pipelines.sinks.buffers import PartitionBuffers
-from softmax_dask_pipelines.sinks.ids import id_numbers, id_texts
+from softmax_dask_pipelines.sinks.carried import carried_numbers, carried_texts, repeated_texts
 from softmax_dask_pipelines.sinks.places import InPlace, Place, Stage, seal
-from softmax_dask_pipelines.sinks.zarr_codecs import encode_numbers, encode_strings
+from softmax_dask_pipelines.sinks.zarr_codecs import encode_numbers, encode_string_runs, encode_strings
 from softmax_dask_pipelines.sinks.zarr_layout import ROOT, ArrayLayout, array_layouts, metadata_documents
 
 
 class ZarrSink:
     """Zarr group at `spec.path`: built there, or with `replace` beside it and swapped."""
 
-    def __init__(self, spec: OutputSpec, *, replace: bool) -> None:
+    def __init__(self, spec: OutputSpec, *, replace: bool, more: Sequence[ArrayLayout] = ()) -> None:
+        """`more` are arrays beside those of `spec`, written by `put`."""
         assert spec.partition_rows % spec.chunk_rows == 0, (
             f"partitions of {spec.partition_rows} rows are no multiple of chunks of {spec.chunk_rows}"
         )
         output = Path(spec.path)
         self._spec = spec
         self._place: Place = Stage(output, replace=True) if replace else InPlace(output, last=ROOT)
-        self._layouts = array_layouts(spec)
+        self._layouts = array_layouts(spec) | {layout.name: layout for layout in more}
 
     def prepare(self) -> None:
         """Make the folder of each array, and write the class names."""
@@ -42,6 +44,14 @@ class ZarrSink:
     def writer(self, number: int) -> "ZarrPartitionWriter":
         """Writer of partition `number`."""
         return ZarrPartitionWriter(self._spec, self._layouts, self._place.folder, number)
+
+    def put(self, name: str, chunk: tuple[int, ...], values: NDArray[Any]) -> StoredObject:
+        """Write one chunk of an array of `more`; `values` has the shape of a chunk, or less at the array's end."""
+        layout = self._layouts[name]
+        if values.shape != layout.chunks:
+            values = np.pad(values, _missing(values.shape, layout.chunks), constant_values=layout.fill)
+        key = layout.key(*chunk)
+        return StoredObject(key, storage.put(self._place.folder / key, encode_numbers(values)))
 
     def publish(self) -> None:
         """Write the metadata documents, the root's last; with `replace`, then swap."""
@@ -77,9 +87,9 @@ class ZarrPartitionWriter:
         """Views of the next rows, at most `rows`."""
         return self._buffers.reserve(rows)
 
-    def advance(self, rows: int, ids: Any, targets: NDArray[np.int64] | None) -> None:
+    def advance(self, rows: int, carried: Mapping[str, Any], targets: NDArray[np.int64] | None) -> None:
         """Take over the rows that were filled; a chunk that is full is written."""
-        self._buffers.advance(rows, ids, targets)
+        self._buffers.advance(rows, carried, targets)
         if self._buffers.wide and self._buffers.chunk_is_ready():
             self._write_wide()
 
@@ -107,17 +117,21 @@ class ZarrPartitionWriter:
             self._put_numbers("target", self._number, buffers.targets, buffers.filled)
         if "label_name" in spec.columns:
             self._put_strings("label_name", _label_names(spec, buffers.narrow["label"][: buffers.filled]))
-        if spec.id_name is not None:
-            self._write_ids(spec.id_name)
+        for column in spec.carried:
+            self._write_carried(column)
 
-    def _write_ids(self, name: str) -> None:
-        ids, layout = self._buffers.take_ids(), self._layouts[name]
-        if layout.dtype is None:
-            self._put_strings(name, id_texts(ids))
+    def _write_carried(self, column: CarriedColumn) -> None:
+        values, layout = self._buffers.take(column), self._layouts[column.name]
+        if layout.dtype is None and column.is_repeated:
+            padding = ("", self._spec.partition_rows - len(values))
+            self._put(layout.key(self._number), encode_string_runs([*repeated_texts(values), padding]))
             return
-        values = np.empty(layout.chunks, layout.dtype)
-        values[: len(ids)] = id_numbers(ids, name, layout.dtype)
-        self._put_numbers(name, self._number, values, len(ids))
+        if layout.dtype is None:
+            self._put_strings(column.name, carried_texts(values))
+            return
+        chunk = np.empty(layout.chunks, layout.dtype)
+        chunk[: len(values)] = carried_numbers(values, column.name)
+        self._put_numbers(column.name, self._number, chunk, len(values))
 
     def _put_numbers(self, name: str, chunk: int, values: NDArray[Any], filled: int) -> None:
         """Write a whole chunk, of which the first `filled` rows are results."""
@@ -131,6 +145,11 @@ class ZarrPartitionWriter:
 
     def _put(self, key: str, parts: list[bytes]) -> None:
         self._stored.append(StoredObject(key, storage.put(self._folder / key, parts)))
+
+
+def _missing(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[tuple[int, int]]:
+    """What `numpy.pad` must add to fill a chunk."""
+    return [(0, whole - there) for there, whole in zip(shape, chunk, strict=True)]
 
 
 def _label_names(spec: OutputSpec, labels: NDArray[Any]) -> NDArray[np.object_]:

@@ -4,6 +4,7 @@ Chunks are encoded by numcodecs in the calling thread: Zarr's own pipeline goes 
 one event loop and does not scale with threads.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import google_crc32c
@@ -50,6 +51,14 @@ def string_codecs() -> dict[str, Any]:
 def encode_strings(values: NDArray[np.object_]) -> list[bytes]:
     """The bytes of one chunk of texts, in parts."""
     return _with_checksum(Zstd(level=LEVEL).encode(VLenUTF8().encode(values)))
+
+
+def encode_string_runs(runs: Iterable[tuple[str, int]]) -> list[bytes]:
+    """The bytes of one chunk of texts, given as runs of a text and its length; no loop over rows."""
+    encoded = [(text.encode(), rows) for text, rows in runs]
+    rows = sum(rows for _, rows in encoded)
+    items = [(len(text).to_bytes(4, "little") + text) * rows for text, rows in encoded]
+    return _with_checksum(Zstd(level=LEVEL).encode(b"".join([rows.to_bytes(4, "little"), *items])))
 
 
 def _with_checksum(encoded: bytes) -> list[bytes]:

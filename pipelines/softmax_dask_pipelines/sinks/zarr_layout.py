@@ -11,7 +11,7 @@ import zarr
 from zarr.storage import MemoryStore
 
 from softmax_dask import COLUMNS, Column
-from softmax_dask_pipelines.sinks import OutputSpec
+from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec
 from softmax_dask_pipelines.sinks.buffers import column_dtype
 from softmax_dask_pipelines.sinks.zarr_codecs import number_codecs, string_codecs
 
@@ -35,19 +35,19 @@ class ArrayLayout:
     """What pads the last chunk."""
     attributes: dict[str, Any] = field(default_factory=dict)
 
-    def key(self, chunk: int) -> str:
-        """Name of the file of chunk `chunk` along the rows; classes are never split."""
+    def key(self, *chunk: int) -> str:
+        """Name of a chunk's file, by the chunk's place along each axis; 0 along those that are not given."""
         # One folder an array (separator "."), so that one fsync makes all its chunks' names durable.
-        return f"{self.name}/c.{chunk}" + ".0" * (len(self.shape) - 1)
+        places = chunk + (0,) * (len(self.shape) - len(chunk))
+        return f"{self.name}/c.{'.'.join(map(str, places))}"
 
 
 def array_layouts(spec: OutputSpec) -> dict[str, ArrayLayout]:
-    """All arrays of the output, by name, in the order: class, ids, target, columns."""
+    """All arrays of the output, by name, in the order: class, carried, target, columns."""
     layouts = []
     if spec.class_names is not None:
         layouts.append(_strings("class", "class", spec.classes, spec.classes, "name of the class"))
-    if spec.id_name is not None:
-        layouts.append(_ids(spec, spec.id_name))
+    layouts += [_carried(spec, column) for column in spec.carried]
     if spec.has_targets:
         layouts.append(_targets(spec))
     layouts += [_column(spec, COLUMNS[name]) for name in spec.columns]
@@ -72,11 +72,12 @@ def _strings(name: str, dim: str, size: int, chunk: int, description: str) -> Ar
     return ArrayLayout(name, None, (dim,), (size,), (chunk,), "", {"long_name": description})
 
 
-def _ids(spec: OutputSpec, name: str) -> ArrayLayout:
-    if not pa.types.is_integer(spec.id_type):
-        return _strings(name, "row", spec.rows, spec.partition_rows, "id of the row")
-    dtype = np.dtype(str(spec.id_type))
-    return _row_numbers(spec, name, dtype, 0, {"long_name": "id of the row"})
+def _carried(spec: OutputSpec, column: CarriedColumn) -> ArrayLayout:
+    meaning = "id of the row" if column.is_id else "value of the folder's key in the source"
+    # Zarr's integers have no null: text has the empty one.
+    if column.has_nulls or not pa.types.is_integer(column.value_type):
+        return _strings(column.name, "row", spec.rows, spec.partition_rows, meaning)
+    return _row_numbers(spec, column.name, np.dtype(str(column.value_type)), 0, {"long_name": meaning})
 
 
 def _targets(spec: OutputSpec) -> ArrayLayout:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from softmax_dask_pipelines.errors import ConfigError, SourceFormatError
 from softmax_dask_pipelines.sources.formats import existing_path, format_of
 from softmax_dask_pipelines.sources.protocol import (
+    Carried,
     Format,
     Source,
     SourceBlock,
@@ -19,7 +20,7 @@ from softmax_dask_pipelines.sources.protocol import (
 )
 from softmax_dask_pipelines.sources.sigmoid import SigmoidSource
 
-__all__ = ["Format", "Source", "SourceBlock", "SourceFacts", "SourceRequest", "open_source"]
+__all__ = ["Carried", "Format", "Source", "SourceBlock", "SourceFacts", "SourceRequest", "open_source"]
 
 
 def open_source(request: SourceRequest) -> Source:

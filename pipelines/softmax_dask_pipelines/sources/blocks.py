@@ -1,6 +1,6 @@
 """How many rows are read at once, and how pieces of any size become blocks of that size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ def _split(piece: SourceBlock, rows: int) -> tuple[SourceBlock, SourceBlock | No
 def _part(piece: SourceBlock, rows: slice) -> SourceBlock:
     return SourceBlock(
         logits=piece.logits[rows],
-        ids=None if piece.ids is None else piece.ids[rows],
+        carried={name: values[rows] for name, values in piece.carried.items()},
         targets=None if piece.targets is None else piece.targets[rows],
     )
 
@@ -90,13 +90,13 @@ def _joined(pieces: Sequence[SourceBlock]) -> SourceBlock:
         return pieces[0]
     return SourceBlock(
         logits=np.concatenate([piece.logits for piece in pieces]),
-        ids=_joined_ids([piece.ids for piece in pieces]),
+        carried=_joined_carried([piece.carried for piece in pieces]),
         targets=_joined_targets([piece.targets for piece in pieces if piece.targets is not None]),
     )
 
 
-def _joined_ids(ids: Sequence[Any]) -> Any:
-    return None if ids[0] is None else pa.concat_arrays(ids)
+def _joined_carried(pieces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: pa.concat_arrays([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def _joined_targets(targets: Sequence[Any]) -> Any:

@@ -22,9 +22,13 @@ from softmax_dask_pipelines.sources.names import require_class_names
 from softmax_dask_pipelines.sources.protocol import SourceBlock, SourceFacts, SourceRequest
 from softmax_dask_pipelines.sources.sigmoid import classes_of_rows
 
-_HEADERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
-_UTF8_HEADER = (3, 0)
-"""As version 2, but of a dtype with non-ASCII names of fields: none of ours."""
+_HEADERS = {
+    (1, 0): npy_format.read_array_header_1_0,
+    (2, 0): npy_format.read_array_header_2_0,
+    # Version 3 is version 2 in UTF-8. Only names of fields can tell, and records are refused.
+    (3, 0): npy_format.read_array_header_2_0,
+}
+"""By version; they read no header longer than NumPy's limit."""
 _FAULT_AROUND_BYTES = 64 << 10
 """Linux maps so much around a page that is read; it counts for each class where a row is scattered."""
 
@@ -49,11 +53,12 @@ class NpyFile:
                 shape, fortran, dtype = _header(file)
             except ValueError as error:  # every header that is none, NumPy's limit of its length included
                 raise SourceFormatError(
-                    f"{path}: is no .npy file that can be read ({error}); expected a header of version 1 or 2. "
+                    f"{path}: is no .npy file that can be read ({error}); expected a header of version 1, 2 or 3. "
                     "Write the array again with numpy.save."
                 ) from error
             found = cls(path, file.tell(), shape, fortran, dtype)
         found._require_plain()
+        found._require_lengths()
         found._require_whole(os.path.getsize(path))
         return found
 
@@ -89,6 +94,13 @@ class NpyFile:
                 f"{self.path}: holds {kind}; expected numbers. Nothing was opened. Write the logits as a plain array."
             )
 
+    def _require_lengths(self) -> None:
+        if min(self.shape, default=0) < 0:  # NumPy takes any integers for a shape
+            raise SourceFormatError(
+                f"{self.path}: has shape {self.shape}; expected lengths of 0 or more. Write the array again with "
+                "numpy.save."
+            )
+
     def _require_whole(self, size: int) -> None:
         expected = self.offset + self.nbytes
         if size < expected:
@@ -119,7 +131,7 @@ class NpySource:
         """Rows start..stop-1 in order, cut at the multiples of `facts.read_rows`."""
         assert 0 <= start <= stop <= self._facts.rows, f"rows {start}..{stop} of {self._facts.rows}"
         for rows in aligned(start, stop, self._facts.read_rows):
-            yield SourceBlock(logits=self._logits(rows), ids=None, targets=None)
+            yield SourceBlock(logits=self._logits(rows), carried={}, targets=None)
 
     def _logits(self, rows: range) -> NDArray[Any]:
         stored = np.asarray(self._file.mapped(rows, self._class_axis))
@@ -150,8 +162,7 @@ class NpySource:
             codec="uncompressed, no checksum",
             layout=f"{'Fortran' if file.fortran else 'C'} order{_orientation(self._class_axis)}, memory-mapped",
             class_names=request.class_names and require_class_names(request.class_names, named, where=path),
-            id_name=None,
-            id_type=None,
+            carried=(),
             target_name=None,
             chunk_rows=1,
             class_chunks=1 if contiguous else classes,
@@ -162,8 +173,6 @@ class NpySource:
 
 def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy_format.read_magic(file)
-    if version == _UTF8_HEADER:
-        raise ValueError("version 3, of records")
     if version not in _HEADERS:
         raise ValueError(f"version {version}")
     return _HEADERS[version](file)

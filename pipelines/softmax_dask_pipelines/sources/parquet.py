@@ -19,11 +19,14 @@ from softmax_dask_pipelines.sources.parquet_metadata import (
     codec_text,
     column_bytes,
     common_group_rows,
+    has_checksums,
     largest_chunk_bytes,
     largest_group_rows,
+    sampled_pages,
     stored_class_names,
 )
 from softmax_dask_pipelines.sources.parquet_nulls import Place
+from softmax_dask_pipelines.sources.parquet_pages import Page
 from softmax_dask_pipelines.sources.protocol import SourceBlock, SourceFacts, SourceRequest
 from softmax_dask_pipelines.sources.sigmoid import classes_of_rows
 
@@ -63,8 +66,8 @@ class ParquetSource:
 
     def _piece(self, batch: Any, part: Part, row: int) -> SourceBlock:
         place = Place(part.path, row, part.first_row + row)
-        ids, targets = self._carried.values(batch, part, first_row=place.source_row)
-        return SourceBlock(self._logits.values(batch, place), ids, targets)
+        carried, targets = self._carried.values(batch, part, first_row=place.source_row)
+        return SourceBlock(self._logits.values(batch, place), carried, targets)
 
     def _class_names(self, request: SourceRequest) -> tuple[str, ...] | None:
         own = self._logits.class_names if isinstance(self._logits, WideColumns) else None
@@ -77,6 +80,7 @@ class ParquetSource:
         row_bytes = self._row_classes * dtype.itemsize
         group_rows = common_group_rows(self._parts)
         read_rows = rows_per_read(unit_rows=1, group_rows=group_rows, row_bytes=row_bytes)
+        pages = sampled_pages(self._parts, self._logits.names[0])
         return SourceFacts(
             path=path,
             format="parquet",
@@ -85,23 +89,25 @@ class ParquetSource:
             classes=self._logits.classes,
             dtype=dtype,
             read_rows=max(1, min(rows, read_rows)),
-            read_overhead_bytes=self._overhead_bytes(min(rows, read_rows), row_bytes),
+            read_overhead_bytes=self._overhead_bytes(min(rows, read_rows), row_bytes, pages),
             stored_bytes=column_bytes(self._parts, self._logits.names),
-            codec=codec_text(self._parts, self._logits.names[0]),
+            codec=codec_text(self._parts, self._logits.names[0], has_checksums(pages)),
             layout=_layout_text(self._parts, self._logits),
             class_names=class_names,
-            id_name=self._carried.id_name,
-            id_type=self._carried.id_type,
+            carried=self._carried.carried,
             target_name=self._carried.target_name,
             boundary_rows=max(read_rows, group_rows),
             chunk_rows=largest_group_rows(self._parts),
+            has_checksum=has_checksums(pages),
             row_kind=self._logits.kind,
         )
 
-    def _overhead_bytes(self, read_rows: int, row_bytes: int) -> int:
+    def _overhead_bytes(self, read_rows: int, row_bytes: int, pages: Sequence[Page]) -> int:
         """A batch beside the block it is copied to, its list levels, and a page and a buffer a column."""
         columns = len(self._logits.names) + len(self._carried.names)
-        page = min(2 * PAGE_BYTES, largest_chunk_bytes(self._parts, self._logits.names[0]))
+        # Writers aim at a megabyte, but some make one page of a whole row group.
+        largest = max([2 * PAGE_BYTES, *(page.uncompressed_bytes for page in pages)])
+        page = min(largest, largest_chunk_bytes(self._parts, self._logits.names[0]))
         levels = 4 * read_rows * self._logits.classes
         if self._logits.numbers.abstain:
             levels += read_rows * (row_bytes + 2 * self._logits.classes)  # a copy without the nulls, and their bits

@@ -1,6 +1,6 @@
-"""Id and target columns of a Parquet source, the same in every file, or a key of its Hive folders."""
+"""What a Parquet source carries beside its logits: a column of ids, the keys of its Hive folders; and targets."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,22 +12,28 @@ from softmax_dask_pipelines.errors import SchemaMismatchError
 from softmax_dask_pipelines.sources.carried import TargetRule, plain_array, plain_type
 from softmax_dask_pipelines.sources.names import ID_NAMES, TARGET_NAMES, carried_name
 from softmax_dask_pipelines.sources.parquet_files import Part
-from softmax_dask_pipelines.sources.parquet_hive import is_key, key_type, key_values
+from softmax_dask_pipelines.sources.parquet_hive import (
+    is_key,
+    key_column,
+    key_names,
+    key_values,
+    require_key_of_all,
+)
 from softmax_dask_pipelines.sources.parquet_limits import TEXT_BYTES, require_plausible
 from softmax_dask_pipelines.sources.parquet_types import column_of, flat_columns
-from softmax_dask_pipelines.sources.protocol import SourceRequest
+from softmax_dask_pipelines.sources.protocol import Carried, SourceRequest
 
 
 @dataclass(frozen=True, slots=True)
 class CarriedColumns:
-    """Which columns hold ids and targets, if any do."""
+    """Which columns and keys hold ids and targets, if any do, and the other keys."""
 
-    id_name: str | None
-    id_type: Any
-    target_name: str | None
+    carried: tuple[Carried, ...]
+    """The ids, then the keys; see `SourceFacts.carried`."""
+    target: Carried | None
     rule: TargetRule | None
-    keys: Mapping[str, Any]
-    """Type of those that are no columns but keys of Hive folders."""
+    names: tuple[str, ...]
+    """Columns to read; the others are keys."""
 
     @classmethod
     def of(
@@ -38,50 +44,62 @@ class CarriedColumns:
         classes: int,
         class_names: tuple[str, ...] | None,
     ) -> "CarriedColumns":
-        """Those that `request` names, or of a usual name."""
+        """Those that `request` names, or of a usual name; and every key that is not the target."""
         id_name = _chosen(parts, request.id, ID_NAMES)
         target_name = _chosen(parts, request.target, TARGET_NAMES)
-        id_type = None if id_name is None else _common_type(parts, id_name)
-        rule = None
-        if target_name is not None:
-            rule = TargetRule(f"{parts[0].path}: {target_name}", classes, class_names)
-            rule.require_type(_common_type(parts, target_name, kind=_kind))
-        named = [name for name in (id_name, target_name) if name is not None]
-        keys = {name: key_type(parts, name) for name in named if is_key(parts[0], name)}
+        named = [name for name in dict.fromkeys((id_name, target_name)) if name is not None]
+        columns = tuple(name for name in named if not is_key(parts[0], name))
+        ids = [] if id_name is None else [_column(parts, id_name, is_id=True)]
+        target = None if target_name is None else _column(parts, target_name, kind=_kind)
+        rule = None if target is None else _target_rule(parts[0], target, classes, class_names)
         for part in parts:
-            require_plausible(part, [name for name in named if name not in keys], TEXT_BYTES)
-        return cls(id_name, id_type, target_name, rule, keys)
+            require_plausible(part, columns, TEXT_BYTES)
+        keys = [key_column(parts, name) for name in key_names(parts) if name not in named]
+        return cls((*ids, *keys), target, rule, columns)
 
     @property
-    def names(self) -> list[str]:
-        """Columns to read."""
-        named = (self.id_name, self.target_name)
-        return [name for name in named if name is not None and name not in self.keys]
+    def target_name(self) -> str | None:
+        """The column or key of targets."""
+        return None if self.target is None else self.target.name
 
-    def values(self, batch: Any, part: Part, *, first_row: int) -> tuple[Any, NDArray[np.int64] | None]:
-        """Ids and targets of a record batch of `part`, whose first row has this number in the source."""
-        ids = None if self.id_name is None else self._column(self.id_name, batch, part)
-        if self.rule is None or self.target_name is None:
-            return ids, None
-        return ids, self.rule.targets(self._column(self.target_name, batch, part), first_row=first_row)
+    def values(self, batch: Any, part: Part, *, first_row: int) -> tuple[dict[str, Any], NDArray[np.int64] | None]:
+        """What is carried of a record batch of `part`, by name, and the targets; `first_row` counts in the source."""
+        carried = {column.name: self._values(column, batch, part) for column in self.carried}
+        if self.rule is None or self.target is None:
+            return carried, None
+        return carried, self.rule.targets(plain_array(self._values(self.target, batch, part)), first_row=first_row)
 
-    def _column(self, name: str, batch: Any, part: Part) -> Any:
-        if name in self.keys:
-            return key_values(part, name, self.keys[name], batch.num_rows)
-        return plain_array(column_of(batch, name))
+    def _values(self, column: Carried, batch: Any, part: Part) -> Any:
+        if column.name in self.names:
+            return plain_array(column_of(batch, column.name))
+        return key_values(part, column, batch.num_rows)
 
 
 def _chosen(parts: Sequence[Part], requested: str | None, usual: Sequence[str]) -> str | None:
     first = parts[0]
-    if requested is not None and is_key(first, requested):
-        return requested
-    return carried_name(requested, usual, list(flat_columns(first.schema)), where=first.path, kind="column")
+    # A key is ids or targets only when it is named.
+    keys = () if requested is None else dict(first.hive_keys)
+    return carried_name(requested, usual, [*flat_columns(first.schema), *keys], where=first.path, kind="column")
 
 
-def _common_type(parts: Sequence[Part], name: str, *, kind: Callable[[Any], object] = lambda plain: plain) -> Any:
-    """Type of the column, once every file has it and of this type (or, for targets, of this kind)."""
+def _column(
+    parts: Sequence[Part], name: str, *, is_id: bool = False, kind: Callable[[Any], object] = lambda plain: plain
+) -> Carried:
+    """The column or key of that name, once every file has it and of one type (or, for targets, of one kind)."""
     if is_key(parts[0], name):
-        return key_type(parts, name)
+        require_key_of_all(parts, name)
+        return key_column(parts, name, is_id=is_id)
+    return Carried(name, _common_type(parts, name, kind), is_id=is_id)
+
+
+def _target_rule(first: Part, target: Carried, classes: int, class_names: tuple[str, ...] | None) -> TargetRule:
+    where = f"{first.path}: {target.name}"
+    rule = TargetRule(where, classes, class_names)
+    rule.require_type(plain_type(target.type, where=where))
+    return rule
+
+
+def _common_type(parts: Sequence[Part], name: str, kind: Callable[[Any], object]) -> Any:
     types = [(part, found) for part in parts if (found := _type(part, name, parts[0])) is not None]
     for part, found in types:
         if kind(found) != kind(types[0][1]):

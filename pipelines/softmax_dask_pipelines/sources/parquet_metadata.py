@@ -8,6 +8,11 @@ from typing import Any
 
 from softmax_dask_pipelines.errors import SchemaMismatchError
 from softmax_dask_pipelines.sources.parquet_files import Part
+from softmax_dask_pipelines.sources.parquet_footer import Chunk
+from softmax_dask_pipelines.sources.parquet_pages import Page, first_pages
+
+_SAMPLED_PAGES = 4
+"""Enough to see what a writer does: a dictionary among them, and a whole page."""
 
 
 def common_group_rows(parts: Sequence[Part]) -> int:
@@ -23,28 +28,38 @@ def largest_group_rows(parts: Sequence[Part]) -> int | None:
 
 def column_bytes(parts: Sequence[Part], names: Sequence[str]) -> int:
     """Size at rest of these columns."""
-    return sum(chunk.total_compressed_size for chunk in _all_chunks(parts, names))
+    return sum(chunk.compressed_bytes for chunk in _all_chunks(parts, names))
 
 
 def largest_chunk_bytes(parts: Sequence[Part], name: str) -> int:
     """Largest size, decompressed, of this column in one row group."""
-    return max((chunk.total_uncompressed_size for chunk in _all_chunks(parts, [name])), default=0)
+    return max((chunk.uncompressed_bytes for chunk in _all_chunks(parts, [name])), default=0)
 
 
-def codec_text(parts: Sequence[Part], name: str) -> str:
-    """How a column is compressed, for people. Footers do not say whether pages have checksums."""
-    found = sorted({chunk.compression.lower() for chunk in _all_chunks(parts, [name])})
-    return f"{' and '.join(found) or 'no rows'}, page checksums verified where there are some"
+def codec_text(parts: Sequence[Part], name: str, has_checksum: bool | None) -> str:
+    """How a column is compressed, for people."""
+    found = sorted({chunk.codec_name for chunk in _all_chunks(parts, [name])})
+    checksums = {True: ", page checksums", False: ", no page checksums", None: ""}[has_checksum]
+    return f"{' and '.join(found) or 'no rows'}{checksums}"
 
 
-def chunks_of(part: Part, names: Sequence[str]) -> Iterator[list[Any]]:
-    """For each row group, the metadata of these columns."""
-    schema = part.metadata.schema
-    leaves = {schema.column(i).path: i for i in range(len(schema))}
-    indices = [index for name in names if (index := _leaf(leaves, name)) is not None]
-    for group in range(part.metadata.num_row_groups):
-        row_group = part.metadata.row_group(group)
-        yield [row_group.column(index) for index in indices]
+def sampled_pages(parts: Sequence[Part], name: str) -> list[Page]:
+    """The first pages of this column in the first, the middle and the last file that has some."""
+    full = [part for part in parts if part.rows]
+    chosen = sorted({0, len(full) // 2, len(full) - 1}) if full else []
+    return [page for index in chosen for page in _first_pages(full[index], name)]
+
+
+def has_checksums(pages: Sequence[Page]) -> bool | None:
+    """Whether all of these pages have a checksum; None where there are none."""
+    return all(page.has_checksum for page in pages) if pages else None
+
+
+def chunks_of(part: Part, names: Sequence[str]) -> Iterator[list[Chunk]]:
+    """For each row group, what the footer says of these columns."""
+    leaves = {path: index for index, path in enumerate(part.leaves)}
+    for chunks in part.chunks[:, [_leaf(leaves, name) for name in names]].tolist():
+        yield [Chunk._make(chunk) for chunk in chunks]
 
 
 def stored_class_names(parts: Sequence[Part]) -> object:
@@ -83,14 +98,20 @@ def _group_sizes(parts: Sequence[Part]) -> Iterator[int]:
         yield from (stop - start for start, stop in pairwise(part.group_starts))
 
 
-def _all_chunks(parts: Sequence[Part], names: Sequence[str]) -> Iterator[Any]:
+def _all_chunks(parts: Sequence[Part], names: Sequence[str]) -> Iterator[Chunk]:
     for part in parts:
         for chunks in chunks_of(part, names):
             yield from chunks
 
 
-def _leaf(leaves: Mapping[str, int], name: str) -> int | None:
+def _first_pages(part: Part, name: str) -> list[Page]:
+    chunks = (chunk for (chunk,) in chunks_of(part, [name]))
+    group, chunk = next((group, chunk) for group, chunk in enumerate(chunks) if part.group_starts[group + 1])
+    return first_pages(part.path, chunk, _SAMPLED_PAGES, where=f"{part.path}: column {name!r} of row group {group}")
+
+
+def _leaf(leaves: Mapping[str, int], name: str) -> int:
     """Where a column is among those that are stored; the numbers of a list are below its name."""
     if name in leaves:
         return leaves[name]
-    return next((index for path, index in leaves.items() if path.startswith(f"{name}.")), None)
+    return next(index for path, index in leaves.items() if path.startswith(f"{name}."))

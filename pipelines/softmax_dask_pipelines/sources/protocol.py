@@ -1,6 +1,6 @@
 """What every source promises, and what is said and known of one. Knows no format."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -25,7 +25,7 @@ class SourceRequest:
     dtype: Literal["bfloat16"] | None = None
     """bfloat16: the stored 16-bit integers are bfloat16 bits."""
     id: str | None = None
-    """Array or column of row ids, carried to the output. None: `id` or `ids` if there is one."""
+    """Array, column or Hive key of row ids, carried to the output. None: an array or column `id` or `ids`, if any."""
     target: str | None = None
     """Array or column of true classes. None: `target` or `targets` if there is one."""
     class_names: tuple[str, ...] | None = None
@@ -41,13 +41,29 @@ class SourceRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Carried:
+    """Something beside the logits that goes to the output as it is: ids, or a key of Hive folders."""
+
+    name: str
+    """Path of the array, name of the column or key."""
+    type: Any
+    """pyarrow.DataType of its values in blocks: integers or text; of a key a dictionary of them."""
+    is_id: bool = False
+    """Whether it was named, or has the usual name, of the ids. A source has them once, or not at all."""
+    has_nulls: bool = False
+    """Whether some values are known to be null: keys that not all folders have."""
+    text_bytes: int | None = None
+    """Of the longest text, where that is known: of keys."""
+
+
+@dataclass(frozen=True, slots=True)
 class SourceBlock:
     """Consecutive rows of a source, in memory."""
 
     logits: NDArray[Any]
     """(rows, classes), C order, of the source's dtype; may be read-only."""
-    ids: Any
-    """pyarrow.Array of the rows' ids, or None."""
+    carried: Mapping[str, Any]
+    """A pyarrow.Array for each of `SourceFacts.carried`, by name and of that type."""
     targets: NDArray[np.int64] | None
     """(rows,); -1 is unlabelled."""
 
@@ -76,9 +92,8 @@ class SourceFacts:
     layout: str
     """Chunks, shards or row groups, for people: "chunks of 1000 x 100", "12 files, 96 row groups"."""
     class_names: tuple[str, ...] | None
-    id_name: str | None
-    id_type: Any
-    """pyarrow.DataType of the ids, or None."""
+    carried: tuple[Carried, ...]
+    """The ids first, then the keys of Hive folders, in the order of the path."""
     target_name: str | None
     boundary_rows: int = 1
     """Rows of a shard, row group or run of chunks: a read that begins on a multiple of it decodes nothing
@@ -91,6 +106,11 @@ class SourceFacts:
     """Whether damaged bytes are found by a checksum of each piece; None: cannot be known."""
     row_kind: Literal["array", "fixed lists", "lists", "columns"] | None = None
     """How a row is stored; "lists" may differ in length or be null, "columns" is one a class."""
+
+    @property
+    def id(self) -> Carried | None:
+        """The ids, if there are any."""
+        return next((column for column in self.carried if column.is_id), None)
 
 
 class Source(Protocol):

@@ -16,7 +16,7 @@ from softmax_dask_pipelines.sources.blocks import aligned, rows_per_read
 from softmax_dask_pipelines.sources.carried import TargetRule
 from softmax_dask_pipelines.sources.dtypes import BFLOAT16, checked_class_axis, logits_dtype
 from softmax_dask_pipelines.sources.names import ID_NAMES, TARGET_NAMES, require_class_names
-from softmax_dask_pipelines.sources.protocol import SourceBlock, SourceFacts, SourceRequest
+from softmax_dask_pipelines.sources.protocol import Carried, SourceBlock, SourceFacts, SourceRequest
 from softmax_dask_pipelines.sources.sigmoid import classes_of_rows
 from softmax_dask_pipelines.sources.zarr_arrays import Store
 from softmax_dask_pipelines.sources.zarr_carried import CarriedArray
@@ -60,7 +60,7 @@ class ZarrSource:
         for rows in aligned(start, stop, self._facts.read_rows):
             yield SourceBlock(
                 logits=self._logits(rows),
-                ids=ids.values(rows) if ids else None,
+                carried={self._ids.name: ids.values(rows)} if self._ids and ids else {},
                 targets=self._rule.targets(targets.values(rows), first_row=rows.start)
                 if targets and self._rule
                 else None,
@@ -133,8 +133,7 @@ class ZarrSource:
             codec=codec_text(self._array),
             layout=self._chunks.layout,
             class_names=class_names,
-            id_name=self._ids.name if self._ids else None,
-            id_type=self._ids.type if self._ids else None,
+            carried=(Carried(self._ids.name, self._ids.type, is_id=True),) if self._ids else (),
             target_name=self._targets.name if self._targets else None,
             boundary_rows=max(read_rows, group_rows),
             chunk_rows=self._chunks.chunk[0],

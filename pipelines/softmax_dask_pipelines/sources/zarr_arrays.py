@@ -9,6 +9,7 @@ import posixpath
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from softmax_dask_pipelines.errors import (
     ColumnNotFoundError,
     DataError,
+    MetadataLimitError,
     PermissionDeniedError,
     PipelineError,
     SourceFormatError,
@@ -28,13 +30,17 @@ from softmax_dask_pipelines.sources.dtypes import holds_logits
 from softmax_dask_pipelines.sources.names import carried_name, listing, no_such
 from softmax_dask_pipelines.sources.zarr_bfloat16 import is_bfloat16, without_bfloat16
 from softmax_dask_pipelines.sources.zarr_carried import CarriedArray
-from softmax_dask_pipelines.sources.zarr_decoders import bounded_codecs, bounded_v2
+from softmax_dask_pipelines.sources.zarr_decoders import bounded_codecs, bounded_v2, limit_bytes
 from softmax_dask_pipelines.sources.zarr_files import Files, files_at
 from softmax_dask_pipelines.sources.zarr_metadata import array_document, group_attributes, is_array, is_store, joined
 
 _CLASS_ARRAY = "class"
 """xarray's coordinate of the class axis."""
+_CLASS_NAMES_BYTES = 512 << 20
+"""Read without a plan, so that no shape may make them fill the memory: hundreds of thousands of texts."""
 _NESTED_SHOWN = 20
+_GROUPS_SEARCHED = 100
+"""For arrays to show; a store may hold groups without end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,13 @@ class Store:
         array = self.open(_CLASS_ARRAY)
         if array.ndim != 1 or np.dtype(array.dtype).kind not in "UTO":
             return None
+        decoded = limit_bytes(max(array.size, prod(array.chunks)), np.dtype(array.dtype))
+        held = max(decoded, self.files.stored_bytes(_CLASS_ARRAY))
+        if held > _CLASS_NAMES_BYTES:
+            raise MetadataLimitError(
+                f"{self.where(_CLASS_ARRAY)}: class names of shape {array.shape} in chunks of {array.chunks} may take "
+                f"{held} bytes; expected at most {_CLASS_NAMES_BYTES}. Give the names in a file."
+            )
         return np.asarray(array[:]).tolist()
 
     def _of_bare_array(self, requested: str | None) -> str:
@@ -135,9 +148,10 @@ class Store:
     def _nested(self) -> Iterator[str]:
         """The first arrays inside groups inside the group."""
         groups = [""]
-        found = 0
-        while groups and found < _NESTED_SHOWN:
+        found = searched = 0
+        while groups and found < _NESTED_SHOWN and searched < _GROUPS_SEARCHED:
             group = groups.pop(0)
+            searched += 1
             for child in self.files.folders(group):
                 key = joined(group, child)
                 if is_array(self.files, key):

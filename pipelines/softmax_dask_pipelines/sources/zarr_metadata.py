@@ -58,6 +58,7 @@ def array_document(files: Files, key: str) -> Document:
     document = _document(files, joined(key, "zarr.json"))
     if document.get("node_type") != "array":
         document = _document(files, joined(key, ".zarray")) | {"attributes": _document(files, joined(key, ".zattrs"))}
+    _require_read_whole(document, files.shown(key))
     _require_limits(document, files.shown(key))
     _require_codecs(document, files.shown(key))
     return document
@@ -99,6 +100,16 @@ def _document(files: Files, key: str) -> Document:
             f"{files.shown(key)}: is not JSON ({error}); expected metadata of Zarr. Copy it again."
         ) from error
     return document if isinstance(document, dict) else {}
+
+
+def _require_read_whole(document: Document, where: str) -> None:
+    """Refuse what zarr-python takes without a word, and does not understand."""
+    if document.get("storage_transformers"):
+        raise SourceFormatError(f"{where}: has storage transformers; expected none. Write the array again.")
+    if not isinstance(document.get("attributes", {}), dict):
+        raise SourceFormatError(
+            f"{where}: has attributes that are {document['attributes']!r}; expected an object. Correct its metadata."
+        )
 
 
 def _require_limits(document: Document, where: str) -> None:

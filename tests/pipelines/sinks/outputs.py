@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from softmax_dask.columns import COLUMNS
-from softmax_dask_pipelines.sinks import OutputSpec, Sink, open_sink, partition_row_range
+from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, Sink, open_sink, partition_row_range
 
 NARROW = ("label", "confidence", "entropy")
 CLASS_NAMES = ("Katze", "ein Hund", "crane", "crane", "鳥")
@@ -28,8 +28,7 @@ PLAIN = OutputSpec(
     wide_dtype=np.dtype(np.float32),
     top_k=3,
     class_names=None,
-    id_name=None,
-    id_type=None,
+    carried=(),
     has_targets=False,
     attributes={"temperature": 1.5, "source": "logits.zarr"},
 )
@@ -38,13 +37,27 @@ PLAIN = OutputSpec(
 _WIDE = (*NARROW, "probabilities", "log_probabilities")
 _EVERYTHING = tuple(COLUMNS)
 
+
+def _id(kind: pa.DataType, name: str = "id") -> tuple[CarriedColumn, ...]:
+    return (CarriedColumn(name, f"meta/{name}", kind, is_id=True),)
+
+
+def _key(name: str, plain: pa.DataType, *, has_nulls: bool = False) -> CarriedColumn:
+    return CarriedColumn(name, name, pa.dictionary(pa.int32(), plain), has_nulls=has_nulls)
+
+
+_DAY, _SITE, _HOUR = _key("day", pa.int64()), _key("site", pa.string()), _key("hour", pa.int64(), has_nulls=True)
+
 SPECS = {
     "narrow": PLAIN,
     "wide float32": dataclasses.replace(PLAIN, columns=_WIDE),
     "wide float16": dataclasses.replace(PLAIN, columns=_WIDE, wide_dtype=np.dtype(np.float16)),
     "wide only": dataclasses.replace(PLAIN, columns=("probabilities",), wide_dtype=np.dtype(np.float64)),
-    "integer ids": dataclasses.replace(PLAIN, id_name="image", id_type=pa.int32()),
-    "text ids": dataclasses.replace(PLAIN, columns=_WIDE, id_name="id", id_type=pa.string()),
+    "integer ids": dataclasses.replace(PLAIN, carried=_id(pa.int32(), "image")),
+    "text ids": dataclasses.replace(PLAIN, columns=_WIDE, carried=_id(pa.string())),
+    "keys": dataclasses.replace(PLAIN, carried=(_DAY, _SITE, _HOUR)),
+    "wide, ids and keys": dataclasses.replace(PLAIN, columns=_WIDE, carried=(*_id(pa.string()), _DAY, _SITE, _HOUR)),
+    "a key as id": dataclasses.replace(PLAIN, carried=(dataclasses.replace(_SITE, is_id=True), _DAY)),
     "targets": dataclasses.replace(PLAIN, columns=(*NARROW, "nll", "target_rank", "correct"), has_targets=True),
     "top k": dataclasses.replace(PLAIN, columns=("label", "top_k_labels", "top_k_probabilities")),
     "names": dataclasses.replace(PLAIN, columns=("confidence", "label_name"), class_names=CLASS_NAMES),
@@ -52,8 +65,7 @@ SPECS = {
         PLAIN,
         columns=_EVERYTHING,
         class_names=CLASS_NAMES,
-        id_name="id",
-        id_type=pa.large_string(),
+        carried=(*_id(pa.large_string()), _DAY),
         has_targets=True,
         float_dtype=np.dtype(np.float64),
     ),
@@ -64,8 +76,7 @@ SPECS = {
         columns=_EVERYTHING,
         rows=0,
         class_names=CLASS_NAMES,
-        id_name="id",
-        id_type=pa.string(),
+        carried=_id(pa.string()),
         has_targets=True,
     ),
 }
@@ -76,7 +87,8 @@ class Values:
     """What belongs in an output."""
 
     columns: dict[str, NDArray[Any]]
-    ids: pa.Array | None
+    carried: dict[str, pa.Array]
+    """By name in the source."""
     targets: NDArray[np.int64] | None
 
     def label_names(self, names: tuple[str, ...]) -> list[str | None]:
@@ -89,7 +101,7 @@ def values_of(spec: OutputSpec, *, seed: int = 0) -> Values:
     bad = np.arange(spec.rows) % 7 == 3
     columns = {name: _column(spec, name, random, bad) for name in COLUMNS if name != "label_name"}
     targets = random.integers(-1, spec.classes, spec.rows) if spec.has_targets else None
-    return Values(columns, _ids(spec), targets)
+    return Values(columns, {column.source_name: _carried(spec, column) for column in spec.carried}, targets)
 
 
 def write(spec: OutputSpec, *, values: Values | None = None, replace: bool = False, step: int = 3) -> Sink:
@@ -110,9 +122,9 @@ def write_partition(sink: Sink, spec: OutputSpec, number: int, values: Values, *
         taken = len(next(iter(views.values())))
         for name, view in views.items():
             view[:] = values.columns[name][row : row + taken]
-        ids = values.ids[row : row + taken] if values.ids is not None else None
+        carried = {name: whole[row : row + taken] for name, whole in values.carried.items()}
         targets = values.targets[row : row + taken] if values.targets is not None else None
-        writer.advance(taken, ids, targets)
+        writer.advance(taken, carried, targets)
         row += taken
     return writer.close()
 
@@ -134,9 +146,17 @@ def _column(spec: OutputSpec, name: str, random: np.random.Generator, bad: NDArr
     return values
 
 
-def _ids(spec: OutputSpec) -> pa.Array | None:
-    if spec.id_name is None:
-        return None
-    if pa.types.is_integer(spec.id_type):
-        return pa.array([1000 + 3 * row for row in range(spec.rows)], spec.id_type)
-    return pa.array([f"Bild-{row}-ü" if row % 5 else "" for row in range(spec.rows)], spec.id_type)
+def _carried(spec: OutputSpec, column: CarriedColumn) -> pa.Array:
+    if column.is_repeated:
+        return _repeated(spec, column)
+    if pa.types.is_integer(column.type):
+        return pa.array([1000 + 3 * row for row in range(spec.rows)], column.type)
+    return pa.array([f"Bild-{row}-ü" if row % 5 else "" for row in range(spec.rows)], column.type)
+
+
+def _repeated(spec: OutputSpec, column: CarriedColumn) -> pa.Array:
+    """One value for 20 rows, as of files of 20 rows; the second is null where nulls are known to come."""
+    values: list[Any] = [f"Köln {k}" if column.value_type == pa.string() else k - 1 for k in range(3)]
+    if column.has_nulls:
+        values[1] = None
+    return pa.array([values[row // 20] for row in range(spec.rows)], column.value_type).dictionary_encode()

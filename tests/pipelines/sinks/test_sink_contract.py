@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +15,8 @@ from numpy.testing import assert_array_equal
 from softmax_dask.columns import COLUMNS
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.errors import ConfigError, DiskFullError, OutputExistsError, SchemaMismatchError
-from softmax_dask_pipelines.sinks import OutputSpec, job_folder, open_sink
+from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, job_folder, open_sink
+from softmax_dask_pipelines.sinks.zarr_codecs import encode_string_runs, encode_strings
 from tests.pipelines.sinks.outputs import SPECS, files_under, values_of, write, write_partition
 
 
@@ -58,14 +60,14 @@ def test_output_holds_the_values_handed_in(spec, step):
             assert_array_equal(found[name], values.columns[name], strict=True, err_msg=name)
 
 
-def test_output_holds_ids_targets_and_names(spec):
+def test_output_holds_what_is_carried_and_targets_and_names(spec):
     values = values_of(spec)
 
     write(spec).publish()
 
     found = _read(spec)
-    if spec.id_name:
-        assert list(found[spec.id_name]) == values.ids.to_pylist()
+    for column in spec.carried:
+        assert list(found[column.name]) == _as_stored(spec, column, values.carried[column.source_name].to_pylist())
     if spec.has_targets:
         assert_array_equal(found["target"], values.targets)
     if "label_name" in spec.columns:
@@ -150,7 +152,7 @@ def test_an_attempt_that_failed_leaves_no_partition(wide):
     sink.prepare()
     writer = sink.writer(0)
     writer.reserve(3)
-    writer.advance(3, None, None)
+    writer.advance(3, {}, None)
 
     with pytest.raises(AssertionError, match="3 of 16 rows"):
         writer.close()
@@ -335,14 +337,32 @@ def test_a_full_disk_is_a_temporary_error(wide, monkeypatch):
     assert not [name for name in files_under(Path(wide.path).parent) if name.endswith(".tmp")]
 
 
-def test_ids_cannot_have_the_name_of_a_column(wide):
-    with pytest.raises(ConfigError, match="id: is 'label'"):
-        open_sink(dataclasses.replace(wide, id_name="label"), replace=False)
+@pytest.mark.parametrize("name", ["label", "target", "class", "commit", "..", "", "a/b", "a\0"])
+def test_ids_cannot_have_the_name_of_a_column_or_of_no_folder(wide, name):
+    ids = CarriedColumn(name, "meta/id", pa.string(), is_id=True)
+
+    with pytest.raises(ConfigError, match=r"id: is .*; expected a name that no column .* --rename meta/id=NEW\.$"):
+        open_sink(dataclasses.replace(wide, carried=(ids,)), replace=False)
+
+
+def test_a_key_cannot_have_the_name_of_the_ids(wide):
+    ids, key = (CarriedColumn("day", source, pa.string(), is_id=source == "id") for source in ("id", "day"))
+
+    with pytest.raises(ConfigError, match=r"Hive key: is 'day'; .* --rename day=NEW"):
+        open_sink(dataclasses.replace(wide, carried=(ids, key)), replace=False)
+
+
+def test_a_key_cannot_be_called_row_where_rows_are_numbered(tmp_path):
+    spec = _at(tmp_path, "parquet", SPECS["narrow"])
+    key = CarriedColumn("row", "row", pa.string())
+
+    with pytest.raises(ConfigError, match="Hive key: is 'row'"):
+        open_sink(dataclasses.replace(spec, carried=(key,)), replace=False)
 
 
 def test_missing_ids_are_null_in_parquet_and_empty_text_in_zarr(file_format, tmp_path):
     spec = _at(tmp_path, file_format, dataclasses.replace(SPECS["text ids"], rows=3))
-    values = dataclasses.replace(values_of(spec), ids=pa.array(["a", None, "c"]))
+    values = dataclasses.replace(values_of(spec), carried={"meta/id": pa.array(["a", None, "c"])})
 
     write(spec, values=values).publish()
 
@@ -351,10 +371,18 @@ def test_missing_ids_are_null_in_parquet_and_empty_text_in_zarr(file_format, tmp
 
 def test_missing_integer_ids_are_refused_by_zarr(tmp_path):
     spec = _at(tmp_path, "zarr", dataclasses.replace(SPECS["integer ids"], rows=3))
-    values = dataclasses.replace(values_of(spec), ids=pa.array([1, None, 3], pa.int32()))
+    values = dataclasses.replace(values_of(spec), carried={"meta/image": pa.array([1, None, 3], pa.int32())})
 
     with pytest.raises(SchemaMismatchError, match="image: 1 ids are missing; expected"):
         write(spec, values=values)
+
+
+def test_runs_of_texts_are_encoded_as_the_texts_one_by_one():
+    texts = np.array(["é", "é", "b", "", "", ""], dtype=object)
+
+    encoded = encode_string_runs([("é", 2), ("x", 0), ("b", 1), ("", 3)])
+
+    assert encoded == encode_strings(texts)
 
 
 def test_views_end_where_the_chunk_ends(wide):
@@ -366,7 +394,7 @@ def test_views_end_where_the_chunk_ends(wide):
     for _ in range(4):
         views = writer.reserve(5)
         lengths.append({len(view) for view in views.values()})
-        writer.advance(len(views["label"]), None, None)
+        writer.advance(len(views["label"]), {}, None)
 
     assert lengths == [{5}, {3}, {5}, {3}]
 
@@ -395,6 +423,13 @@ def _read(spec: OutputSpec) -> dict[str, Any]:
     return {name: _parquet_values(spec, name, table[name].combine_chunks()) for name in table.column_names}
 
 
+def _as_stored(spec: OutputSpec, column: CarriedColumn, values: list[Any]) -> list[Any]:
+    """Of Zarr, integers with nulls are text: the empty one is null."""
+    if spec.format == "parquet" or not column.has_nulls:
+        return values
+    return ["" if value is None else str(value) for value in values]
+
+
 def _parquet_values(spec: OutputSpec, name: str, array: Any) -> Any:
     column = COLUMNS.get(name)
     if column is not None and column.per != "row":
@@ -404,7 +439,7 @@ def _parquet_values(spec: OutputSpec, name: str, array: Any) -> Any:
         return array.cast("int8").fill_null(-1).to_numpy()
     if name == "target":
         return array.fill_null(-1).to_numpy()
-    if name in (spec.id_name, "label_name"):
+    if name in {"label_name", *(column.name for column in spec.carried)}:
         return array.to_pylist()
     return array.to_numpy()
 
@@ -421,7 +456,7 @@ def _expected_files(spec: OutputSpec) -> set[str]:
     chunks = -(-spec.rows // spec.chunk_rows)
     files = {"zarr.json"}
     narrow = [name for name in spec.columns if COLUMNS[name].per == "row"]
-    narrow += [spec.id_name] if spec.id_name else []
+    narrow += [column.name for column in spec.carried]
     narrow += ["target"] if spec.has_targets else []
     for name in narrow:
         files |= {f"{name}/zarr.json"} | {f"{name}/c.{number}" for number in range(partitions)}

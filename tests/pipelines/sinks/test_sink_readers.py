@@ -95,7 +95,7 @@ def test_zarr_can_be_opened_without_consolidated_metadata(group, values):
 def test_pyarrow_reads_the_types_that_were_promised(folder):
     schema = pq.read_schema(folder / "commit=000001" / "part-00000.parquet")
 
-    assert schema.names == ["id", "target", *SPECS["everything"].columns]
+    assert schema.names == ["id", "day", "target", *SPECS["everything"].columns]
     assert schema.field("label_name").type == pa.dictionary(pa.int32(), pa.string())
     assert schema.field("correct").type == pa.bool_()
     assert schema.field("label").type == pa.int32()

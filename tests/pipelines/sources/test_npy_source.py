@@ -1,5 +1,6 @@
 """`.npy`: files that are not as they should be."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,52 @@ def test_a_header_that_is_none_is_refused(tmp_path: Path, content: bytes) -> Non
 
     with pytest.raises(SourceFormatError, match=r"is no \.npy file that can be read"):
         _open(path)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_version_of_the_header_is_read(tmp_path: Path, version: tuple[int, int]) -> None:
+    data = dumps.logits()
+    with open(tmp_path / "a.npy", "wb") as file:
+        np.lib.format.write_array(file, data, version=version)
+
+    source = _open(tmp_path / "a.npy")
+
+    assert np.concatenate([block.logits for block in source.read(0, 103)]).tobytes() == data.tobytes()
+
+
+def test_records_with_names_beyond_latin_letters_are_refused(tmp_path: Path) -> None:
+    with open(tmp_path / "a.npy", "wb") as file:
+        np.lib.format.write_array(file, np.zeros((2, 2), [("ключ", "f4"), ("键", "f4")]), version=(3, 0))
+
+    with pytest.raises(SourceFormatError, match="holds records"):
+        _open(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(("version", "field"), [(1, "H"), (2, "I"), (3, "I")])
+def test_a_header_that_is_too_long_is_not_evaluated(tmp_path: Path, version: int, field: str) -> None:
+    header = b"(" * 20_000 + b")" * 20_000
+    length = struct.pack("<" + field, len(header))
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY" + bytes([version, 0]) + length + header)
+
+    with pytest.raises(SourceFormatError, match=r"Header info length .* is large"):
+        _open(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_header_that_says_that_it_has_gigabytes_is_refused(tmp_path: Path, version: int) -> None:
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY" + bytes([version, 0]) + b"\xff\xff\xff\xff{}")
+
+    with pytest.raises(SourceFormatError, match=r"is no \.npy file that can be read"):
+        _open(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("shape", ["(-1, 5)", "(-4, -5)", "5", "(1.5, 5)", "(4611686018427387904, 5)"])
+def test_a_shape_that_cannot_be_is_refused(tmp_path: Path, shape: str) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(200))
+
+    with pytest.raises((SourceFormatError, CorruptFileError)):
+        _open(tmp_path / "a.npy")
 
 
 @pytest.mark.parametrize("key", ["id", "target"])

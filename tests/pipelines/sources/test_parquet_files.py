@@ -144,15 +144,24 @@ class TestHive:
         source = _open(path, id="day")
         block = next(source.read(0, 6))
 
-        assert (source.facts.id_name, source.facts.id_type) == ("day", pa.int64())
-        assert block.ids.to_pylist() == [1, 1, 2, 2, 10, 10]
+        assert (source.facts.id.name, source.facts.id.type.value_type) == ("day", pa.int64())
+        assert block.carried["day"].to_pylist() == [1, 1, 2, 2, 10, 10]
 
     def test_a_key_that_is_no_plain_number_is_text(self, tmp_path: Path) -> None:
         path = self._folder(tmp_path, "007", "8", "caf%C3%A9 x", "__HIVE_DEFAULT_PARTITION__")
 
         block = _read(path, id="day")
 
-        assert sorted(block.ids.to_pylist(), key=str) == ["007", "007", "8", "8", None, None, "café x", "café x"]
+        assert sorted(block.carried["day"].to_pylist(), key=str) == [
+            "007",
+            "007",
+            "8",
+            "8",
+            None,
+            None,
+            "café x",
+            "café x",
+        ]
 
     def test_a_key_can_be_the_target(self, tmp_path: Path) -> None:
         path = self._folder(tmp_path, "0", "1")
@@ -168,17 +177,63 @@ class TestHive:
     def test_keys_are_no_ids_unless_named(self, tmp_path: Path) -> None:
         _rows(tmp_path / "dump" / "id=3" / "a.parquet", 0, 1)
 
-        assert _open(tmp_path / "dump").facts.id_name is None
+        assert _open(tmp_path / "dump").facts.id is None
 
     def test_a_column_of_that_name_comes_first(self, tmp_path: Path) -> None:
         _rows(tmp_path / "dump" / "day=3" / "a.parquet", 0, 1, day=pa.array([4]))
 
-        assert _read(tmp_path / "dump", id="day").ids.to_pylist() == [4]
+        assert _read(tmp_path / "dump", id="day").carried["day"].to_pylist() == [4]
+
+    def test_the_key_comes_first_where_that_name_is_not_named(self, tmp_path: Path) -> None:
+        _rows(tmp_path / "dump" / "day=3" / "a.parquet", 0, 1, day=pa.array([4]))
+
+        assert _read(tmp_path / "dump").carried["day"].to_pylist() == [3]
+
+    def test_every_key_is_carried_in_the_order_of_the_path(self, tmp_path: Path) -> None:
+        _rows(tmp_path / "dump" / "b=1" / "a=x" / "part-0.parquet", 0, 2, id=pa.array(["p", "q"]))
+
+        source = _open(tmp_path / "dump")
+        block = next(source.read(0, 2))
+
+        assert [(column.name, column.is_id) for column in source.facts.carried] == [
+            ("id", True),
+            ("b", False),
+            ("a", False),
+        ]
+        assert {name: values.to_pylist() for name, values in block.carried.items()} == {
+            "id": ["p", "q"],
+            "b": [1, 1],
+            "a": ["x", "x"],
+        }
+
+    def test_a_block_holds_each_value_of_a_key_once(self, tmp_path: Path) -> None:
+        path = self._folder(tmp_path, "b", "c", "__HIVE_DEFAULT_PARTITION__")
+
+        source = _open(path)
+        values = next(source.read(0, 6)).carried["day"]
+
+        assert values.type == source.facts.carried[0].type == pa.dictionary(pa.int32(), pa.string())
+        assert sorted(values.dictionary.to_pylist()) == ["b", "c"]
+        assert sorted(values.to_pylist(), key=str) == [None, None, "b", "b", "c", "c"]
+
+    def test_folders_of_different_keys_have_nulls(self, tmp_path: Path) -> None:
+        _rows(tmp_path / "dump" / "day=1" / "a.parquet", 0, 1)
+        _rows(tmp_path / "dump" / "month=2" / "a.parquet", 1, 1)
+
+        block = _read(tmp_path / "dump")
+
+        assert (block.carried["day"].to_pylist(), block.carried["month"].to_pylist()) == ([1, None], [None, 2])
+
+    def test_a_misspelt_key_comes_with_the_nearest(self, tmp_path: Path) -> None:
+        path = self._folder(tmp_path, "1")
+
+        with pytest.raises(ColumnNotFoundError, match=r"no column 'dya'.*Did you mean 'day'"):
+            _open(path, id="dya")
 
     def test_keys_of_a_pattern_are_known(self, tmp_path: Path) -> None:
         self._folder(tmp_path, "1", "2")
 
-        assert _read(tmp_path / "dump" / "day=*" / "*.parquet", id="day").ids.to_pylist() == [1, 1, 2, 2]
+        assert _read(tmp_path / "dump" / "day=*" / "*.parquet", id="day").carried["day"].to_pylist() == [1, 1, 2, 2]
 
     def test_a_file_outside_the_folders_is_named(self, tmp_path: Path) -> None:
         path = self._folder(tmp_path, "1")
@@ -227,7 +282,7 @@ class TestMixtures:
         block = _read(tmp_path)
 
         assert block.logits.tobytes() == data.tobytes()
-        assert block.ids.to_pylist() == dumps.ids(4)
+        assert block.carried["id"].to_pylist() == dumps.ids(4)
 
     def test_two_columns_of_one_name_are_refused(self, tmp_path: Path) -> None:
         lists = dumps.lists(dumps.logits(3))
@@ -244,7 +299,7 @@ class TestNames:
 
         block = _read(path, id="meta.key", target="meta.truth.class")
 
-        assert block.ids.to_pylist() == ["é0", "é1", "é2", "é3"]
+        assert block.carried["meta.key"].to_pylist() == ["é0", "é1", "é2", "é3"]
         assert block.targets.tolist() == [0, 1, 0, 1]
 
     def test_a_wrong_member_comes_with_the_nearest(self, tmp_path: Path) -> None:
@@ -270,7 +325,7 @@ class TestNames:
     def test_ids_may_be_null_alike_and_of_any_script(self, tmp_path: Path, ids: Any) -> None:
         path = _rows(tmp_path / "a.parquet", 0, 4, id=ids)
 
-        assert _read(path).ids.to_pylist() == ["é", None, "é", "日本"]
+        assert _read(path).carried["id"].to_pylist() == ["é", None, "é", "日本"]
 
     @pytest.mark.parametrize("key", [{"array": "logits"}, {"class_axis": 0}, {"missing_chunks": "fill"}])
     def test_what_is_said_of_other_formats_is_refused(self, tmp_path: Path, key: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ def test_random_layouts_of_the_same_rows_give_the_same_bits(
         blocks = list(open_source(SourceRequest(str(_written(Path(folder), layout)))).read(start, stop))
 
     assert b"".join(block.logits.tobytes() for block in blocks) == ROWS[start:stop].tobytes()
-    assert [text for block in blocks for text in block.ids.to_pylist()] == dumps.ids()[start:stop]
+    assert [text for block in blocks for text in block.carried["id"].to_pylist()] == dumps.ids()[start:stop]
 
 
 PEERS: dict[str, Callable[[str], list[Any]]] = {
@@ -93,7 +93,7 @@ def test_a_file_of_polars_is_read(tmp_path: Path) -> None:
     block = next(open_source(SourceRequest(str(tmp_path / "dump.parquet"))).read(0, 40))
 
     assert block.logits.tobytes() == data.tobytes()
-    assert block.ids.to_pylist() == dumps.ids(40)
+    assert block.carried["id"].to_pylist() == dumps.ids(40)
 
 
 @pytest.mark.parametrize("size", ["", "[3]"])
@@ -105,7 +105,7 @@ def test_a_hive_folder_of_duckdb_is_read(tmp_path: Path, size: str) -> None:
 
     rows = np.arange(40)
     assert block.logits.tolist() == np.stack([rows, rows / 3, -rows], axis=1).astype("f4").tolist()
-    assert block.ids.to_pylist() == (rows // 10).tolist()
+    assert block.carried["day"].to_pylist() == (rows // 10).tolist()
 
 
 def _written(folder: Path, layout: dict[str, Any]) -> Path:

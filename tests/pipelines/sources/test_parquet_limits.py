@@ -17,6 +17,7 @@ from softmax_dask_pipelines.errors import (
 )
 from softmax_dask_pipelines.sources import Source, SourceRequest, open_source
 from tests.pipelines import dumps
+from tests.pipelines.sources.parquet_forged import with_claimed_size
 
 
 def _open(path: Path, **request: Any) -> Source:
@@ -30,7 +31,7 @@ def _dump(path: Path, **columns: Any) -> Path:
 @pytest.mark.parametrize(("column", "size"), [("logits", 2**31), ("logits", 2**60), ("logits", -1), ("id", 2**40)])
 def test_a_decompression_bomb_is_refused_when_it_is_opened(tmp_path: Path, column: str, size: int) -> None:
     path = _dump(tmp_path, id=pa.array(dumps.ids()))
-    _claim_uncompressed(path, column, size)
+    with_claimed_size(path, size, column)
 
     with pytest.raises(CorruptFileError, match=rf"dump\.parquet: column '{column}.*to {size} bytes for \d+ values"):
         _open(path)
@@ -141,30 +142,3 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest
 
     with pytest.raises(PermissionDeniedError, match=r"dump\.parquet: cannot be read.*Check its owner"):
         _open(path)
-
-
-def _claim_uncompressed(path: Path, column: str, size: int) -> None:
-    """Change one number of the footer: how many bytes a column of the only row group decompresses to."""
-    metadata = pq.read_metadata(path)
-    row_group = metadata.row_group(0)
-    chunk = next(
-        row_group.column(i) for i in range(row_group.num_columns) if column in row_group.column(i).path_in_schema
-    )
-    whole = path.read_bytes()
-    length = int.from_bytes(whole[-8:-4], "little")
-    footer = whole[-8 - length : -8]
-    # Thrift's compact protocol: fields 6 and 7 of ColumnMetaData, each an i64, a zigzag varint.
-    compressed = _varint(chunk.total_compressed_size)
-    old = b"\x16" + _varint(chunk.total_uncompressed_size) + b"\x16" + compressed
-    assert footer.count(old) == 1, footer.count(old)
-    changed = footer.replace(old, b"\x16" + _varint(size) + b"\x16" + compressed)
-    path.write_bytes(whole[: -8 - length] + changed + len(changed).to_bytes(4, "little") + b"PAR1")
-
-
-def _varint(number: int) -> bytes:
-    zigzag = 2 * number if number >= 0 else -2 * number - 1
-    digits = []
-    while zigzag > 127:
-        digits.append(zigzag % 128 + 128)
-        zigzag //= 128
-    return bytes([*digits, zigzag])

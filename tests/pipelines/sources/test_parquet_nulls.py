@@ -85,7 +85,7 @@ def test_ids_and_targets_stay_with_their_rows(tmp_path: Path) -> None:
 
     block = next(open_source(SourceRequest(str(_file(tmp_path, columns)), nulls="abstain")).read(0, 7))
 
-    assert block.ids.to_pylist() == list(range(7))
+    assert block.carried["id"].to_pylist() == list(range(7))
     assert block.targets is not None
     assert block.targets.tolist() == [0, 1, 0, 1, 0, 1, 0]
 

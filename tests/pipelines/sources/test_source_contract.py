@@ -59,15 +59,17 @@ def test_blocks_are_c_ordered_and_of_the_dtype_of_the_facts(dump: Dump) -> None:
 def test_ids_come_with_their_rows(dump: Dump) -> None:
     source = open_source(dump.request)
 
-    found = [block.ids for block in source.read(7, 53)]
+    found = [block.carried for block in source.read(7, 53)]
 
     if dump.carried:
-        assert (source.facts.id_name or "").split("/")[-1] == "id"
-        assert all(ids.type == source.facts.id_type for ids in found)
-        assert [text for ids in found for text in ids.to_pylist()] == dumps.ids()[7:53]
+        ids = source.facts.id
+        assert ids is not None
+        assert ids.name.split("/")[-1] == "id"
+        assert all(carried[ids.name].type == ids.type for carried in found)
+        assert [text for carried in found for text in carried[ids.name].to_pylist()] == dumps.ids()[7:53]
     else:
-        assert source.facts.id_name is None
-        assert found == [None] * len(found)
+        assert source.facts.carried == ()
+        assert found == [{}] * len(found)
 
 
 def test_targets_come_with_their_rows(dump: Dump) -> None:

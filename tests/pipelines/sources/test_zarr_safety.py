@@ -117,6 +117,46 @@ def test_impossible_shapes_are_refused(tmp_path: Path, shape: list[int], chunks:
         open_source(SourceRequest(str(path)))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("storage_transformers", [{"name": "rot13"}], "has storage transformers; expected none"),
+        ("attributes", 5, "has attributes that are 5; expected an object"),
+        ("data_type", "object", "zarr-python cannot open it"),
+        ("codecs", None, "zarr-python cannot open it"),
+        ("shape", [103.5, 5], "zarr-python cannot open it"),
+        ("chunk_key_encoding", {"name": "default", "configuration": {"separator": "/../"}}, "separator"),
+    ],
+)
+def test_metadata_that_make_no_sense_are_refused(tmp_path: Path, key: str, value: Any, said: str) -> None:
+    path = dumps.zarr_array(tmp_path / "a", dumps.logits())
+    _edit(path / "zarr.json", **{key: value})
+
+    with pytest.raises(SourceFormatError, match=said):
+        open_source(SourceRequest(str(path)))
+
+
+@pytest.mark.parametrize("lengths", [{"shape": [10**7]}, {"chunks": [10**9]}], ids=["shape", "chunks"])
+def test_class_names_that_would_fill_the_memory_are_refused(tmp_path: Path, lengths: dict[str, Any]) -> None:
+    path = dumps.zarr_group(tmp_path / "a", dumps.logits(), zarr_format=2, carried=False)
+    names = np.array(dumps.CLASS_NAMES, np.dtypes.StringDType())
+    dumps.zarr_array(path / "class", names, zarr_format=2, chunks=(5,))
+    _edit(path / "class" / ".zarray", **lengths)
+
+    with pytest.raises(MetadataLimitError, match=r"class: class names of shape .* may take \d+ bytes"):
+        open_source(SourceRequest(str(path)))
+
+
+def test_a_chunk_of_class_names_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    path = dumps.zarr_group(tmp_path / "a", dumps.logits(), carried=False)
+    dumps.zarr_array(path / "class", np.array(dumps.CLASS_NAMES, np.dtypes.StringDType()), chunks=(5,))
+    with open(path / "class" / "c" / "0", "ab") as file:
+        file.truncate(4 << 30)
+
+    with pytest.raises(MetadataLimitError, match="may take 4294"):
+        open_source(SourceRequest(str(path)))
+
+
 def test_metadata_of_many_megabytes_are_refused(tmp_path: Path) -> None:
     path = dumps.zarr_array(tmp_path / "a", dumps.logits())
     with open(path / "zarr.json", "ab") as file:

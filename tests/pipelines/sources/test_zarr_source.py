@@ -282,7 +282,7 @@ class TestCarried:
         path = dumps.zarr_group(tmp_path / "g", dumps.logits(3), zarr_format=2, carried=False)
         dumps.zarr_array(path / "ids", values, zarr_format=2)
 
-        assert _read(path)[0].ids.to_pylist() == expected
+        assert _read(path)[0].carried["ids"].to_pylist() == expected
 
     def test_ids_of_other_numbers_are_refused(self, tmp_path: Path) -> None:
         path = _group(tmp_path / "g", logits=dumps.logits(3), id=np.zeros(3))
