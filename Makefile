@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test guides check format bench bench-full bench-compare bench-peers clean
 
 demo: $(VENV)/.installed
 	$(BIN)/softmax-dask demo
 
 test: $(VENV)/.tests
 	$(BIN)/python -m pytest
+
+# What the guides show of frameworks, run with the frameworks, which are large; `make test` leaves those out.
+guides: $(VENV)/.guides
+	$(BIN)/python -m pytest -rs tests/test_guides.py
 
 check: $(VENV)/.tests
 	$(BIN)/ruff check .
@@ -22,7 +26,18 @@ format: $(VENV)/.tests
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.tests
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
+
+bench-full: $(VENV)/.tests
+	$(BIN)/python -m benchmarks.run --effort full
+
+# Ends with 1 where a ratio became worse than the committed one.
+bench-compare: $(VENV)/.tests
+	$(BIN)/python -m benchmarks.compare
+
+# What the benchmarks compare with, beyond the packages of the tests; without them they skip a line.
+bench-peers: $(VENV)/.tests
+	$(BIN)/python -m pip install --quiet torch==2.13.0 jax
 
 clean:
 	rm -rf $(VENV) softmax-dask-demo
@@ -37,3 +52,8 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.tests: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[test,dev]"
 	touch $@ $(VENV)/.installed
+
+# Spark needs Java.
+$(VENV)/.guides: $(VENV)/.tests
+	$(BIN)/python -m pip install --quiet torch==2.13.0 jax scikit-learn tensorstore $(if $(shell command -v java),pyspark)
+	touch $@
