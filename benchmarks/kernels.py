@@ -1,78 +1,132 @@
-"""CPU kernels, one thread, float32, 64 MB of N(0, 6) logits, outputs allocated before.
+"""CPU kernels: one core, float32, N(0, 6), outputs allocated before, through the library's public functions.
 
-Speed: `softmax` beside SciPy's and beside `numpy.copyto` of the same array; label + confidence + margin + entropy
-beside `x.max(axis=1)`, one read of it. Contenders take turns (A B A B); the figure is the median of
-the ratios, above 1 is faster. Error: the largest relative error of probabilities above 1e-30, beside float64.
+softmax: beside `torch.softmax(x, 1, out=)`, SciPy, JAX under jit, and `np.copyto` of the same array.
+decisions: label + confidence + margin + entropy in one read, beside `torch.softmax(x, 1).max(1)`, which gives
+label and confidence; "into" is the same with every array of it allocated before; and beside `x.max(axis=1)`,
+one read of the array. "All columns" has logsumexp, max_logit, nll, target_probability and target_rank too.
+In cache: 256 KiB of logits, where the Python of a call weighs: `a call` is softmax of one row of ten.
+PyTorch's own speed hangs on the instruction set: at 10 classes it is several times slower with AVX-512 than with AVX2.
 
-    python benchmarks/kernels.py
+    python -m benchmarks.kernels
 """
 
-from collections.abc import Callable
-from statistics import median
-from time import perf_counter
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
-import scipy.special
+from numpy.typing import NDArray
 
+from benchmarks import script
+from benchmarks.figures import Figure
+from benchmarks.logits import exact_softmax, normal, rows_of
+from benchmarks.measure import Effort, Seconds, Spread, in_turns, ratio
+from benchmarks.peers import Contender, contenders, require_equal
 from softmax_dask import decisions
-from softmax_dask.kernels.cpu.simd import FLOAT32_LANES
+from softmax_dask.kernels.cpu import softmax_rows
 
-LOGITS = 1 << 24
-CLASSES = (2, 10, 16, 100, 1000, 32000)
-COLUMNS = ("label", "confidence", "margin", "entropy")
-ROUNDS = 5
+FOUR = ("label", "confidence", "margin", "entropy")
+ALL = (*FOUR, "logsumexp", "max_logit", "nll", "target_probability", "target_rank")
 
-
-def main() -> None:
-    print(f"float32 lanes: {FLOAT32_LANES} ({'AVX-512' if FLOAT32_LANES == 16 else 'AVX2 or narrower'})\n")
-    print("| classes | softmax / SciPy | softmax / copyto | decisions / max | error | SciPy's error |")
-    print("|---|---|---|---|---|---|")
-    for classes in CLASSES:
-        print(row_of(classes), flush=True)
+_CACHE_BYTES = 256 << 10
+_CHECKED_ROWS = 50
 
 
-def row_of(classes: int) -> str:
-    x = np.random.default_rng(0).standard_normal((LOGITS // classes, classes), dtype=np.float32) * np.float32(6)
-    wide = {"probabilities": np.empty_like(x)}
-    narrow = decisions(x, COLUMNS)
+def figures(effort: Effort) -> Iterator[Figure]:
+    """All of them."""
+    script.one_core()
+    for classes in effort.classes:
+        x = normal((rows_of(effort.kernel_bytes, classes), classes))
+        yield from _softmax(x, effort)
+        yield from _decisions(x, effort)
+    for classes in (1000, 32000):
+        yield from _in_cache(normal((rows_of(_CACHE_BYTES, classes), classes)), effort)
+    yield _call(effort)
+
+
+def ours_softmax(x: NDArray[Any], dtype: Any = None) -> Contender:
+    """Ours, into an array that is there."""
+    out = {"probabilities": np.empty(x.shape, dtype or np.float32)}
+    return Contender(lambda: decisions(x, ("probabilities",), out=out, dtype=dtype), lambda: out["probabilities"])
+
+
+def ours_decisions(x: NDArray[Any], columns: tuple[str, ...] = FOUR, **options: Any) -> Contender:
+    """Ours, into arrays that are there."""
+    out = decisions(x, columns, **options)
+    return Contender(lambda: decisions(x, columns, out=out, **options), lambda: out["confidence"])
+
+
+def timed(given: Mapping[str, Contender], exact: NDArray[Any] | None, effort: Effort) -> Seconds:
+    """Time contenders in turns, once each has given the right results."""
+    for who, contender in given.items():
+        contender.run()
+        if exact is not None:
+            require_equal(contender.result()[: len(exact)], exact, who=who)
+    return in_turns({who: contender.run for who, contender in given.items()}, effort)
+
+
+def _softmax(x: NDArray[Any], effort: Effort) -> Iterator[Figure]:
+    others = contenders("torch", "scipy", "jax", work="softmax", x=x)
+    seconds = timed({"ours": ours_softmax(x), **others}, exact_softmax(x[:_CHECKED_ROWS]), effort)
+    row = f"{x.shape[1]} classes"
+    for who in others:
+        yield Figure("softmax", row, f"faster than {who}", ratio(seconds, who, "ours"), "more")
+    out = np.empty_like(x)
+    beside = {"ours": ours_softmax(x).run, "copyto": lambda: np.copyto(out, x)}
+    yield Figure("softmax", row, "of the rate of copyto", ratio(in_turns(beside, effort), "copyto", "ours"), "more")
+    yield _nanoseconds("softmax", seconds["ours"], x)
+
+
+def _decisions(x: NDArray[Any], effort: Effort) -> Iterator[Figure]:
+    others = contenders("torch", "jax", work="confidence", x=x)
+    others |= {f"{who}, into": found for who, found in contenders("torch", work="confidence_into", x=x).items()}
+    exact = exact_softmax(x[:_CHECKED_ROWS]).max(axis=1)
+    targets = np.random.default_rng(1).integers(0, x.shape[1], len(x))
+    ours = {"ours": ours_decisions(x), "all": ours_decisions(x, ALL, targets=targets)}
+    seconds = timed(ours | others, exact, effort)
+    row = f"{x.shape[1]} classes"
+    for who in others:
+        yield Figure("decisions", row, f"faster than {who}", ratio(seconds, who, "ours"), "more")
     largest = np.empty(len(x), np.float32)
-
-    def softmax() -> None:
-        decisions(x, tuple(wide), out=wide)
-
-    def decide() -> None:
-        decisions(x, COLUMNS, out=narrow)
-
-    figures = (
-        ratio(softmax, lambda: scipy.special.softmax(x, axis=1)),
-        ratio(softmax, lambda: np.copyto(wide["probabilities"], x)),
-        ratio(decide, lambda: np.max(x, axis=1, out=largest)),
-    )
-    errors = (
-        error_of(decisions(x[:2000], tuple(wide))["probabilities"], x),
-        error_of(scipy.special.softmax(x[:2000], axis=1), x),
-    )
-    cells = [str(classes), *(f"{figure:.2f}x" for figure in figures), *(f"{error:.1e}" for error in errors)]
-    return f"| {' | '.join(cells)} |"
+    beside = {"ours": ours["ours"].run, "max": lambda: np.max(x, axis=1, out=largest)}
+    yield Figure("decisions", row, "of the rate of max", ratio(in_turns(beside, effort), "max", "ours"), "more")
+    yield Figure("decisions", row, "all columns, of the time", ratio(seconds, "all", "ours"), "less")
+    yield _nanoseconds("decisions", seconds["ours"], x)
 
 
-def ratio(ours: Callable[[], object], peer: Callable[[], object]) -> float:
-    """Median of peer's time over ours, of runs that take turns."""
-    ours(), peer()
-    return median(seconds(peer) / seconds(ours) for _ in range(ROUNDS))
+def _in_cache(x: NDArray[Any], effort: Effort) -> Iterator[Figure]:
+    others = contenders("torch", "jax", work="softmax", x=x)
+    ours = {"ours": ours_softmax(x), "kernel": _kernel_alone(x)}
+    given = {who: _repeated(contender) for who, contender in (ours | others).items()}
+    seconds = timed(given, exact_softmax(x), effort)
+    row = f"{x.shape[1]} classes"
+    for who in others:
+        yield Figure("in cache", row, f"faster than {who}", ratio(seconds, who, "ours"), "more")
+        yield Figure("in cache", row, f"the kernel alone, than {who}", ratio(seconds, who, "kernel"), "more")
 
 
-def seconds(function: Callable[[], object]) -> float:
-    begin = perf_counter()
-    function()
-    return perf_counter() - begin
+def _kernel_alone(x: NDArray[Any]) -> Contender:
+    """Without the checks of the public function."""
+    out = np.empty_like(x)
+    return Contender(lambda: softmax_rows(x, out, 1.0), lambda: out)
 
 
-def error_of(found: np.ndarray, x: np.ndarray) -> float:
-    exact = scipy.special.softmax(x[: len(found)].astype(np.float64), axis=1)
-    kept = exact > 1e-30
-    return float(np.abs(found[kept] / exact[kept] - 1).max())
+def _repeated(contender: Contender, times: int = 50) -> Contender:
+    def run() -> None:
+        for _ in range(times):
+            contender.run()
+
+    return Contender(run, contender.result)
+
+
+def _call(effort: Effort) -> Figure:
+    seconds = timed({"ours": _repeated(ours_softmax(normal((1, 10))))}, None, effort)["ours"]
+    return Figure("in cache", "a call", "microseconds", Spread.of([taken / 50 * 1e6 for taken in seconds]), "shown", "")
+
+
+def _nanoseconds(table: str, seconds: Any, x: NDArray[Any]) -> Figure:
+    spread = Spread.of([taken / x.size * 1e9 for taken in seconds])
+    return Figure(table, f"{x.shape[1]} classes", "ns a logit", spread, "shown", "")
 
 
 if __name__ == "__main__":
-    main()
+    script.main(__doc__, figures)

@@ -1,10 +1,11 @@
 """Peak resident memory (VmHWM) of processes that score, each started afresh.
 
 Process: everything imported, and a dump of a hundred rows scored; with kernels from the cache, and compiled first.
-Runs: a dump and one of eight times its rows, two threads, partitions of 16 MiB in both: the smaller has six or more.
+Runs: a dump and one of eight times its rows, in blocks of 8 MB, two threads, partitions of 16 MiB in both: the
+smaller has six or more.
 `plan` is what the plan promised. Ids: two classes, so that ids, targets and class names are most of it.
 
-    python benchmarks/memory.py
+    python -m benchmarks.memory
 """
 
 import json
@@ -12,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
+from benchmarks import script
+from benchmarks.figures import Figure
+from benchmarks.measure import Effort, Spread
+
 MIB = 1 << 20
 
 CLASSES = 100
 BLOCK_ROWS = 20_000
 """Rows of a chunk or row group: 8 MB of float32."""
+
+_WIDE, _NARROW = ["label", "confidence", "probabilities"], ["label", "confidence"]
+_RUNS = (("zarr", "zarr", _WIDE), ("zarr", "parquet", _NARROW), ("parquet", "parquet", _NARROW))
+_FEW = 12
+_ROWS_WITH_IDS = 4_000_000
 
 RUN = """
 import json, sys
@@ -86,38 +96,51 @@ def _block(rows: int) -> Any:
     return np.random.default_rng(0).normal(scale=3, size=(rows, CLASSES)).astype("float32")
 
 
-def main() -> None:
+def figures(effort: Effort) -> Iterator[Figure]:
+    """All of them with full effort, else runs from Zarr to Zarr alone: each is a process that begins afresh."""
+    is_full = effort.name == "full"
     with tempfile.TemporaryDirectory() as folder:
-        print_process(Path(folder))
-        print_runs(Path(folder))
-        print_ids(Path(folder))
+        yield from _runs(Path(folder), _RUNS if is_full else _RUNS[:1])
+        if is_full:
+            yield from _process(Path(folder))
+            yield from _ids(Path(folder))
 
 
-def print_process(folder: Path) -> None:
+def reset_peak() -> int:
+    """Bytes that this process holds now; `peak_bytes` counts from here."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status_bytes("VmRSS")
+
+
+def peak_bytes() -> int:
+    """The most that this process has held."""
+    return _status_bytes("VmHWM")
+
+
+def _status_bytes(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{key}:"))
+
+
+def _process(folder: Path) -> Iterator[Figure]:
     tiny = write_parquet(folder / "tiny.parquet", 1, block_rows=100)
-    print("| a process that scores 100 rows | kernels compiled | from the cache |\n|---|---|---|")
     for suffix in ("zarr", "parquet"):
-        compiled, cached = (
-            measured_run(tiny, folder / f"of-tiny-{turn}.{suffix}", cache=folder / f"cache-{suffix}")["peak_bytes"]
-            for turn in (1, 2)
-        )
-        print(f"| Parquet to {suffix} | {compiled / MIB:.0f} MiB | {cached / MIB:.0f} MiB |")
+        for turn, state in enumerate(("kernels compiled", "from the cache")):
+            output, cache = folder / f"of-tiny-{turn}.{suffix}", folder / f"cache-{suffix}"
+            peak = measured_run(tiny, output, cache=cache)["peak_bytes"]
+            yield _figure("a process that scores 100 rows", f"Parquet to {suffix}", state, peak)
 
 
-def print_runs(folder: Path) -> None:
-    print("\n| run | peak | plan | peak of 8 times the rows | ratio |\n|---|---|---|---|---|")
-    wide, narrow = ["label", "confidence", "probabilities"], ["label", "confidence"]
-    for source, output, columns in (
-        ("zarr", "zarr", wide),
-        ("zarr", "parquet", narrow),
-        ("parquet", "parquet", narrow),
-    ):
-        small, large = (_run_of(folder, source, output, columns, blocks) for blocks in (12, 96))
-        print(
-            f"| {source} -> {output}, {', '.join(columns)} | {small['peak_bytes'] / MIB:.0f} MiB "
-            f"| {small['plan_bytes'] / MIB:.0f} MiB | {large['peak_bytes'] / MIB:.0f} MiB "
-            f"| {large['peak_bytes'] / small['peak_bytes']:.2f} |"
-        )
+def _runs(folder: Path, asked: Sequence[tuple[str, str, list[str]]]) -> Iterator[Figure]:
+    table = f"memory of runs of {_FEW} and {8 * _FEW} blocks"
+    for source, output, columns in asked:
+        small, large = (_run_of(folder, source, output, columns, blocks) for blocks in (_FEW, 8 * _FEW))
+        row = f"{source} to {output}, {', '.join(columns)}"
+        yield _figure(table, row, "peak", small["peak_bytes"])
+        yield _figure(table, row, "plan", small["plan_bytes"])
+        yield _figure(table, row, "peak of 8 times the rows", large["peak_bytes"])
+        growth = Spread.exactly(large["peak_bytes"] / small["peak_bytes"])
+        yield Figure(table, row, "8 times the rows, of the peak", growth, "less")
 
 
 def _run_of(folder: Path, source: str, output: str, columns: Sequence[str], blocks: int) -> dict[str, Any]:
@@ -127,13 +150,18 @@ def _run_of(folder: Path, source: str, output: str, columns: Sequence[str], bloc
     return measured_run(path, folder / f"{blocks}-{source}.{output}", columns=columns, threads=2)
 
 
-def print_ids(folder: Path) -> None:
-    source = write_with_ids(folder / "ids.zarr", 4_000_000)
-    print("\n| 2 classes, ids, targets, names; one thread | peak | plan |\n|---|---|---|")
+def _ids(folder: Path) -> Iterator[Figure]:
+    source = write_with_ids(folder / "ids.zarr", _ROWS_WITH_IDS)
     for suffix in ("zarr", "parquet"):
         run = measured_run(source, folder / f"of-ids.{suffix}", threads=1)
-        print(f"| to {suffix} | {run['peak_bytes'] / MIB:.0f} MiB | {run['plan_bytes'] / MIB:.0f} MiB |")
+        table = f"memory of {_ROWS_WITH_IDS:,} rows with ids, targets and names"
+        yield _figure(table, f"to {suffix}", "peak", run["peak_bytes"])
+        yield _figure(table, f"to {suffix}", "plan", run["plan_bytes"])
+
+
+def _figure(table: str, row: str, column: str, found_bytes: int) -> Figure:
+    return Figure(table, row, column, Spread.exactly(found_bytes / MIB), "shown", "MiB")
 
 
 if __name__ == "__main__":
-    main()
+    script.main(__doc__, figures)

@@ -1,45 +1,59 @@
-"""Runs every benchmark and writes `benchmarks/results.md`: figures, versions, and the processor they are from.
+"""Runs every benchmark, each in a process of its own, and writes `results.md` and `results.json`.
 
-make bench
+python -m benchmarks.run --effort quick|full [--only NAME ...] [--folder FOLDER]
 """
 
-import platform
+import argparse
 import subprocess
 import sys
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 
-FOLDER = Path(__file__).parent
-SCRIPTS = ("kernels", "memory", "startup")
-PACKAGES = ("dask", "numba", "numpy", "pyarrow", "scipy", "zarr")
+from benchmarks import machine
+from benchmarks.figures import Figure, from_json
+from benchmarks.measure import EFFORTS
+from benchmarks.report import FOLDER, Results, write
+
+SCRIPTS = (
+    "kernels",
+    "variants",
+    "products",
+    "exactness",
+    "score",
+    "parquet",
+    "partitions",
+    "growth",
+    "memory",
+    "startup",
+)
 
 
 def main() -> None:
-    parts = [
-        "# Results\nWritten by `make bench`. Read ratios: machines differ, and this one was not idle.",
-        f"{processor()}, Python {platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in PACKAGES),
-        *(section(name) for name in SCRIPTS),
-    ]
-    (FOLDER / "results.md").write_text("\n\n".join(parts) + "\n")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--effort", choices=EFFORTS, default="quick")
+    parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=SCRIPTS, metavar="NAME")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the results go")
+    arguments = parser.parse_args()
+    write(measured(arguments.effort, arguments.only), arguments.folder)
 
 
-def section(name: str) -> str:
-    print(f"benchmarks/{name}.py", file=sys.stderr)
-    script = FOLDER / f"{name}.py"
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
-    return f"## {name}\n{docstring(script)}\n\n{done.stdout.strip()}"
+def measured(effort: str, names: Sequence[str] = SCRIPTS) -> Results:
+    """Run these scripts one after the other."""
+    before = machine.load()
+    where = machine.description()
+    for name in where["missing"]:
+        print(f"{name} is not installed: skipped. `make bench-peers` installs it.", file=sys.stderr)
+    sections = {name: _figures(name, effort) for name in names}
+    return Results(effort, where | {"load": [before, machine.load()]}, sections)
 
 
-def docstring(script: Path) -> str:
-    """What the script says it measures."""
-    return script.read_text().split('"""')[1].strip()
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+def _figures(name: str, effort: str) -> list[Figure]:
+    begin = perf_counter()
+    line = [sys.executable, "-m", f"benchmarks.{name}", "--effort", effort, "--json"]
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True, cwd=FOLDER.parent)
+    print(f"benchmarks.{name}: {perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
+    return from_json(done.stdout)
 
 
 if __name__ == "__main__":

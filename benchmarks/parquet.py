@@ -1,0 +1,70 @@
+"""Parquet to Parquet, label and confidence, in one process that is warm; the file lies in the page cache.
+
+Polars by expressions over a list column, DuckDB by SQL over a list column: both are asked for the same two columns and
+use every core, as ours does. Ours waits until its output is on disk. Rows of 1000 classes, row groups of 4 MB.
+
+    python -m benchmarks.parquet
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from benchmarks import runs, script
+from benchmarks.dumps import parquet_dump
+from benchmarks.figures import Figure
+from benchmarks.logits import exact_softmax
+from benchmarks.measure import Effort, Spread, in_turns, ratio
+from benchmarks.peers import peer, require_equal
+from softmax_dask_pipelines import score
+
+PEERS = {"Polars": "polars", "DuckDB": "duckdb"}
+TABLE = "score Parquet, decisions"
+
+
+def figures(effort: Effort) -> Iterator[Figure]:
+    """A row for each codec."""
+    with tempfile.TemporaryDirectory() as folder:
+        for codec in ("lz4", "zstd", "none"):
+            yield from _codec(parquet_dump(Path(folder), codec, effort.dump_bytes), codec, effort)
+
+
+def _codec(source: Path, codec: str, effort: Effort) -> Iterator[Figure]:
+    output = source.with_name("out.parquet")
+    given: dict[str, Callable[[], object]] = {"ours": lambda: score(source, output, columns=runs.NARROW)}
+    modules = {name: module for name, package in PEERS.items() if (module := peer(package))}
+    given |= {name: partial(module.score, source, output) for name, module in modules.items()}
+    for who, run in given.items():
+        _remove(output)
+        run()
+        _require_right(source, output, who)
+    seconds = in_turns(given, effort, before=lambda: _remove(output))
+    for name in modules:
+        yield Figure(TABLE, codec, f"faster than {name}", ratio(seconds, name, "ours"), "more")
+    yield Figure(TABLE, codec, "seconds", Spread.of(seconds["ours"]), "shown", "")
+
+
+def _require_right(source: Path, output: Path, who: str) -> None:
+    """The first rows have the labels and confidences that they should have."""
+    first = pq.ParquetFile(source).read_row_group(0)["logits"].combine_chunks()
+    exact = exact_softmax(first.flatten().to_numpy().reshape(len(first), -1))
+    found = pq.read_table(output).slice(0, len(first))
+    require_equal(found["label"].to_numpy(), exact.argmax(axis=1), who=who)
+    require_equal(found["confidence"].to_numpy(), exact.max(axis=1), who=who)
+
+
+def _remove(output: Path) -> None:
+    for path in (output, output.with_name(f"{output.name}.job")):
+        if path.is_file():
+            path.unlink()
+        shutil.rmtree(path, ignore_errors=True)
+    os.sync()
+
+
+if __name__ == "__main__":
+    script.main(__doc__, figures)

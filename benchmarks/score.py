@@ -1,0 +1,138 @@
+"""Whole runs, in one process that is warm: everything imported, kernels compiled, contenders in turns.
+
+Dumps of 1000 classes lie in a temporary folder and in the page cache, so disks are not measured; but our runs wait
+until what they wrote is on disk, and the others do not. All use every core, write Zarr arrays with the same codecs
+(zstd and a checksum) and are asked for the same columns. Peers take the dump's chunks, one at a time a thread.
+
+with probabilities: label, confidence, probabilities. A copy is our reader and writer with `np.copyto` for a kernel.
+decisions: label and confidence; decode + kernel is our reader alone and our kernels alone, over one block in cache.
+decode alone: our reader beside zarr-python's `array[start:stop]` in as many threads.
+
+    python -m benchmarks.score
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from benchmarks import runs, script
+from benchmarks.dumps import CODECS, DECODED, zarr_dump
+from benchmarks.figures import Figure
+from benchmarks.logits import exact_softmax, normal
+from benchmarks.measure import Effort, Seconds, Spread, in_turns, ratio
+from benchmarks.peers import peer, require_equal
+from softmax_dask_pipelines import score
+from softmax_dask_pipelines.machine import cores
+from softmax_dask_pipelines.sinks.zarr_codecs import number_codecs
+
+PEERS = {"Dask": "dask", "PyTorch": "torch", "xarray + SciPy": "xarray"}
+
+Runs = dict[str, Callable[[], object]]
+
+
+def figures(effort: Effort) -> Iterator[Figure]:
+    """All of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        for codec in DECODED:
+            source = zarr_dump(Path(folder), codec, effort.dump_bytes)
+            if codec in CODECS:
+                yield from _with_probabilities(source, codec, effort)
+                yield from _decisions(source, codec, effort)
+            yield _decode(source, codec, effort)
+            shutil.rmtree(source)
+
+
+def run(who: str, source: Path, output: Path, columns: Sequence[str]) -> None:
+    """One run, of ours or of a peer's package."""
+    if who == "ours":
+        score(source, output, columns=columns)
+    else:
+        _peer_run(peer(who), zarr.open_array(source, mode="r"), output, columns)
+
+
+def _with_probabilities(source: Path, codec: str, effort: Effort) -> Iterator[Figure]:
+    output = source.with_name("out.zarr")
+    more = {"copy": lambda: runs.copy(source, output)}
+    seconds = _timed(source, output, runs.WIDE, more, effort)
+    table = "score with probabilities"
+    yield Figure(table, codec, "of the time of a copy", ratio(seconds, "ours", "copy"), "less")
+    yield from _beside_peers(table, codec, seconds)
+
+
+def _decisions(source: Path, codec: str, effort: Effort) -> Iterator[Figure]:
+    output = source.with_name("out.zarr")
+    job = runs.job_of(source, output, runs.NARROW)
+    block = normal((job.facts.read_rows, job.facts.classes), scale=4.0)
+    more = {"decode": lambda: runs.decode(job), "kernel": lambda: runs.compute(job, block)}
+    seconds = _timed(source, output, runs.NARROW, more, effort)
+    parts = [decode + kernel for decode, kernel in zip(seconds["decode"], seconds["kernel"], strict=True)]
+    share = ratio({**seconds, "parts": parts}, "ours", "parts")
+    yield Figure("score decisions", codec, "of decode + kernel", share, "less")
+    yield from _beside_peers("score decisions", codec, seconds)
+
+
+def _decode(source: Path, codec: str, effort: Effort) -> Figure:
+    array = zarr.open_array(source, mode="r")
+    job = runs.job_of(source, source.with_name("out.zarr"), runs.NARROW)
+    given = {"ours": lambda: runs.decode(job), "zarr": lambda: runs.decode_with_zarr(array, job)}
+    return Figure(
+        "decode alone", codec, "of the time of zarr's", ratio(in_turns(given, effort), "ours", "zarr"), "less"
+    )
+
+
+def _timed(source: Path, output: Path, columns: Sequence[str], more: Runs, effort: Effort) -> Seconds:
+    """Seconds of ours, of peers and of what else is given, once ours and the peers' results are right."""
+    array = zarr.open_array(source, mode="r")
+    modules = {name: module for name, package in PEERS.items() if (module := peer(package))}
+    given: Runs = {"ours": lambda: score(source, output, columns=columns)}
+    given |= {name: partial(_peer_run, module, array, output, columns) for name, module in modules.items()}
+    for who, run in given.items():
+        _remove(output)
+        run()
+        _require_right(array, output, columns, who)
+    return in_turns(given | more, effort, before=lambda: _remove(output))
+
+
+def _beside_peers(table: str, codec: str, seconds: Seconds) -> Iterator[Figure]:
+    for name in PEERS:
+        if name in seconds:
+            yield Figure(table, codec, f"faster than {name}", ratio(seconds, name, "ours"), "more")
+    yield Figure(table, codec, "seconds", Spread.of(seconds["ours"]), "shown", "")
+
+
+def _peer_run(module: Any, array: "zarr.Array[Any]", output: Path, columns: Sequence[str]) -> None:
+    rows, out = array.chunks[0], {}
+    for name in columns:
+        tail = array.shape[1:] if name == "probabilities" else ()
+        dtype = np.dtype("int32" if name == "label" else "float32")
+        shape = (array.shape[0], *tail)
+        out[name] = zarr.create_array(
+            output / name, shape=shape, chunks=(rows, *tail), dtype=dtype, **number_codecs(dtype)
+        )
+    module.score(array, out, rows=rows, threads=cores())
+
+
+def _require_right(array: "zarr.Array[Any]", output: Path, columns: Sequence[str], who: str) -> None:
+    rows = slice(array.shape[0] - 10, None)
+    exact = exact_softmax(np.asarray(array[rows]))
+    wanted = {"label": exact.argmax(axis=1), "confidence": exact.max(axis=1), "probabilities": exact}
+    for name in columns:
+        require_equal(np.asarray(zarr.open_array(output / name, mode="r")[rows]), wanted[name], who=who)
+
+
+def _remove(output: Path) -> None:
+    """Take away the last run's files, and let what is still to be written reach the disk."""
+    shutil.rmtree(output, ignore_errors=True)
+    shutil.rmtree(output.with_name(f"{output.name}.job"), ignore_errors=True)
+    os.sync()
+
+
+if __name__ == "__main__":
+    script.main(__doc__, figures)

@@ -1,0 +1,314 @@
+"""The machinery of the benchmarks: ratios, targets, the results' files, the comparison; and that scripts run at all."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import compare, exactness, figures, machine, measure, partitions, peers, report, run, targets
+from benchmarks.figures import Figure
+from benchmarks.measure import EFFORTS, Effort, Spread
+from benchmarks.report import Results
+
+ROOT = Path(__file__).parents[1]
+TINY = EFFORTS["tiny"]
+
+
+def figure(middle, *, low=None, high=None, better="more", row="10 classes", column="faster than torch", unit="x"):
+    spread = Spread(middle if low is None else low, middle, middle if high is None else high)
+    return Figure("softmax", row, column, spread, better, unit)
+
+
+def results(*found, instruction_set="AVX2"):
+    facts = {
+        "processor": "a processor",
+        "instruction_set": instruction_set,
+        "cores": 2,
+        "python": "3.11.7",
+        "versions": {"numpy": "2.4.6"},
+        "missing": ["jax"],
+        "load": [0.25, 1.5],
+    }
+    return Results("tiny", facts, {"kernels": list(found)})
+
+
+# ---- measuring
+
+
+def test_contenders_take_turns():
+    order = []
+
+    measure.in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, Effort("", 0, 0, 2, 0.0))
+
+    assert order == ["a", "b"] * 3  # the first pair is not timed
+
+
+def test_what_comes_before_a_run_is_not_timed(monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr(measure, "perf_counter", lambda: float(next(clock)))
+    readings = []
+
+    seconds = measure.in_turns({"a": lambda: None}, TINY, before=lambda: readings.append(next(clock)))
+
+    assert readings  # it took a tick of the clock each time
+    assert set(seconds["a"]) == {1.0}
+
+
+def test_more_turns_are_taken_while_there_is_time():
+    seconds = measure.in_turns({"a": lambda: None}, replace(TINY, seconds=60.0))
+
+    assert len(seconds["a"]) == 4 * TINY.turns
+
+
+def test_the_garbage_collector_is_on_again_after_an_error():
+    def fail():
+        raise ZeroDivisionError
+
+    calls = iter([lambda: None, fail])
+
+    with pytest.raises(ZeroDivisionError):
+        measure.in_turns({"a": lambda: next(calls)()}, TINY)
+
+    assert measure.gc.isenabled()
+
+
+def test_a_ratio_is_of_runs_in_the_same_turn():
+    # A busy second turn: three times slower for both.
+    seconds = {"peer": [4.0, 12.0, 4.0], "ours": [2.0, 6.0, 2.0]}
+
+    assert measure.ratio(seconds, "peer", "ours") == Spread(2.0, 2.0, 2.0)
+
+
+def test_the_spread_is_that_of_numpy():
+    values = [5.0, 1.0, 3.0, 8.0, 2.0]
+
+    found = Spread.of(values)
+
+    assert [found.low, found.middle, found.high] == pytest.approx(np.quantile(values, [0.25, 0.5, 0.75]))
+
+
+# ---- figures
+
+
+def test_a_table_has_a_line_a_row_and_a_cell_a_figure():
+    found = [figure(2.0), figure(3.0, column="faster than jax"), figure(0.5, row="1000 classes")]
+
+    assert figures.table(found).splitlines() == [
+        "| softmax | faster than torch | faster than jax |",
+        "| --- | --- | --- |",
+        "| 10 classes | 2x | 3x |",
+        "| 1000 classes | 0.5x |  |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (figure(1.2345), "1.23x"),
+        (figure(1.2345, low=1.0, high=1.5), "1.23x (1 to 1.5)"),
+        (figure(3.81e-7, unit=""), "3.8e-07"),
+        (figure(0.0, unit="MiB"), "0 MiB"),
+        (figure(12345.6, unit="ms"), "12,346 ms"),
+    ],
+)
+def test_a_figure_is_shown_with_its_quartiles(given, text):
+    assert given.text() == text
+
+
+def test_figures_come_back_from_json():
+    found = [figure(1.5, low=1.25, high=2.0), figure(3.8e-7, better="less", unit="")]
+
+    assert figures.from_json(figures.to_json(found)) == found
+
+
+# ---- targets
+
+
+@pytest.mark.parametrize(
+    ("better", "found", "met"), [("more", 2.1, True), ("more", 1.9, False), ("less", 1.9, True), ("less", 2.1, False)]
+)
+def test_a_target_is_met_on_the_better_side(better, found, met):
+    judged = targets.Verdict(targets.Target("any", {"": 2.0}), 2.0, figure(found, better=better))
+
+    assert (judged.margin >= 1) is met
+
+
+@pytest.mark.parametrize(("instruction_set", "limit"), [("AVX-512", 15), ("AVX2", 2), ("neither", 15)])
+def test_limits_hang_on_the_instruction_set(instruction_set, limit):
+    [found] = [t for t in targets.TARGETS if t.name == "softmax | 10 classes | faster than torch"]
+
+    assert found.limit(instruction_set) == limit
+
+
+def test_a_limit_of_another_instruction_set_says_so():
+    target = targets.Target("any", {"AVX-512": 15.0})
+
+    assert not target.is_for("AVX2")
+
+
+def test_the_worst_target_stands_first_and_what_was_not_measured_last():
+    found = [figure(10.0), figure(0.3, row="16 classes")]  # of 2 and 1.4
+
+    judged = targets.verdicts(found, "AVX2")
+
+    assert [verdict.figure for verdict in judged[:2]] == [found[1], found[0]]
+    assert {verdict.figure for verdict in judged[2:]} == {None}
+
+
+def test_each_target_has_a_name_of_its_own():
+    names = [target.name for target in targets.TARGETS]
+
+    assert len(set(names)) == len(names)
+
+
+# ---- files
+
+
+def test_results_come_back_from_their_file(tmp_path):
+    written = results(figure(1.5, low=1.25, high=2.0))
+
+    report.write(written, tmp_path)
+
+    assert report.read(tmp_path / "results.json") == written
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Written by `python -m benchmarks.run --effort tiny`",
+        "a processor, **AVX2**, 2 cores.",
+        "Load average 0.25 at the beginning, 1.5 at the end.",
+        "numpy 2.4.6",
+        "Not installed, so skipped: jax",
+        "1 of 2 met, 1 not; ",
+        "| **NOT met** | softmax, 16 classes, faster than torch | at least 1.4 | 0.3x |",
+        "| met | softmax, 10 classes, faster than torch | at least 2 | 10x |",
+        "| 10 classes | 10x |",
+    ],
+)
+def test_the_page_says(tmp_path, text):
+    report.write(results(figure(10.0), figure(0.3, row="16 classes")), tmp_path)
+
+    assert text in (tmp_path / "results.md").read_text()
+
+
+def test_a_trial_is_no_result(tmp_path):
+    report.write(results(figure(10.0)), tmp_path)
+
+    assert "**These are no results.**" in (tmp_path / "results.md").read_text()
+
+
+def test_the_page_says_of_each_script_what_it_measures(tmp_path):
+    report.write(results(figure(10.0)), tmp_path)
+
+    assert "beside `torch.softmax(x, 1, out=)`" in (tmp_path / "results.md").read_text()
+
+
+def test_the_committed_page_is_that_of_the_committed_figures():
+    assert report.PAGE.read_text() == report.page(report.read()) + "\n"
+
+
+# ---- comparing
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "code"),
+    [
+        (figure(2.0), figure(2.0), 0),
+        (figure(2.0), figure(1.7), 0),  # within the tolerance
+        (figure(2.0), figure(1.5), 1),
+        (figure(2.0, low=1.4, high=2.2), figure(1.5, low=1.4, high=1.6), 0),  # within the spread
+        (figure(2.0, better="less"), figure(1.0, better="less"), 0),
+        (figure(2.0, better="less"), figure(3.0, better="less"), 1),
+        (figure(0.0, better="less"), figure(3.0, better="less"), 0),
+        (figure(2.0, better="shown"), figure(2.0, better="shown"), 2),
+        (figure(2.0, better="less", unit="ms"), figure(9.0, better="less", unit="ms"), 2),
+    ],
+)
+def test_the_exit_code_says_whether_a_ratio_became_worse(then, now, code):
+    assert compare.compare(results(then), results(now)) == code
+
+
+def test_another_instruction_set_is_not_compared(capsys):
+    code = compare.compare(results(figure(2.0), instruction_set="AVX-512"), results(figure(2.0)))
+
+    assert code == 2
+    assert "of AVX-512, and this machine has AVX2" in capsys.readouterr().out
+
+
+def test_the_comparison_names_what_became_worse(capsys):
+    compare.compare(results(figure(2.0), figure(2.0, row="16 classes")), results(figure(1.0)))
+
+    assert "| **WORSE** | softmax, 10 classes, faster than torch | 2x | 1x | 0.50 |" in capsys.readouterr().out
+
+
+def test_compare_ends_with_its_exit_code(tmp_path):
+    for name, value in (("then", 2.0), ("now", 1.0)):
+        (tmp_path / name).mkdir()
+        report.write(results(figure(value)), tmp_path / name)
+    given = [argument for name in ("then", "now") for argument in (f"--{name}", str(tmp_path / name / "results.json"))]
+
+    done = subprocess.run([sys.executable, "-m", "benchmarks.compare", *given], cwd=ROOT, capture_output=True)
+
+    assert done.returncode == 1
+
+
+# ---- peers and scripts
+
+
+def test_a_package_that_is_missing_is_no_contender(monkeypatch):
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+
+    assert peers.contenders("torch", work="softmax", x=np.zeros((2, 2), np.float32)) == {}
+
+
+def test_wrong_results_are_not_timed():
+    with pytest.raises(AssertionError, match="torch gives other results"):
+        peers.require_equal(np.array([0.5]), np.array([0.51]), who="torch")
+
+
+def test_a_machine_has_an_instruction_set_and_versions():
+    found = machine.description()
+
+    assert found["instruction_set"].startswith(("AVX", "neither"))
+    assert "numpy" in found["versions"]
+
+
+def test_the_error_is_the_largest_of_those_above_the_smallest():
+    exact = np.array([0.5, 0.25, 1e-40], np.longdouble)
+
+    found = exactness.error(np.array([0.5, 0.25 * 1.001, 0.0]), exact)
+
+    assert found == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("name", run.SCRIPTS)
+def test_each_script_says_what_it_measures_and_how_to_run_it(name):
+    assert f"python -m benchmarks.{name}" in report.about(name)
+
+
+@pytest.mark.parametrize("name", ["kernels", "variants", "products", "exactness", "score", "parquet"])
+@pytest.mark.slow
+def test_a_script_runs_at_a_tiny_size(name):
+    found = run._figures(name, "tiny")
+
+    assert all(f.spread.low <= f.spread.middle <= f.spread.high for f in found)
+    assert found
+
+
+@pytest.mark.slow
+def test_as_many_partitions_are_planned_as_there_are_chunks(tmp_path):
+    assert partitions.planned(tmp_path, 1000)["partitions"] == 1000
+
+
+def test_every_target_is_a_figure_of_the_full_results():
+    found = report.read()
+    if found.effort != "full" or found.machine["missing"]:
+        pytest.skip("the committed results are not full")
+
+    missing = {target.name for target in targets.TARGETS} - {f.name for f in found.figures}
+
+    assert missing == set()
