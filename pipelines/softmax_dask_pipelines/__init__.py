@@ -7,22 +7,37 @@ Importing this package loads nothing heavy; a name is imported when it is used.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softmax_dask_pipelines.config import ScoreConfig
+    from softmax_dask_pipelines.config import JacobianConfig, ScoreConfig
     from softmax_dask_pipelines.errors import PipelineError
+    from softmax_dask_pipelines.jacobians import JacobianResult, write_jacobian
     from softmax_dask_pipelines.logits import open_logits
-    from softmax_dask_pipelines.scoring import RunResult, run, score
+    from softmax_dask_pipelines.running import run
+    from softmax_dask_pipelines.scoring import RunResult, score
 
 # No module may bear the name of a function here: importing it would put it in the function's place.
 _HOMES = {
+    "JacobianConfig": "config",
+    "JacobianResult": "jacobians",
     "PipelineError": "errors",
     "RunResult": "scoring",
     "ScoreConfig": "config",
     "open_logits": "logits",
-    "run": "scoring",
+    "run": "running",
     "score": "scoring",
+    "write_jacobian": "jacobians",
 }
 
-__all__ = ["PipelineError", "RunResult", "ScoreConfig", "open_logits", "run", "score"]
+__all__ = [
+    "JacobianConfig",
+    "JacobianResult",
+    "PipelineError",
+    "RunResult",
+    "ScoreConfig",
+    "open_logits",
+    "run",
+    "score",
+    "write_jacobian",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,18 +4,29 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from softmax_dask import COLUMNS
-from softmax_dask_pipelines.config_models import OutputConfig, ScoreConfig, SourceConfig, output_format_of
+from softmax_dask_pipelines.config_models import (
+    Config,
+    JacobianConfig,
+    MatrixOutputConfig,
+    OutputConfig,
+    ScoreConfig,
+    SourceConfig,
+    output_format_of,
+)
 from softmax_dask_pipelines.config_yaml import MAX_BYTES, line_of, parse_yaml
 from softmax_dask_pipelines.errors import ConfigError, PermissionDeniedError
 
 __all__ = [
+    "Config",
+    "JacobianConfig",
+    "MatrixOutputConfig",
     "OutputConfig",
     "ScoreConfig",
     "SourceConfig",
@@ -29,15 +40,25 @@ __all__ = [
 Where = Callable[[Sequence[str | int]], str]
 """From the place of a value in the config to what an error begins with: a file and line, a flag, a key."""
 
+_OF_A_KEY = "[key]"
+"""Where pydantic finds fault with the key of a mapping, and not with its value."""
+
 _EXPECTED = {
     "string_type": "text",
+    "string_unicode": "text that is UTF-8",
     "tuple_type": "a list such as [label, confidence]",
     "model_type": "a section with keys of its own, such as path:",
 }
 """Pydantic's type of an error -> what was expected, in the words of people who write YAML."""
 
 
-def make_config(data: Mapping[str, Any], where: Where) -> ScoreConfig:
+_MODELS: dict[str, type[Config]] = {"score": ScoreConfig, "jacobian": JacobianConfig}
+"""Verb -> what its configs hold."""
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+def make_config(model: type[ConfigT], data: Mapping[str, Any], where: Where) -> ConfigT:
     """The config in nested dicts.
 
     Raises
@@ -46,13 +67,14 @@ def make_config(data: Mapping[str, Any], where: Where) -> ScoreConfig:
         A key or value is wrong. The message begins with `where(place)`.
     """
     try:
-        return ScoreConfig.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{where(first['loc'])}: {_explain(first)}") from None
+        # A key that is misspelt comes first: another that is missing may be just that one.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        raise ConfigError(f"{where(first['loc'])}: {_explain(first, model)}") from None
 
 
-def read_config(path: str, overrides: Sequence[str] = ()) -> ScoreConfig:
+def read_config(path: str, overrides: Sequence[str] = ()) -> Config:
     """The config in a YAML file, after `key=value` overrides (`output.path=x`).
 
     Raises
@@ -65,7 +87,11 @@ def read_config(path: str, overrides: Sequence[str] = ()) -> ScoreConfig:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}; expected keys such as source: and output:.")
     changed = {_override(data, text) for text in overrides}
-    return make_config(data, lambda loc: _place(path, tree, loc, changed))
+
+    def where(loc: Sequence[str | int]) -> str:
+        return _place(path, tree, loc, changed)
+
+    return make_config(_model_of(data, where), data, where)
 
 
 def read_class_names(path: str) -> tuple[str, ...]:
@@ -82,8 +108,16 @@ def read_class_names(path: str) -> tuple[str, ...]:
 
 def key_of(loc: Sequence[str | int]) -> str:
     """The key that people write: `output.path` of ("output", "path")."""
-    keys = [str(part) for part in loc if isinstance(part, str)]
+    keys = [part for part in loc if isinstance(part, str) and part != _OF_A_KEY]
     return ".".join(keys) or "the config"
+
+
+def _model_of(data: Mapping[str, Any], where: Where) -> type[Config]:
+    verb = data.get("verb", "score")
+    model = _MODELS.get(verb) if isinstance(verb, str) else None
+    if model is None:
+        raise ConfigError(f"{where(('verb',))}: is {_shown(verb)}; expected one of {', '.join(_MODELS)}.")
+    return model
 
 
 def _read_text(path: str, at_most: int | None = None) -> str:
@@ -124,13 +158,14 @@ def _place(path: str, tree: yaml.Node | None, loc: Sequence[str | int], changed:
     return f"{path}:{line_of(tree, tuple(loc))}: {key_of(loc)}"
 
 
-def _explain(error: ErrorDetails) -> str:
+def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     value = error.get("input")
     if error["type"] == "extra_forbidden":
-        return _unknown_key([str(part) for part in error["loc"]])
+        return _unknown_key([str(part) for part in error["loc"]], model)
     if error["type"] == "missing":
         return "is missing; expected a value."
-    return f"is {_shown(value)}; expected {_expected(error)}.{_remedy(error, value)}"
+    shown = "missing" if value is None else _shown(value)
+    return f"is {shown}; expected {_expected(error)}.{_remedy(error, value)}"
 
 
 def _shown(value: Any) -> str:
@@ -147,13 +182,15 @@ def _expected(error: ErrorDetails) -> str:
 def _remedy(error: ErrorDetails, value: Any) -> str:
     if error["type"] == "string_type" and isinstance(value, bool | int | float):
         return " Write it in quotes."
+    if error["type"] == "string_unicode":
+        return " Rename the file, or give a link to it whose name is UTF-8."
     nearest = get_close_matches(str(value), COLUMNS, n=1) if error["loc"][0] == "columns" else []
     return f" Did you mean {nearest[0]!r}?" if nearest and nearest[0] != value else ""
 
 
-def _unknown_key(loc: list[str]) -> str:
-    sections: dict[str, type[BaseModel]] = {"source": SourceConfig, "output": OutputConfig}
-    model = sections.get(loc[0], ScoreConfig) if len(loc) > 1 else ScoreConfig
-    nearest = get_close_matches(loc[-1], model.model_fields, n=1)
+def _unknown_key(loc: list[str], model: type[BaseModel]) -> str:
+    section: Any = model.model_fields[loc[0]].annotation if len(loc) > 1 else model
+    keys = list(section.model_fields)
+    nearest = get_close_matches(loc[-1], keys, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return f"is no key; expected one of {', '.join(model.model_fields)}.{hint}"
+    return f"is no key; expected one of {', '.join(keys)}.{hint}"

@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     ValidationInfo,
     WithJsonSchema,
+    field_validator,
 )
 
 from softmax_dask import COLUMNS
@@ -62,6 +63,21 @@ def _bytes_of_text(value: Any) -> Any:
         raise ValueError("a number of bytes such as 2GiB or 500MB") from error
 
 
+def _zarr_path(path: str, info: ValidationInfo) -> str:
+    if info.data.get("format") is None and output_format_of(path) == "parquet":
+        raise ValueError("a path that ends in .zarr")
+    return path
+
+
+def _range_of_rows(value: Any) -> Any:
+    """Pass "A:B" with A not beyond B."""
+    first, colon, last = str(value).partition(":")
+    numbers = all(text == "" or (text.isascii() and text.isdecimal()) for text in (first, last))
+    if not colon or not numbers or (first and last and int(first) > int(last)):
+        raise ValueError("two row numbers with a colon between, such as 0:100, the second one exclusive")
+    return value
+
+
 ColumnName = Annotated[str, AfterValidator(_known_column), WithJsonSchema({"enum": list(COLUMNS)})]
 _ABOVE_0 = {"type": "integer", "exclusiveMinimum": 0}
 Count = Annotated[int, BeforeValidator(_no_bool), Field(gt=0), WithJsonSchema(_ABOVE_0)]
@@ -83,6 +99,18 @@ Bytes = Annotated[
     BeforeValidator(_no_bool),
     Field(gt=0),
     WithJsonSchema({"anyOf": [_ABOVE_0, {"type": "string"}]}),
+]
+
+
+CarriedName = Annotated[str, Field(min_length=1)]
+
+
+RowRange = Annotated[str, BeforeValidator(_range_of_rows)]
+Confidence = Annotated[
+    float,
+    BeforeValidator(_no_bool),
+    Field(gt=0, le=1),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
 ]
 
 
@@ -128,11 +156,30 @@ class OutputConfig(_Section):
     dtype: Literal["float16", "float32", "float64"] | None = Field(
         None, description="of probabilities and log_probabilities; else that of the other columns"
     )
+    rename: dict[CarriedName, CarriedName] | None = Field(
+        None, description="names of carried ids and Hive keys in the output, such as {day: source_day}"
+    )
+
+
+class MatrixOutputConfig(_Section):
+    """Where the matrices go."""
+
+    format: Literal["zarr"] | None = Field(None, description="found out from the ending of the path")
+    path: Annotated[str, AfterValidator(_local_with_known_ending), AfterValidator(_zarr_path)] = Field(
+        min_length=1, description="a folder that is not there yet; relative to the working directory"
+    )
+    dtype: Literal["float16", "float32", "float64"] | None = Field(
+        None, description="of the matrices; float32, or float64 for float64 logits"
+    )
+    rename: dict[CarriedName, CarriedName] | None = Field(
+        None, description="names of carried ids and Hive keys in the output, such as {day: source_day}"
+    )
 
 
 class ScoreConfig(_Section):
     """One scoring run."""
 
+    verb: Literal["score"] = Field("score", description="what to do; left out: score")
     source: SourceConfig = Field(description="where the logits are; what is left out here is found out")
     output: OutputConfig = Field(description="where the results go")
     columns: tuple[ColumnName, ...] | None = Field(
@@ -145,3 +192,31 @@ class ScoreConfig(_Section):
     )
     memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
     threads: Threads | None = Field(None, description="rows are scored by this many threads; all cores")
+
+
+class JacobianConfig(_Section):
+    """The derivatives of the probabilities of some rows."""
+
+    verb: Literal["jacobian"] = Field(description="what to do")
+    source: SourceConfig = Field(description="where the logits are; what is left out here is found out")
+    output: MatrixOutputConfig = Field(description="where the matrices go")
+    rows: RowRange | None = Field(None, description='which rows, such as "0:100"; all')
+    where_confidence_below: Confidence | None = Field(
+        None, validate_default=True, description="of them those with a confidence below this; all, if rows are given"
+    )
+    limit: Count | None = Field(None, description="of them so many, the first ones; all")
+    temperature: Temperature = Field(1.0, description="divides the logits; above 0")
+    memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
+    threads: Threads | None = Field(None, description="matrices are computed by this many threads; all cores")
+
+    @field_validator("where_confidence_below")
+    @classmethod
+    def _require_choice(cls, value: float | None, info: ValidationInfo) -> float | None:
+        # A matrix a row of a whole dump is seldom meant, and larger than any disk.
+        if value is None and info.data.get("rows") is None:
+            raise ValueError("a confidence such as 0.6, because rows does not say which rows either")
+        return value
+
+
+Config = ScoreConfig | JacobianConfig
+"""What a config file may hold; `verb` tells which."""

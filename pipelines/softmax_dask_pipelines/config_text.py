@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, Discriminator, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from softmax_dask_pipelines.config_models import ScoreConfig
+from softmax_dask_pipelines.config_models import Config
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _HEAD = """\
@@ -17,14 +17,15 @@ _HEAD = """\
 """
 
 
-def text_of_config(config: ScoreConfig) -> str:
+def text_of_config(config: Config) -> str:
     """YAML that `read_config` reads as `config`, with every key that there is."""
     return "\n".join([_HEAD, *_section(config, "")]) + "\n"
 
 
 def text_of_schema() -> str:
     """JSON Schema of a config file; its key order is pydantic's, which is sorted outside of `properties`."""
-    schema = {"$schema": _DIALECT, **ScoreConfig.model_json_schema(schema_generator=_WithoutTitles)}
+    configs: TypeAdapter[Config] = TypeAdapter(Annotated[Config, Discriminator("verb")])
+    schema = {"$schema": _DIALECT, **configs.json_schema(schema_generator=_WithoutTitles)}
     return json.dumps(schema, indent=2)
 
 
@@ -43,10 +44,11 @@ def _section(section: BaseModel, indent: str) -> Iterator[str]:
 def _entry(key: str, value: Any) -> str:
     if value is None:
         return f"{key}:"
-    is_list = isinstance(value, tuple)
-    plain, flow = ({key: list(value)}, None) if is_list else ({key: value}, False)
+    plain = {key: list(value) if isinstance(value, tuple) else value}
+    flow = None if isinstance(value, tuple | dict) else False
     # One line each: a long path must not be folded.
-    return yaml.safe_dump(plain, default_flow_style=flow, allow_unicode=True, width=10**9).rstrip("\n")
+    text = yaml.safe_dump(plain, default_flow_style=flow, allow_unicode=True, width=10**9, sort_keys=False)
+    return text.rstrip("\n")
 
 
 class _WithoutTitles(GenerateJsonSchema):

@@ -1,6 +1,6 @@
 """YAML as configs use it: plain values, each with one meaning, and its line. Knows no key of ours.
 
-Refused: more than 1 MiB or 32 levels, anchors and aliases (a few of them make a bomb), tags, keys twice, and what
+Refused: more than 64 KiB or 32 levels, anchors and aliases (a few of them make a bomb), tags, keys twice, and what
 YAML 1.1 reads otherwise than people mean it: `no` as false, `1:30` as 90, `0777` as 511, 2026-01-01 as a date.
 """
 
@@ -12,7 +12,8 @@ import yaml
 
 from softmax_dask_pipelines.errors import ConfigError
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 16
+"""Far more than a config of every key with comments; PyYAML's parser, written in Python, takes seconds for more."""
 MAX_DEPTH = 32
 
 Begin = Callable[[int | None], str]

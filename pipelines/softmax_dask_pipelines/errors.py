@@ -26,7 +26,7 @@ SoftmaxDaskError (the library's)
         ├── LockedError                        another run is writing this output
         ├── DiskFullError (OSError)
         ├── StorageFailedError (OSError)       the file system of the output fails
-        └── InterruptedRunError                SIGINT or SIGTERM
+        └── InterruptedRunError                SIGINT, SIGTERM or SIGHUP
 """
 
 from softmax_dask import ClassAxisError, DtypeError, SoftmaxDaskError, TargetError
@@ -146,7 +146,7 @@ class StorageFailedError(TemporaryError, OSError):
 
 
 class InterruptedRunError(TemporaryError):
-    """The run was asked to stop by SIGINT or SIGTERM."""
+    """The run was asked to stop by SIGINT, SIGTERM or SIGHUP."""
 
 
 def exit_code(error: SoftmaxDaskError) -> int:

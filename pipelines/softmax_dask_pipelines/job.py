@@ -1,8 +1,7 @@
 """A run that is ready to begin: the config checked against its source, and cut. Nothing is written."""
 
-import os
-import shutil
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -11,20 +10,19 @@ import numpy as np
 
 from softmax_dask import COLUMNS, SingleClassWarning, TopKWarning, float_dtype, result_dtype
 from softmax_dask_pipelines import machine
-from softmax_dask_pipelines.config import ScoreConfig, output_format_of, read_class_names
-from softmax_dask_pipelines.errors import ConfigError, DiskFullError, PathConflictError
+from softmax_dask_pipelines.config import ScoreConfig, SourceConfig, output_format_of, read_class_names
+from softmax_dask_pipelines.errors import ConfigError
+from softmax_dask_pipelines.output_checks import checked_output, require_apart_from_files, require_room
 from softmax_dask_pipelines.plan import Plan, Sizes, make_plan
-from softmax_dask_pipelines.sinks import OutputSpec, job_folder, require_own_id_name
-from softmax_dask_pipelines.sources import Source, SourceFacts, SourceRequest, open_source
-from softmax_dask_pipelines.sources.formats import ZARR_FILES
-from softmax_dask_pipelines.sources.parquet_paths import source_files
+from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, require_own_names
+from softmax_dask_pipelines.sources import Carried, Source, SourceFacts, SourceRequest, open_source
+from softmax_dask_pipelines.sources.names import listing, nearest
 
 _ID_BYTES = 64
 """Of an id of unknown length, in memory and encoded."""
+_KEY_BYTES = 16
+"""Of the key of a folder: its number in a dictionary, and what refers to it or it itself. Its text comes on top."""
 _TARGET_BYTES = 8
-
-_LONGEST_NAME = 255
-"""Bytes of a file's name, on every common file system."""
 
 _DEFAULT_COLUMNS = ("label", "label_name", "confidence", "nll", "correct")
 """Those of them that can be known."""
@@ -34,14 +32,6 @@ _REMEDIES = {
     "class_names": "Give --classes FILE",
     "top_k": "Give --top-k K",
 }
-
-
-_BEST_COMPRESSION = 1 / 50
-"""Results are never written smaller than this: labels that hardly change, say."""
-
-
-class RoomWarning(UserWarning):
-    """The output may not fit its disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +48,18 @@ class Job:
         """What is known of the source."""
         return self.source.facts
 
+    @property
+    def total_rows(self) -> int:
+        """Rows that the run works through."""
+        return self.plan.rows
+
 
 def prepare(config: ScoreConfig) -> Job:
     """Check everything that can be checked before anything is written, and cut the run."""
-    output = _output_path(config)
-    _require_apart(config.source.path, output, config.source.classes)
-    _require_folder_above(output)
-    source = open_source(source_request(config))
-    _require_apart_from_files(source.facts, output)
-    _warn_of_one_class(source.facts)
+    output = checked_output(config.output.path, config.source.path, config.source.classes)
+    source = open_source(source_request(config.source))
+    require_apart_from_files(source.facts, output)
+    warn_of_one_class(source.facts)
     columns = _columns(config, source.facts)
     top_k = _top_k(config, source.facts, columns)
     plan = make_plan(
@@ -74,15 +67,14 @@ def prepare(config: ScoreConfig) -> Job:
         threads=config.threads or machine.cores(),
         memory_limit_bytes=config.memory_limit or machine.free_memory_bytes() // 2,
     )
-    spec = _output_spec(config, source.facts, columns, top_k, plan)
-    require_own_id_name(spec)
-    _require_room(spec.path, plan)
+    spec = _output_spec(config, output, source.facts, columns, top_k, plan)
+    require_own_names(spec)
+    require_room(output, plan.bytes_out)
     return Job(config, source, spec, plan)
 
 
-def source_request(config: ScoreConfig) -> SourceRequest:
-    """What the config says of its source."""
-    given = config.source
+def source_request(given: SourceConfig) -> SourceRequest:
+    """What a config says of its source."""
     return SourceRequest(
         path=given.path,
         format=given.format,
@@ -134,10 +126,10 @@ def _top_k(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...]) ->
 
 
 def _output_spec(
-    config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], top_k: int, plan: Plan
+    config: ScoreConfig, output: Path, facts: SourceFacts, columns: tuple[str, ...], top_k: int, plan: Plan
 ) -> OutputSpec:
     return OutputSpec(
-        path=str(_output_path(config)),
+        path=str(output),
         format=config.output.format or output_format_of(config.output.path),
         rows=facts.rows,
         classes=facts.classes,
@@ -148,9 +140,7 @@ def _output_spec(
         wide_dtype=result_dtype(facts.dtype, config.output.dtype),
         top_k=top_k,
         class_names=facts.class_names,
-        # Of `meta/id` the last part: a name is ours to make, and must be one folder or column.
-        id_name=None if facts.id_name is None else facts.id_name.rpartition("/")[2],
-        id_type=facts.id_type,
+        carried=carried_columns(config.output.rename, facts),
         has_targets=facts.target_name is not None,
         # Only what the plan determines: two runs of one plan give the same bytes.
         attributes={
@@ -171,7 +161,7 @@ def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], to
         for c in chosen
         if c.per != "class"
     )
-    carried = (_ID_BYTES if facts.id_name else 0) + (_TARGET_BYTES if facts.target_name else 0)
+    carried = sum(map(_carried_bytes, facts.carried)) + (_TARGET_BYTES if facts.target_name else 0)
     of_classes = [facts.classes * wide.itemsize for c in chosen if c.per == "class"]
     return Sizes(
         rows=facts.rows,
@@ -186,76 +176,39 @@ def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], to
     )
 
 
-def _output_path(config: ScoreConfig) -> Path:
-    """Where the output goes: behind a symbolic link, so that replacing it does not replace the link."""
-    path = Path(config.output.path)
-    resolved = path.resolve() if path.is_symlink() and path.exists() else path
-    if len(os.fsencode(job_folder(resolved).name)) > _LONGEST_NAME:
-        raise ConfigError(f"{path}: has a name that is too long; expected at most {_LONGEST_NAME - 4} bytes.")
-    return resolved
+def _carried_bytes(column: Carried) -> int:
+    """Of a value, in memory and encoded."""
+    return _ID_BYTES if column.text_bytes is None else _KEY_BYTES + column.text_bytes
 
 
-def _require_apart(source: str, output: Path, classes: str | None) -> None:
-    """Refuse an output that is the input, lies in it or around it, by any spelling of the path."""
-    here, there = Path(source.removeprefix("file://")).resolve(), output.resolve()
-    if here == there:
-        raise PathConflictError(f"{output}: is the source itself; expected another path for the output.")
-    if here in there.parents:
-        raise PathConflictError(f"{output}: lies inside the source {source}; expected a path outside of it.")
-    if there in here.parents:
-        raise PathConflictError(f"{output}: holds the source {source}; expected a path that does not contain it.")
-    _require_own_place(here, there, output, classes)
-
-
-def _require_own_place(here: Path, there: Path, output: Path, classes: str | None) -> None:
-    """Refuse an output in someone's Zarr store, over the class names, or whose job folder holds the source."""
-    store = next((folder for folder in there.parents if any((folder / name).exists() for name in ZARR_FILES)), None)
-    if store is not None:
-        raise PathConflictError(f"{output}: lies inside the Zarr store {store}; expected a path outside of it.")
-    names = None if classes is None else Path(classes).resolve()
-    if names is not None and (names == there or there in names.parents):
-        raise PathConflictError(f"{output}: holds the class names {classes}; expected another path for the output.")
-    job = job_folder(there)
-    if job == here or job in here.parents:
-        raise PathConflictError(f"{output}: works in {job}, where the source is; expected another path.")
-
-
-def _require_apart_from_files(facts: SourceFacts, output: Path) -> None:
-    """Refuse an output that is one of the files which a pattern or a folder of links stands for."""
-    if facts.format != "parquet":
-        return
-    there = output.resolve()
-    files = [Path(file).resolve() for file in source_files(Path(facts.path))]
-    if any(there == file or there in file.parents for file in files):
-        raise PathConflictError(f"{output}: is part of the source {facts.path}; expected another path for the output.")
-
-
-def _require_folder_above(output: Path) -> None:
-    above = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
-    if not above.is_dir():
+def carried_columns(rename: Mapping[str, str] | None, facts: SourceFacts) -> tuple[CarriedColumn, ...]:
+    """What is carried, under the names that it gets."""
+    # Of `meta/id` the last part: a name is ours to make, and must be one folder or column.
+    plain = {column.name: column.name.rpartition("/")[2] for column in facts.carried}
+    given = rename or {}
+    unknown = next((name for name in given if name not in {*plain, *plain.values()}), None)
+    if unknown is not None:
         raise ConfigError(
-            f"{output}: cannot be made, because {above} is a file; expected a folder. Choose another path."
+            f"rename: {unknown!r} is not carried from {facts.path}; expected one of {listing(plain)}."
+            f"{nearest(unknown, plain)}"
         )
-
-
-def _require_room(output: str, plan: Plan) -> None:
-    """Refuse what cannot fit the disk however well it is compressed, and warn of what may not fit."""
-    folder = next(above for above in Path(output).absolute().parents if above.exists())
-    free = shutil.disk_usage(folder).free
-    if plan.bytes_out * _BEST_COMPRESSION > free:
-        raise DiskFullError(
-            f"{output}: needs up to {plan.bytes_out:,} bytes, and {folder} has {free:,} left; expected more room. "
-            "Free some, ask for fewer columns or --dtype float16, and run the same command again."
+    return tuple(
+        CarriedColumn(
+            name=given.get(column.name, given.get(plain[column.name], plain[column.name])),
+            source_name=column.name,
+            type=column.type,
+            is_id=column.is_id,
+            has_nulls=column.has_nulls,
         )
-    if plan.bytes_out > 0.8 * free:
-        text = f"{output}: may need {plan.bytes_out:,} bytes before compression, and {folder} has {free:,} left."
-        warnings.warn(text, RoomWarning, stacklevel=4)
+        for column in facts.carried
+    )
 
 
-def _warn_of_one_class(facts: SourceFacts) -> None:
+def warn_of_one_class(facts: SourceFacts) -> None:
+    """Say that probabilities of one class mean nothing."""
     if facts.classes == 1:
         warnings.warn(
             f"{facts.path}: has one class, so every probability is 1. Did you mean a sigmoid?",
             SingleClassWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

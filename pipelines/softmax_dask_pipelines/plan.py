@@ -105,8 +105,8 @@ def make_plan(sizes: Sizes, *, threads: int, memory_limit_bytes: int, process_by
             if peak <= memory_limit_bytes:
                 return _plan(sizes, partition, chunk, workers, peak, memory_limit_bytes)
     raise MemoryBudgetError(
-        f"memory_limit is {_mebibytes(memory_limit_bytes)}; expected at least {_mebibytes(peak)}: "
-        f"{_mebibytes(process_bytes)} for the process and {_mebibytes(peak - process_bytes)} for one thread with "
+        f"memory_limit is {_bytes_text(memory_limit_bytes)}; expected at least {_bytes_text(peak)}: "
+        f"{_bytes_text(process_bytes)} for the process and {_bytes_text(peak - process_bytes)} for one thread with "
         f"blocks of {sizes.read_rows} x {sizes.classes} logits. Raise the limit, or store the logits in smaller chunks."
     )
 
@@ -166,5 +166,5 @@ def _plan(sizes: Sizes, partition: int, chunk: int, threads: int, peak: int, lim
     )
 
 
-def _mebibytes(count: int) -> str:
-    return f"{-(-count // (1 << 20))} MiB"
+def _bytes_text(count: int) -> str:
+    return f"{count} B" if count < 1 << 20 else f"{-(-count // (1 << 20))} MiB"

@@ -3,30 +3,26 @@
 source -> plan -> partitions -> task (read, kernel, write) on Dask's threads -> receipts -> publish -> result
 """
 
-import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from os import PathLike, fspath
 from pathlib import Path
-from threading import Event, current_thread, main_thread
+from threading import Event
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config, read_config
-from softmax_dask_pipelines.errors import InterruptedRunError, PipelineError
+from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config
 from softmax_dask_pipelines.job import Job, prepare
-from softmax_dask_pipelines.ledger.lock import locked
-from softmax_dask_pipelines.ledger.manifest import write_manifest
+from softmax_dask_pipelines.ledger.publication import publish
+from softmax_dask_pipelines.notices import NoteWarning
 from softmax_dask_pipelines.runner import run_on_threads
 from softmax_dask_pipelines.sinks import Sink, open_sink
 from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
 from softmax_dask_pipelines.tally import Tally
-from softmax_dask_pipelines.task import NoteWarning, Receipt, ScoreTask
+from softmax_dask_pipelines.task import Receipt, ScoreTask
 
 OnReceipt = Callable[[Receipt], None]
 
@@ -107,6 +103,7 @@ def score(
     top_k: int | None = None,
     output_format: str | None = None,
     dtype: str | None = None,
+    rename: Mapping[str, str] | None = None,
     nonfinite: str = "propagate",
     memory_limit: int | str | None = None,
     threads: int | None = None,
@@ -131,6 +128,7 @@ def score(
     link : "sigmoid" for one logit z a row, read as the two logits 0 and z
     top_k : classes in top_k_labels and top_k_probabilities
     dtype : "float16", "float32" or "float64", of probabilities and log_probabilities
+    rename : name of carried ids or of a Hive key -> its name in the output
     nonfinite : "propagate" marks rows with NaN, +inf or only -inf; "error" refuses them
     memory_limit : bytes, or a text such as "2GiB"; of the whole process; default half of what is free
     threads : default all cores
@@ -162,7 +160,12 @@ def score(
             "nulls": nulls,
             "link": link,
         },
-        "output": {"path": fspath(output), "format": output_format, "dtype": dtype},
+        "output": {
+            "path": fspath(output),
+            "format": output_format,
+            "dtype": dtype,
+            "rename": None if rename is None else dict(rename),
+        },
         "columns": None if columns is None else tuple(columns),
         "top_k": top_k,
         "temperature": temperature,
@@ -170,38 +173,24 @@ def score(
         "memory_limit": memory_limit,
         "threads": threads,
     }
-    return execute(prepare(make_config(given, key_of)), replace=replace)
-
-
-def run(
-    config: ScoreConfig | str | PathLike[str], *, overrides: Sequence[str] = (), replace: bool = False
-) -> RunResult:
-    """Run a config: a `ScoreConfig`, or the path of a YAML file with `key=value` overrides."""
-    ready = config if isinstance(config, ScoreConfig) else read_config(fspath(config), overrides)
-    return execute(prepare(ready), replace=replace)
+    return execute(prepare(make_config(ScoreConfig, given, key_of)), replace=replace)
 
 
 def execute(job: Job, *, replace: bool = False, on_receipt: OnReceipt | None = None) -> RunResult:
     """Score every partition, then publish. Whatever ends it before that, nothing of it stays."""
-    started, begin = datetime.now(UTC), perf_counter()
+    begin = perf_counter()
     sink = open_sink(job.spec, replace=replace)
-    task = _task(job, sink)
     totals = _Totals()
-    with locked(Path(job.spec.path)):
-        with _discarding(sink):
-            sink.prepare()
-            compile_s = _compile_kernels(job, task)
-            _run(task, totals, on_receipt)
-        with _uninterrupted():
-            _publish(sink)
-            result = totals.result(job, seconds=perf_counter() - begin, compile_s=compile_s)
-            _record(result, started)
-    return result
 
+    def write() -> None:
+        task = _task(job, sink)
+        totals.compile_s = _compile_kernels(job, task)
+        _run(task, totals, on_receipt)
 
-def _publish(sink: Sink) -> None:
-    with _discarding(sink):
-        sink.publish()
+    def result() -> RunResult:
+        return totals.result(job, seconds=perf_counter() - begin)
+
+    return publish(sink, Path(job.spec.path), config=job.config.model_dump(mode="json"), write=write, result=result)
 
 
 def _task(job: Job, sink: Sink) -> ScoreTask:
@@ -241,47 +230,11 @@ def _compile_kernels(job: Job, task: ScoreTask) -> float:
     return perf_counter() - begin
 
 
-def _record(result: RunResult, started: datetime) -> None:
-    """Write the manifest. The output is there by now: a run that cannot be recorded has happened all the same."""
-    config = result.job.config.model_dump(mode="json")
-    try:
-        write_manifest(Path(result.job.spec.path), started=started, config=config, result=result.facts())
-    except PipelineError as error:
-        warnings.warn(f"the output is complete, but its manifest is not written: {error}", stacklevel=3)
-
-
-@contextmanager
-def _discarding(sink: Sink) -> Iterator[None]:
-    """If the block ends with an error, nothing that it wrote stays."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        sink.discard()
-        raise InterruptedRunError("interrupted; no output was published. Run the same command again.") from error
-    except BaseException:
-        sink.discard()
-        raise
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ignore SIGINT and SIGTERM: too late to stop, and a few milliseconds from done."""
-    if current_thread() is not main_thread():
-        yield
-        return
-    stops = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(stop, signal.SIG_IGN) for stop in stops]
-    try:
-        yield
-    finally:
-        for stop, handler in zip(stops, before, strict=True):
-            signal.signal(stop, handler)
-
-
 class _Totals:
     """Receipts, added up: a run of a million partitions keeps none of them."""
 
     def __init__(self) -> None:
+        self.compile_s = 0.0
         self._tally = Tally()
         self._bytes_written = 0
         self._seconds = {"read_s": 0.0, "kernel_s": 0.0, "write_s": 0.0}
@@ -292,12 +245,12 @@ class _Totals:
         for name in self._seconds:
             self._seconds[name] += getattr(receipt, name)
 
-    def result(self, job: Job, *, seconds: float, compile_s: float) -> RunResult:
+    def result(self, job: Job, *, seconds: float) -> RunResult:
         return RunResult(
             job=job,
             tally=self._tally,
             seconds=seconds,
-            compile_s=compile_s,
+            compile_s=self.compile_s,
             bytes_written=self._bytes_written,
             **self._seconds,
         )

@@ -6,7 +6,8 @@ from typing import Any
 from softmax_dask_pipelines.job import Job
 from softmax_dask_pipelines.relayout import advice
 from softmax_dask_pipelines.scoring import RunResult
-from softmax_dask_pipelines.sources import SourceFacts
+from softmax_dask_pipelines.sinks import OutputSpec
+from softmax_dask_pipelines.sources import Carried, SourceFacts
 
 Line = tuple[str, str]
 
@@ -31,8 +32,8 @@ def text_of_plan(job: Job) -> str:
     """What a run would do."""
     plan, spec = job.plan, job.spec
     lines = [
-        *_source_lines(job.facts),
-        ("output", f"{spec.path} ({spec.format}){_already_there(spec.path)}"),
+        *source_lines(job.facts),
+        ("output", output_text(spec)),
         ("columns", ", ".join(spec.columns)),
         ("partitions", f"{plan.count:,} of {plan.partition_rows:,} rows, chunks of {plan.chunk_rows:,}"),
         ("bytes", f"{size(plan.bytes_in)} in, {size(plan.bytes_out)} out before compression"),
@@ -65,7 +66,7 @@ def _run_facts(job: Job) -> dict[str, Any]:
 
 def text_of_source(facts: SourceFacts, job: Job | None = None, refusal: str | None = None) -> str:
     """What `inspect` says of a source: what it holds, what `job` would do with it or why not, a better layout."""
-    lines = _source_lines(facts)
+    lines = source_lines(facts)
     if refusal is not None:
         lines.append(("score", f"would refuse it: {refusal}"))
     elif job is not None:
@@ -99,21 +100,30 @@ def facts_of_source(facts: SourceFacts) -> dict[str, Any]:
         "layout": facts.layout,
         "codec": facts.codec,
         "class_names": None if facts.class_names is None else list(facts.class_names),
-        "id": facts.id_name,
+        "id": None if facts.id is None else facts.id.name,
+        "carried": {column.name: _type_text(column) for column in facts.carried},
         "target": facts.target_name,
     }
 
 
-def _source_lines(facts: SourceFacts) -> list[Line]:
+def source_lines(facts: SourceFacts) -> list[Line]:
+    """What a source holds."""
     names = "none" if facts.class_names is None else _shortened(facts.class_names)
+    keys = [f"{column.name} ({_type_text(column)})" for column in facts.carried if not column.is_id]
     return [
         ("source", f"{facts.path} ({facts.format}{', ' + facts.name if facts.name else ''})"),
         ("logits", f"{facts.rows:,} rows x {facts.classes:,} classes, {facts.dtype}"),
         ("stored", f"{size(facts.stored_bytes)}, {facts.layout}, {facts.codec}"),
         ("classes", names),
-        ("ids", facts.id_name or "none"),
+        ("ids", "none" if facts.id is None else facts.id.name),
+        *([("keys", ", ".join(keys))] if keys else []),
         ("targets", facts.target_name or "none"),
     ]
+
+
+def _type_text(column: Carried) -> str:
+    """Of its values."""
+    return str(getattr(column.type, "value_type", column.type))
 
 
 def _default_lines(job: Job) -> list[Line]:
@@ -131,8 +141,10 @@ def _advice_lines(facts: SourceFacts) -> list[Line]:
     return [("re-layout", text) for text in advice(facts) or (unchanged,)]
 
 
-def _already_there(path: str) -> str:
-    return ", is there already: --replace would swap it" if os.path.lexists(path) else ""
+def output_text(spec: OutputSpec) -> str:
+    """Where an output goes, and whether something is there."""
+    is_there = os.path.lexists(spec.path)
+    return f"{spec.path} ({spec.format}){', is there already: --replace would swap it' if is_there else ''}"
 
 
 def _target_lines(facts: dict[str, Any]) -> list[Line]:

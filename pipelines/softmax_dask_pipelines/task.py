@@ -22,10 +22,6 @@ _TALLIED = ("label", "confidence", "entropy")
 _TALLIED_WITH_TARGETS = (*_TALLIED, "nll", "target_rank")
 
 
-class NoteWarning(UserWarning):
-    """Something in the data that the user should look at, though the run goes on."""
-
-
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What a partition came to."""
@@ -38,6 +34,11 @@ class Receipt:
     read_s: float
     kernel_s: float
     write_s: float
+
+    @property
+    def rows(self) -> int:
+        """Rows that are done."""
+        return self.tally.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +164,9 @@ class _Scoring:
 
     def _store(self, block: SourceBlock, rows: slice) -> None:
         begin = perf_counter()
-        ids = None if block.ids is None else block.ids[rows]
+        carried = {name: values[rows] for name, values in block.carried.items()}
         targets = None if block.targets is None else block.targets[rows]
-        self._writer.advance(rows.stop - rows.start, ids, targets)
+        self._writer.advance(rows.stop - rows.start, carried, targets)
         self._row += rows.stop - rows.start
         self._seconds["write"] += perf_counter() - begin
 

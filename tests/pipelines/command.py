@@ -1,21 +1,18 @@
 """The command line as people meet it: in this process, because that is fast, or in one of its own."""
 
 import os
-import signal
 import subprocess
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from click.testing import CliRunner
 
-from softmax_dask import SingleClassWarning, TopKWarning
-from softmax_dask_pipelines.cli import main
-from softmax_dask_pipelines.job import RoomWarning
-from softmax_dask_pipelines.task import NoteWarning
+from softmax_dask import SoftmaxDaskWarning
+from softmax_dask_pipelines.cli import main, process
 
 PROGRAM = (sys.executable, "-c", "from softmax_dask_pipelines.cli import main; main(prog_name='softmax-dask')")
 """What the console script does, by the Python that runs the tests."""
@@ -44,16 +41,19 @@ class Outcome:
 
 def softmax_dask(*arguments: object) -> Outcome:
     """Run the command in this process."""
-    handler = signal.getsignal(signal.SIGTERM)
-    # The command shows warnings as lines; only those that it means to show may come.
-    with warnings.catch_warnings():
-        for shown in (SingleClassWarning, TopKWarning, NoteWarning, RoomWarning):
-            warnings.filterwarnings("always", category=shown)
-        try:
-            result = CliRunner().invoke(main, [str(part) for part in arguments], prog_name="softmax-dask")
-        finally:
-            signal.signal(signal.SIGTERM, handler)
+    # The command makes a line of any warning; here those of other packages are errors, as in every test.
+    with patch.object(process, "_show_warning", _show_ours_alone):
+        result = CliRunner().invoke(main, [str(part) for part in arguments], prog_name="softmax-dask")
     return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+_SHOW = process._show_warning
+
+
+def _show_ours_alone(message: Warning, *where: Any, **more: Any) -> None:
+    if not isinstance(message, SoftmaxDaskWarning):
+        raise message
+    _SHOW(message, *where, **more)
 
 
 def start(

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from softmax_dask_pipelines import sample
+from softmax_dask_pipelines import JacobianConfig, sample
 from softmax_dask_pipelines.config import read_config
 from tests.pipelines.command import softmax_dask
 
@@ -26,8 +26,8 @@ def config(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return name
 
 
-def test_there_are_the_two_configs_of_the_first_release():
-    assert {"score_zarr", "score_parquet"} <= {path.stem for path in CONFIGS}
+def test_there_is_a_config_of_each_verb():
+    assert {"score_zarr", "score_parquet", "jacobian"} <= {path.stem for path in CONFIGS}
 
 
 def test_it_validates(config):
@@ -43,9 +43,10 @@ def test_its_output_has_the_columns_that_it_lists(config):
     assert outcome.code == 0, outcome.err
     told = read_config(config)
     found = _columns(Path(told.output.path))
-    assert told.columns is not None
-    assert set(told.columns) <= set(found)
-    assert {len(values) for values in found.values()} == {2000}
+    columns, rows = (("jacobian", "row"), 200) if isinstance(told, JacobianConfig) else (told.columns, 2000)
+    assert columns is not None
+    assert set(columns) <= set(found)
+    assert {len(values) for values in found.values()} == {rows}
 
 
 def test_the_commands_in_its_comments_run(config):

@@ -1,7 +1,7 @@
 """One partition, from a source that counts what is read to a writer that keeps what it is given."""
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from threading import Event
 from typing import Any
 
@@ -15,7 +15,7 @@ from softmax_dask_pipelines import task as task_module
 from softmax_dask_pipelines.errors import InterruptedRunError, NonFiniteRowsError
 from softmax_dask_pipelines.plan import Plan
 from softmax_dask_pipelines.sinks import StoredObject
-from softmax_dask_pipelines.sources import SourceBlock, SourceFacts
+from softmax_dask_pipelines.sources import Carried, SourceBlock, SourceFacts
 from softmax_dask_pipelines.task import Receipt, ScoreTask, look_like_probabilities
 from tests.pipelines import dumps
 
@@ -44,8 +44,7 @@ class CountingSource:
             codec="",
             layout="",
             class_names=None,
-            id_name="id",
-            id_type=pa.string(),
+            carried=(Carried("id", pa.string(), is_id=True),),
             target_name=None if targets is None else "target",
         )
 
@@ -54,7 +53,7 @@ class CountingSource:
             end = min(stop, (start // self.facts.read_rows + 1) * self.facts.read_rows)
             self.read_ranges.append(range(start, end))
             targets = None if self._targets is None else self._targets[start:end]
-            yield SourceBlock(self._data[start:end], self._ids[start:end], targets)
+            yield SourceBlock(self._data[start:end], {"id": self._ids[start:end]}, targets)
             start = end
 
 
@@ -78,9 +77,9 @@ class KeepingWriter:
         stop = min(self._filled + rows, (self._filled // self._chunk_rows + 1) * self._chunk_rows)
         return {name: values[self._filled : stop] for name, values in self.columns.items()}
 
-    def advance(self, rows: int, ids: Any, targets: NDArray[np.int64] | None) -> None:
+    def advance(self, rows: int, carried: Mapping[str, Any], targets: NDArray[np.int64] | None) -> None:
         self._filled += rows
-        self.ids += ids.to_pylist()
+        self.ids += carried["id"].to_pylist()
         self.targets += [] if targets is None else targets.tolist()
 
     def close(self) -> tuple[StoredObject, ...]:

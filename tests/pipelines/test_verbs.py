@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
+from types import ModuleType
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -12,7 +15,9 @@ import pytest
 import yaml
 import zarr
 
-from softmax_dask_pipelines.config import OutputConfig, ScoreConfig, SourceConfig
+from softmax_dask import kernel_facts
+from softmax_dask_pipelines.config import JacobianConfig, MatrixOutputConfig, OutputConfig, ScoreConfig, SourceConfig
+from softmax_dask_pipelines.errors import DiskFullError
 from tests.pipelines import dumps
 from tests.pipelines.command import UNPRIVILEGED, run_alone, softmax_dask, tree
 
@@ -81,9 +86,11 @@ class TestSchema:
         [
             (SourceConfig, lambda schema: schema["$defs"]["SourceConfig"]),
             (OutputConfig, lambda schema: schema["$defs"]["OutputConfig"]),
-            (ScoreConfig, lambda schema: schema),
+            (MatrixOutputConfig, lambda schema: schema["$defs"]["MatrixOutputConfig"]),
+            (ScoreConfig, lambda schema: schema["$defs"]["ScoreConfig"]),
+            (JacobianConfig, lambda schema: schema["$defs"]["JacobianConfig"]),
         ],
-        ids=["source", "output", "the rest"],
+        ids=["source", "output", "output of matrices", "score", "jacobian"],
     )
     def test_every_key_has_its_description_and_others_are_refused(self, model, found):
         section = found(json.loads(SCHEMA.read_text()))
@@ -93,9 +100,16 @@ class TestSchema:
         assert section["additionalProperties"] is False
 
     def test_memory_may_be_text(self):
-        kinds = json.loads(SCHEMA.read_text())["properties"]["memory_limit"]["anyOf"]
+        kinds = json.loads(SCHEMA.read_text())["$defs"]["ScoreConfig"]["properties"]["memory_limit"]["anyOf"]
 
         assert {kind["type"] for kind in kinds} == {"integer", "string", "null"}
+
+    def test_it_takes_each_verb_and_score_without_one(self):
+        schema = json.loads(SCHEMA.read_text())
+
+        models = [one["$ref"].rpartition("/")[2] for one in schema["oneOf"]]
+        assert models == ["ScoreConfig", "JacobianConfig"]
+        assert ["verb" in schema["$defs"][model]["required"] for model in models] == [False, True]
 
     @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
     def test_shipped_configs_name_it_in_their_first_line(self, path):
@@ -158,6 +172,96 @@ class TestDoctor:
 
         assert outcome.code == 0, outcome.err
         assert "disk write cannot be measured" in outcome.out
+
+
+CUPY = """
+__version__ = "14.0.0"
+
+class _Runtime:
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    @staticmethod
+    def getDeviceCount():
+        {device}
+
+class cuda:
+    runtime = _Runtime
+
+    @staticmethod
+    def is_available():
+        return False
+"""
+NO_DRIVER = 'raise _Runtime.CUDARuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")'
+
+
+class TestDoctorOfCupy:
+    """With a stand-in for CuPy, in a process of its own: what it does there, with a device and without."""
+
+    @pytest.mark.parametrize(
+        ("source", "said", "devices"),
+        [
+            (CUPY.format(device="return 2"), "14.0.0", 2),
+            (CUPY.format(device="return 0"), "14.0.0", 0),
+            (CUPY.format(device=NO_DRIVER), "14.0.0", 0),
+            ("import nothing_of_this_name", "not installed", None),
+            ('raise ImportError("libcudart.so.12: not found")', "cannot be imported: libcudart.so.12: not found", None),
+        ],
+        ids=["two devices", "no device", "no driver", "not there", "no CUDA"],
+    )
+    def test_the_report_says_how_it_stands(self, tmp_path, source, said, devices):
+        (tmp_path / "cupy").mkdir()
+        (tmp_path / "cupy" / "__init__.py").write_text(source)
+        path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+        outcome = run_alone("doctor", "--json", cwd=tmp_path, env=os.environ | {"PYTHONPATH": path})
+
+        assert (outcome.code, outcome.err) == (0, "")
+        found = json.loads(outcome.out)["gpu"]
+        assert (found["cupy"], found["devices"]) == (said, devices)
+
+    def test_the_text_counts_the_devices(self, tmp_path, monkeypatch):
+        module = ModuleType("cupy")
+        exec(CUPY.format(device="return 2"), module.__dict__)
+        monkeypatch.setitem(sys.modules, "cupy", module)
+        monkeypatch.chdir(tmp_path)
+
+        found = _lines(softmax_dask("doctor").out)
+
+        assert re.fullmatch(r"CuPy 14\.0\.0, driver .*, 2 devices", found["gpu"])
+
+
+class TestDoctorOfKernels:
+    def test_it_says_what_the_library_says(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+
+        found = json.loads(softmax_dask("doctor", "--json").out)["kernels"]
+
+        assert found == asdict(kernel_facts()) | {"cache_is_writable": True}
+
+    def test_without_a_folder_for_the_cache_it_says_what_to_set(self, tmp_path, monkeypatch):
+        def refuse() -> None:
+            raise RuntimeError("cannot cache function: no locator available")
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("softmax_dask.facts.kernel_facts", refuse)
+
+        found = _lines(softmax_dask("doctor").out)
+
+        assert found["kernels"] == "none: set NUMBA_CACHE_DIR to a folder that may be written"
+
+    def test_what_it_writes_to_the_disk_goes_through_storage(self, tmp_path, monkeypatch):
+        def refuse(path: Path, parts: object) -> int:
+            raise DiskFullError(f"{path}: no space left")
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("softmax_dask_pipelines.storage.put", refuse)
+
+        outcome = softmax_dask("doctor")
+
+        assert outcome.code == 0
+        assert "disk write cannot be measured" in outcome.out
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestWriteConfig:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import click
 
+from softmax_dask_pipelines.cli.output import say
+
 
 @click.command(short_help="Check a config file alone; open no source.")
 @click.argument("config")
@@ -20,7 +22,7 @@ def validate(*, config: str, overrides: Sequence[str], as_json: bool) -> None:
     from softmax_dask_pipelines.config import read_config
 
     found = read_config(config, overrides)
-    click.echo(json.dumps(found.model_dump(mode="json"), indent=2) if as_json else f"{config}: ok")
+    say(json.dumps(found.model_dump(mode="json"), indent=2) if as_json else f"{config}: ok")
 
 
 @click.command(short_help="Print the JSON Schema of config files, for editors.")
@@ -36,4 +38,4 @@ def schema() -> None:
     """
     from softmax_dask_pipelines.config_text import text_of_schema
 
-    click.echo(text_of_schema())
+    say(text_of_schema())

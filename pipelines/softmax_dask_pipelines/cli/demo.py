@@ -2,6 +2,8 @@
 
 import click
 
+from softmax_dask_pipelines.cli.output import say
+
 
 @click.command(short_help="Write a sample dump and score it.")
 @click.argument("folder", default="softmax-dask-demo")
@@ -21,10 +23,10 @@ def demo(*, folder: str) -> None:
     root = Path(folder)
     for source, output, columns in _RUNS:
         write_sample(root / source)
-        click.echo(f"$ softmax-dask score {root / source} {root / output} --columns {','.join(columns)} --replace")
-        click.echo(text_of_run(score(root / source, root / output, columns=columns, replace=True)) + "\n")
-    click.echo("Open the result in Python:\n")
-    click.echo(_OPEN.format(zarr=root / _RUNS[0][1], parquet=root / _RUNS[1][1]))
+        say(f"$ softmax-dask score {root / source} {root / output} --columns {','.join(columns)} --replace")
+        say(text_of_run(score(root / source, root / output, columns=columns, replace=True)) + "\n")
+    say("Open the result in Python:\n")
+    say(_OPEN.format(zarr=root / _RUNS[0][1], parquet=root / _RUNS[1][1]))
 
 
 _RUNS = (

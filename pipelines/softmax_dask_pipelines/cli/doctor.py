@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from softmax_dask_pipelines.cli.output import say
+
 _PACKAGES = (
     "softmax-dask",
     "dask",
@@ -40,7 +42,7 @@ def doctor(*, as_json: bool) -> None:
       softmax-dask doctor
     """
     found = _examined()
-    click.echo(json.dumps(found, indent=2) if as_json else _text(found))
+    say(json.dumps(found, indent=2) if as_json else _text(found))
 
 
 def _examined() -> dict[str, Any]:
@@ -75,24 +77,25 @@ def _version(name: str) -> str:
 
 
 def _kernels() -> dict[str, Any]:
-    """Width of the vectors, and the folder of Numba's cache."""
+    """What the library says of its kernels; all None where Numba finds no folder for its cache."""
+    from dataclasses import asdict, fields
+
+    from softmax_dask import KernelFacts, kernel_facts
+
     try:
-        from softmax_dask.kernels.cpu import row, simd
-    except RuntimeError:  # Numba finds no folder for its cache
-        return {"float32_lanes": None, "cache_folder": None, "cache_is_writable": False}
-    folder = str(row.decision_row.stats.cache_path)
-    return {
-        "float32_lanes": simd.FLOAT32_LANES,
-        "cache_folder": folder,
-        "cache_is_writable": _is_writable(folder),
-    }
+        found: dict[str, Any] = asdict(kernel_facts())
+    except RuntimeError:
+        return {field.name: None for field in fields(KernelFacts)} | {"cache_is_writable": False}
+    return found | {"cache_is_writable": _is_writable(found["cache_folder"])}
 
 
 def _gpu() -> dict[str, Any]:
     try:
         import cupy
-    except ImportError:
+    except ModuleNotFoundError:
         return {"cupy": _ABSENT, "driver": _driver(), "devices": None}
+    except ImportError as error:  # CUDA's own libraries are missing, say
+        return {"cupy": f"cannot be imported: {error}", "driver": _driver(), "devices": None}
     try:
         devices = int(cupy.cuda.runtime.getDeviceCount())
     except cupy.cuda.runtime.CUDARuntimeError:  # no driver, or no device
@@ -133,13 +136,13 @@ def _text(found: dict[str, Any]) -> str:
     limit = found["memory_limit_bytes"]
     versions = [f"{name} {version}" for name, version in found["versions"].items()]
     settings = [f"{name}={value}" for name, value in found["thread_settings"].items() if value is not None]
-    writable = "" if kernels["cache_is_writable"] else ", cannot be written: kernels are compiled anew each time"
+    writable = "" if kernels["cache_is_writable"] else ", cannot be written"
     return table(
         [
             ("python", found["python"]),
             *(("versions" if i == 0 else "", ", ".join(versions[i : i + 6])) for i in range(0, len(versions), 6)),
             ("threads", f"{found['cores']} cores; {', '.join(settings) or 'no setting in the environment'}"),
-            ("kernels", f"{kernels['float32_lanes'] or 'no'} float32 lanes"),
+            ("kernels", _kernels_text(kernels)),
             ("cache", f"{kernels['cache_folder'] or 'no folder'}{writable}"),
             ("gpu", _gpu_text(gpu)),
             ("memory", f"{size(found['free_memory_bytes'])} free, limit {size(limit) if limit else 'none'}"),
@@ -147,6 +150,13 @@ def _text(found: dict[str, Any]) -> str:
             ("speed", ", ".join(_speed_text(name.replace("_", " "), rate) for name, rate in rates.items())),
         ]
     )
+
+
+def _kernels_text(kernels: dict[str, Any]) -> str:
+    if kernels["backend"] is None:
+        return "none: set NUMBA_CACHE_DIR to a folder that may be written"
+    halves = "float16 in hardware" if kernels["converts_float16"] else "float16 in software"
+    return f"{kernels['backend']}, {kernels['instruction_set']}, {kernels['float32_lanes']} float32 lanes, {halves}"
 
 
 def _gpu_text(gpu: dict[str, Any]) -> str:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from softmax_dask_pipelines.config import ScoreConfig
+    from softmax_dask_pipelines.config import ConfigT
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _KEYS = {
+    "verb": "verb",
     "source": "source.path",
     "output": "output.path",
     "source_format": "source.format",
@@ -27,12 +28,16 @@ _KEYS = {
     "link": "source.link",
     "output_format": "output.format",
     "dtype": "output.dtype",
+    "rename": "output.rename",
     "columns": "columns",
     "top_k": "top_k",
     "temperature": "temperature",
     "nonfinite": "nonfinite",
     "memory_limit": "memory_limit",
     "threads": "threads",
+    "rows": "rows",
+    "where_confidence_below": "where_confidence_below",
+    "limit": "limit",
 }
 """Parameter of `score` -> key of the config."""
 
@@ -69,17 +74,17 @@ def run_options(command: Command) -> Command:
     return _with(command, _RUN_OPTIONS)
 
 
-def config_of_flags(given: dict[str, Any]) -> "ScoreConfig":
-    """The config that the parameters of `score` make; an error names the flag."""
+def config_of_flags(model: type["ConfigT"], given: dict[str, Any]) -> "ConfigT":
+    """The config that the parameters of a verb make; an error names the flag."""
     from softmax_dask_pipelines.config import make_config
 
     data: dict[str, Any] = {"source": {}, "output": {}}
     for name, value in given.items():
-        if value is None:
+        if value is None or value == ():
             continue
         section, _, key = _KEYS[name].rpartition(".")
         (data[section] if section else data)[key] = _value(name, value)
-    return make_config(data, _flag_of)
+    return make_config(model, data, _flag_of)
 
 
 def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
@@ -88,11 +93,25 @@ def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> 
     return command
 
 
-def _value(name: str, text: str) -> Any:
+def _value(name: str, text: Any) -> Any:
     if name == "columns":
         return [column.strip() for column in text.split(",")]
+    if name == "rename":
+        return _renamed(text)
     whole = name == "class_axis" and text.removeprefix("-").isdecimal()
     return int(text) if whole else text
+
+
+def _renamed(pairs: Sequence[str]) -> dict[str, str]:
+    renamed: dict[str, str] = {}
+    for pair in pairs:
+        old, equals, new = pair.partition("=")
+        if not equals or old in renamed:
+            from softmax_dask_pipelines.errors import ConfigError
+
+            raise ConfigError(f"--rename: is {pair!r}; expected OLD=NEW, such as day=source_day, each OLD once.")
+        renamed[old] = new
+    return renamed
 
 
 def _flag_of(place: Sequence[str | int]) -> str:

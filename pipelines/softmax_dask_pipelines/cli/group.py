@@ -1,22 +1,21 @@
 """The command group: verbs are imported when they are called, and errors become one line and an exit code."""
 
-import signal
-import sys
 import traceback
-import warnings
+from contextlib import suppress
 from importlib import import_module
-from types import FrameType
 from typing import Any
 
 import click
 
 from softmax_dask import SoftmaxDaskError, __version__
-from softmax_dask_pipelines.errors import BUG, TemporaryError, exit_code
+from softmax_dask_pipelines.cli.process import as_a_command
+from softmax_dask_pipelines.errors import BUG, TemporaryError, UsageError, exit_code
 
 _VERBS = {
     "score": "scoring",
     "run": "scoring",
     "plan": "scoring",
+    "jacobian": "jacobian",
     "validate": "configs",
     "schema": "configs",
     "inspect": "sources",
@@ -43,11 +42,21 @@ class Group(click.Group):
         command: click.Command = getattr(import_module(f"{__package__}.{_VERBS[cmd_name]}"), cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb that the first argument names; an unknown one comes with the nearest that there is."""
+        name = click.utils.make_str(args[0])
+        if name not in _VERBS and not name.startswith("-"):
+            ctx.fail(f"{name!r} is no verb; expected one of {', '.join(_VERBS)}.{_nearest(name)}")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb."""
-        warnings.showwarning = _show_warning
-        # Schedulers end a job by SIGTERM: to us the same as Ctrl-C.
-        signal.signal(signal.SIGTERM, _interrupt)
+        with as_a_command():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except SoftmaxDaskError as error:
@@ -58,30 +67,37 @@ class Group(click.Group):
             _fail(ctx, f"{error.format_message().rstrip('.')}. {_help_of(error)}", error.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except UnicodeEncodeError as error:
+            _fail(ctx, _unusable_name(error), UsageError.exit_code)
         except BrokenPipeError:
-            raise  # whoever read our output has gone: click ends quietly
+            raise  # whoever read our help has gone: click ends quietly
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             _fail(ctx, f"this is our bug: {text}. Run it again with --debug, and report what it prints.", BUG)
 
 
+def _nearest(name: str) -> str:
+    from difflib import get_close_matches
+
+    nearest = get_close_matches(name, _VERBS, n=1)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def _unusable_name(error: UnicodeEncodeError) -> str:
+    """Of a name that Linux has and a library that takes text cannot take."""
+    return f"{error.object}: is a name that is not UTF-8; expected one that is. Rename it, or link to it by another."
+
+
 def _fail(ctx: click.Context, message: str, code: int) -> None:
-    if ctx.params.get("debug"):
-        traceback.print_exc()
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    with suppress(OSError):  # nobody listens: the code still tells
+        if ctx.params.get("debug"):
+            traceback.print_exc()
+        click.echo(f"Error: {' '.join(message.split())}", err=True)
     ctx.exit(code)
 
 
 def _help_of(error: click.UsageError) -> str:
     return f"See {error.ctx.command_path} --help." if error.ctx else ""
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"Warning: {message}", file=sys.stderr)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 # The name is what `dask` lists it under; our own script shows its own.

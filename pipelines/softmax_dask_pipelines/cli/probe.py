@@ -1,14 +1,15 @@
 """How fast memory, a kernel and the disk are here, in about a second. Figures to compare by, not a benchmark."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from secrets import token_hex
 from time import perf_counter
 
 import numpy as np
 
 from softmax_dask import decisions
+from softmax_dask_pipelines import storage
 
 _TURN_S = 0.2
 """Each figure is taken for this long, or once."""
@@ -33,32 +34,33 @@ def kernel() -> float:
 
 
 def disk(folder: Path) -> tuple[float, float]:
-    """GB/s: a new file is written and synced, then read after the system was asked to forget it; and removed."""
-    with tempfile.TemporaryDirectory(prefix=".softmax-dask-doctor-", dir=folder) as inside:
-        path = Path(inside, "probe")
-        written, seconds = _write(path)
+    """GB/s: new files are written and synced, then read after the system was asked to forget them; and removed."""
+    inside = folder / f".softmax-dask-doctor-{token_hex(4)}"
+    storage.make_folder(inside)
+    try:
+        written, seconds = _write(inside)
         begin = perf_counter()
-        _read(path)
+        _read(inside)
         return written / seconds / 1e9, written / (perf_counter() - begin) / 1e9
+    finally:
+        storage.remove(inside)
 
 
-def _write(path: Path) -> tuple[int, float]:
+def _write(folder: Path) -> tuple[int, float]:
     piece = np.random.default_rng(0).bytes(_PIECE_BYTES)  # a file system that compresses finds nothing to do
     begin, written = perf_counter(), 0
-    with open(path, "wb", buffering=0) as file:
-        while written < _DISK_BYTES and perf_counter() - begin < _TURN_S:
-            written += file.write(piece)
-            os.fsync(file.fileno())
-        seconds = perf_counter() - begin
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return written, seconds
+    while written < _DISK_BYTES and perf_counter() - begin < _TURN_S:
+        written += storage.put(folder / str(written), [piece])
+    return written, perf_counter() - begin
 
 
-def _read(path: Path) -> None:
-    with open(path, "rb", buffering=0) as file:
-        while file.read(_PIECE_BYTES):
-            pass
+def _read(folder: Path) -> None:
+    for path in folder.iterdir():
+        with open(path, "rb", buffering=0) as file:
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            while file.read(_PIECE_BYTES):
+                pass
 
 
 def _rate(call: Callable[[], object], count: int) -> float:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softmax_dask_pipelines.cli.flags import config_of_flags, source_options
+from softmax_dask_pipelines.cli.output import say
 
 if TYPE_CHECKING:
     from softmax_dask_pipelines.config import ScoreConfig
@@ -26,13 +27,14 @@ def inspect(*, as_json: bool, **given: Any) -> None:
     Example:
       softmax-dask inspect logits.zarr
     """
+    from softmax_dask_pipelines.config import ScoreConfig
     from softmax_dask_pipelines.summary import facts_of_inspection, text_of_source
 
-    facts, job, refusal = _found(config_of_flags({**given, "output": _nowhere()}))
+    facts, job, refusal = _found(config_of_flags(ScoreConfig, {**given, "output": _nowhere()}))
     if as_json:
-        click.echo(json.dumps(facts_of_inspection(facts, job, refusal), indent=2))
+        say(json.dumps(facts_of_inspection(facts, job, refusal), indent=2))
     else:
-        click.echo(text_of_source(facts, job, refusal))
+        say(text_of_source(facts, job, refusal))
 
 
 def _found(config: "ScoreConfig") -> "tuple[SourceFacts, Job | None, str | None]":
@@ -45,7 +47,7 @@ def _found(config: "ScoreConfig") -> "tuple[SourceFacts, Job | None, str | None]
         job = prepare(config)
     except PipelineError as error:
         # An error of the source itself is raised again here.
-        return open_source(source_request(config)).facts, None, str(error)
+        return open_source(source_request(config.source)).facts, None, str(error)
     return job.facts, job, None
 
 

@@ -1,0 +1,158 @@
+"""A run that writes Jacobians and is ready to begin: rows chosen, matrices cut. Nothing is written."""
+
+from dataclasses import dataclass, replace
+from threading import Event
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from softmax_dask import float_dtype, jacobian, result_dtype
+from softmax_dask_pipelines import machine
+from softmax_dask_pipelines.config import JacobianConfig
+from softmax_dask_pipelines.errors import ConfigError, MemoryBudgetError
+from softmax_dask_pipelines.jacobian_task import Tiles
+from softmax_dask_pipelines.job import carried_columns, source_request, warn_of_one_class
+from softmax_dask_pipelines.output_checks import checked_output, require_apart_from_files, require_room
+from softmax_dask_pipelines.plan import PARTITION_BYTES, PROCESS_BYTES
+from softmax_dask_pipelines.selection import Choice, chosen_rows
+from softmax_dask_pipelines.sinks import OutputSpec, require_own_names
+from softmax_dask_pipelines.sources import Source, SourceFacts, open_source
+
+_TILES_AT_ONCE = 4
+"""Of a thread: computed, encoded, and room for what Dask and the codec hold beside them."""
+_PIECES_PER_THREAD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class JacobianJob:
+    """A run that is ready to begin: everything is checked, nothing is written."""
+
+    config: JacobianConfig
+    source: Source
+    spec: OutputSpec
+    rows: NDArray[np.int64]
+    """Numbers of the chosen rows, rising."""
+    tiles: Tiles
+    threads: int
+    peak_bytes: int
+    """Memory of the whole process, at most."""
+    memory_limit_bytes: int
+
+    @property
+    def total_rows(self) -> int:
+        """Rows that the run works through."""
+        return len(self.rows)
+
+    @property
+    def bytes_out(self) -> int:
+        """Matrices, before compression."""
+        return len(self.rows) * self.spec.classes**2 * self.spec.wide_dtype.itemsize
+
+
+def prepare(config: JacobianConfig) -> JacobianJob:
+    """Check everything that can be checked before anything is written, and find the rows, for which logits are read.
+
+    Raises
+    ------
+    UsageError, DataError, TemporaryError
+        See `softmax_dask_pipelines.errors`.
+    """
+    output = checked_output(config.output.path, config.source.path, config.source.classes)
+    source = open_source(source_request(config.source))
+    facts = source.facts
+    require_apart_from_files(facts, output)
+    warn_of_one_class(facts)
+    choice = _choice(config, facts)
+    dtype = result_dtype(facts.dtype, config.output.dtype)
+    tiles = _tiles(facts, dtype)
+    limit = config.memory_limit or machine.free_memory_bytes() // 2
+    threads, peak = _threads(facts, tiles, dtype, config.threads or machine.cores(), limit)
+    rows = chosen_rows(source, choice, temperature=config.temperature, threads=threads, stop=Event())
+    tiles = replace(tiles, rows=max(1, min(tiles.rows, len(rows))))  # a chunk is never larger than its array
+    job = JacobianJob(
+        config=config,
+        source=source,
+        spec=_spec(config, str(output), facts, tiles, dtype, len(rows), threads),
+        rows=rows,
+        tiles=tiles,
+        threads=threads,
+        peak_bytes=peak,
+        memory_limit_bytes=limit,
+    )
+    require_room(output, job.bytes_out)
+    return job
+
+
+def _choice(config: JacobianConfig, facts: SourceFacts) -> Choice:
+    first, _, last = (config.rows or ":").partition(":")
+    start, stop = int(first or 0), int(last or facts.rows)
+    if start > facts.rows or stop > facts.rows:
+        raise ConfigError(f"rows: is {config.rows}; expected rows of {facts.path}, which has {facts.rows:,} of them.")
+    return Choice(start, max(start, stop), config.where_confidence_below, config.limit)
+
+
+def _tiles(facts: SourceFacts, dtype: np.dtype[Any]) -> Tiles:
+    """As the library cuts the Jacobian of so many rows that they do not matter."""
+    many = da.zeros((1 << 20, facts.classes), facts.dtype, chunks=(1 << 20, facts.classes))
+    lazy = jacobian(many, dtype=dtype)
+    rows, lines, columns = lazy.chunksize
+    return Tiles(rows=rows, lines=lines, columns=columns, stripes=lazy.numblocks[1])
+
+
+def _threads(facts: SourceFacts, tiles: Tiles, dtype: np.dtype[Any], wanted: int, limit: int) -> tuple[int, int]:
+    """As many threads as the memory limit allows, and what they take with the process."""
+    reading = facts.read_rows * facts.classes * facts.dtype.itemsize + facts.read_overhead_bytes
+    each = reading + _TILES_AT_ONCE * tiles.bytes_of(dtype)
+    threads = min(wanted, (limit - PROCESS_BYTES) // each)
+    if threads < 1:
+        raise MemoryBudgetError(
+            f"memory_limit is {limit:,} bytes; expected at least {PROCESS_BYTES + each:,}: {PROCESS_BYTES:,} for the "
+            f"process and {each:,} for one thread. Raise the limit, or store the logits in smaller chunks."
+        )
+    return threads, PROCESS_BYTES + threads * each
+
+
+def _spec(
+    config: JacobianConfig,
+    output: str,
+    facts: SourceFacts,
+    tiles: Tiles,
+    dtype: np.dtype[Any],
+    rows: int,
+    threads: int,
+) -> OutputSpec:
+    spec = OutputSpec(
+        path=output,
+        format="zarr",
+        rows=rows,
+        classes=facts.classes,
+        partition_rows=_partition_rows(tiles, dtype, rows, threads),
+        chunk_rows=tiles.rows,
+        columns=(),
+        float_dtype=float_dtype(facts.dtype),
+        wide_dtype=dtype,
+        top_k=0,
+        class_names=facts.class_names,
+        carried=carried_columns(config.output.rename, facts),
+        has_targets=False,
+        attributes={
+            "source": config.source.path,
+            "logits": facts.name,
+            "classes": facts.classes,
+            "temperature": config.temperature,
+            "rows": config.rows,
+            "where_confidence_below": config.where_confidence_below,
+            "limit": config.limit,
+        },
+    )
+    require_own_names(spec, beside=("row", "jacobian"))
+    return spec
+
+
+def _partition_rows(tiles: Tiles, dtype: np.dtype[Any], rows: int, threads: int) -> int:
+    """Rows of a piece: about PARTITION_BYTES of its stripe, less when there are few, so that each thread gets some."""
+    full = PARTITION_BYTES // tiles.bytes_of(dtype)
+    fair = -(-rows // (threads * _PIECES_PER_THREAD * tiles.rows))
+    return tiles.rows * max(1, min(full, fair))

@@ -1,0 +1,109 @@
+"""What a worker does with one piece of a Jacobian: some rows, and of each matrix a stripe of lines."""
+
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from softmax_dask import jacobian
+from softmax_dask_pipelines.errors import InterruptedRunError
+from softmax_dask_pipelines.selection import read_rows
+from softmax_dask_pipelines.sinks import OutputSpec, partition_row_range
+from softmax_dask_pipelines.sinks.zarr import ZarrSink
+from softmax_dask_pipelines.sources import Source, SourceBlock
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """How matrices are cut: as the library cuts those of a Dask array, and so are the chunks of the output."""
+
+    rows: int
+    lines: int
+    columns: int
+    stripes: int
+    """Of `lines` lines each, in a matrix."""
+
+    def bytes_of(self, dtype: np.dtype[Any]) -> int:
+        """Of one tile."""
+        return self.rows * self.lines * self.columns * dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class JacobianReceipt:
+    """What a piece came to."""
+
+    rows: int
+    """Of which it was the first stripe: each row is counted once."""
+    undecidable: int
+    """Of these rows."""
+    bytes_written: int
+
+
+@dataclass(frozen=True, slots=True)
+class JacobianTask:
+    """All that is needed to compute any piece of a run."""
+
+    source: Source
+    sink: ZarrSink
+    spec: OutputSpec
+    rows: NDArray[np.int64]
+    """Numbers of the chosen rows in the source, rising."""
+    tiles: Tiles
+    temperature: float
+    stop: Event
+    """Set when the run is to end: pieces that have begun stop at the next tile."""
+
+    @property
+    def count(self) -> int:
+        """Number of pieces."""
+        return -(-len(self.rows) // self.spec.partition_rows) * self.tiles.stripes
+
+    def __call__(self, number: int) -> JacobianReceipt:
+        """Compute piece `number` and store it. Nothing of it is visible yet."""
+        partition, stripe = divmod(number, self.tiles.stripes)
+        return _Piece(self, partition, stripe).run()
+
+
+class _Piece:
+    """The state of one piece while it is computed."""
+
+    def __init__(self, task: JacobianTask, partition: int, stripe: int) -> None:
+        self._task, self._partition, self._stripe = task, partition, stripe
+        self._undecidable = 0
+        self._bytes_written = 0
+
+    def run(self) -> JacobianReceipt:
+        is_first = self._stripe == 0
+        writer = self._task.sink.writer(self._partition) if is_first else None
+        places = partition_row_range(self._task.spec, self._partition)
+        for start in range(places.start, places.stop, self._task.tiles.rows):
+            block = self._write_tiles(start, min(start + self._task.tiles.rows, places.stop))
+            if writer is not None:
+                writer.advance(len(block.logits), block.carried, None)
+        if writer is not None:
+            self._bytes_written += sum(stored.size_bytes for stored in writer.close())
+            self._put("row", (self._partition,), self._task.rows[places.start : places.stop])
+        return JacobianReceipt(len(places) if is_first else 0, self._undecidable, self._bytes_written)
+
+    def _write_tiles(self, start: int, stop: int) -> SourceBlock:
+        task = self._task
+        block = read_rows(task.source, task.rows[start:stop])
+        lazy = jacobian(
+            da.from_array(block.logits, chunks=block.logits.shape),
+            temperature=task.temperature,
+            dtype=task.spec.wide_dtype,
+        )
+        for column in range(lazy.numblocks[2]):
+            if task.stop.is_set():
+                raise InterruptedRunError("stopped between two tiles, because the run ends.")
+            tile = lazy.blocks[0, self._stripe, column].compute(scheduler="synchronous")
+            if self._stripe == column == 0:
+                self._undecidable += int(np.isnan(tile[:, 0, 0]).sum())
+            self._put("jacobian", (start // task.tiles.rows, self._stripe, column), tile)
+        return block
+
+    def _put(self, name: str, chunk: tuple[int, ...], values: NDArray[Any]) -> None:
+        self._bytes_written += self._task.sink.put(name, chunk, values).size_bytes

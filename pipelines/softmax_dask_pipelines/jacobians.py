@@ -1,0 +1,197 @@
+"""Write the Jacobians of some rows of a dump: the story, from top to bottom.
+
+source -> chosen rows -> pieces -> task (read, compute a tile, write) on Dask's threads -> receipts -> publish -> result
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from threading import Event
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from softmax_dask_pipelines.config import JacobianConfig, key_of, make_config
+from softmax_dask_pipelines.jacobian_job import JacobianJob, prepare
+from softmax_dask_pipelines.jacobian_task import JacobianReceipt, JacobianTask
+from softmax_dask_pipelines.ledger.publication import publish
+from softmax_dask_pipelines.runner import run_on_threads
+from softmax_dask_pipelines.sinks.zarr import ZarrSink
+from softmax_dask_pipelines.sinks.zarr_layout import ArrayLayout
+
+OnReceipt = Callable[[JacobianReceipt], None]
+
+
+@dataclass(frozen=True, slots=True)
+class JacobianResult:
+    """What a run came to."""
+
+    job: JacobianJob
+    undecidable: int
+    """Rows whose matrices are NaN."""
+    bytes_written: int
+    seconds: float
+    """Wall time, from the first check of the output to its publication; without the search for rows."""
+
+    def facts(self) -> dict[str, Any]:
+        """The figures of a run, for machines: JSON types only, seconds and bytes."""
+        spec = self.job.spec
+        return {
+            "output": spec.path,
+            "rows": spec.rows,
+            "of_rows": self.job.source.facts.rows,
+            "classes": spec.classes,
+            "undecidable_rows": self.undecidable,
+            "dtype": str(spec.wide_dtype),
+            "tile": [self.job.tiles.rows, self.job.tiles.lines, self.job.tiles.columns],
+            "threads": self.job.threads,
+            "bytes_out": self.job.bytes_out,
+            "bytes_written": self.bytes_written,
+            "seconds": self.seconds,
+        }
+
+
+def write_jacobian(
+    source: str | PathLike[str],
+    output: str | PathLike[str],
+    *,
+    rows: str | None = None,
+    where_confidence_below: float | None = None,
+    limit: int | None = None,
+    temperature: float = 1.0,
+    source_format: str | None = None,
+    array: str | None = None,
+    column: str | None = None,
+    column_prefix: str | None = None,
+    source_dtype: str | None = None,
+    id: str | None = None,
+    classes: str | PathLike[str] | None = None,
+    class_axis: int | None = None,
+    missing_chunks: str = "error",
+    nulls: str = "error",
+    link: str = "softmax",
+    dtype: str | None = None,
+    rename: Mapping[str, str] | None = None,
+    memory_limit: int | str | None = None,
+    threads: int | None = None,
+    replace: bool = False,
+) -> JacobianResult:
+    """Write the derivatives of the probabilities of some rows by their logits, as a Zarr group: complete or absent.
+
+    The group holds `jacobian`, (rows, classes, classes), of which [r, j, k] is s_j (delta_jk - s_k) / temperature,
+    `row`, the number of each row in the source, and what is carried beside it. Undecidable rows have NaN.
+
+    Parameters
+    ----------
+    source : Zarr group or array, Parquet file or folder of files, or .npy, local
+        Logits, (rows, classes).
+    output : a path where nothing is yet, which ends in .zarr
+    rows : which rows, such as "0:100", the second number exclusive; default all, if there is a confidence
+    where_confidence_below : above 0, at most 1; of the rows those whose largest probability is below this
+        Undecidable rows are not among them.
+    limit : of these so many, the first ones
+    temperature : above 0, no unit
+    dtype : "float16", "float32" or "float64", of the matrices; default float32, of float64 logits float64
+    memory_limit : bytes, or a text such as "2GiB"; of the whole process; default half of what is free
+    array, column, column_prefix, source_dtype, id, classes, class_axis, missing_chunks, nulls, link, rename,
+    threads, replace : as of `score`
+
+    Returns
+    -------
+    JacobianResult
+        Rows, bytes and seconds.
+
+    Raises
+    ------
+    UsageError, DataError, OutputExistsError, TemporaryError
+        See `softmax_dask_pipelines.errors`; nothing is published, and an old output stays.
+    """
+    given: dict[str, Any] = {
+        "verb": "jacobian",
+        "source": {
+            "path": fspath(source),
+            "format": source_format,
+            "array": array,
+            "column": column,
+            "column_prefix": column_prefix,
+            "dtype": source_dtype,
+            "id": id,
+            "classes": None if classes is None else fspath(classes),
+            "class_axis": class_axis,
+            "missing_chunks": missing_chunks,
+            "nulls": nulls,
+            "link": link,
+        },
+        "output": {"path": fspath(output), "dtype": dtype, "rename": None if rename is None else dict(rename)},
+        "rows": rows,
+        "where_confidence_below": where_confidence_below,
+        "limit": limit,
+        "temperature": temperature,
+        "memory_limit": memory_limit,
+        "threads": threads,
+    }
+    return execute(prepare(make_config(JacobianConfig, given, key_of)), replace=replace)
+
+
+def execute(job: JacobianJob, *, replace: bool = False, on_receipt: OnReceipt | None = None) -> JacobianResult:
+    """Compute and write every piece, then publish. Whatever ends it before that, nothing of it stays."""
+    begin = perf_counter()
+    sink = ZarrSink(job.spec, replace=replace, more=_layouts(job))
+    totals = _Totals(on_receipt)
+
+    def write() -> None:
+        task = JacobianTask(
+            source=job.source,
+            sink=sink,
+            spec=job.spec,
+            rows=job.rows,
+            tiles=job.tiles,
+            temperature=job.config.temperature,
+            stop=Event(),
+        )
+        run_on_threads(task, range(task.count), threads=job.threads, take=totals.add, stop=task.stop)
+
+    def result() -> JacobianResult:
+        return JacobianResult(job, totals.undecidable, totals.bytes_written, perf_counter() - begin)
+
+    return publish(sink, Path(job.spec.path), config=job.config.model_dump(mode="json"), write=write, result=result)
+
+
+class _Totals:
+    """Receipts, added up."""
+
+    def __init__(self, on_receipt: OnReceipt | None) -> None:
+        self.undecidable = 0
+        self.bytes_written = 0
+        self._on_receipt = on_receipt
+
+    def add(self, receipt: JacobianReceipt) -> None:
+        self.undecidable += receipt.undecidable
+        self.bytes_written += receipt.bytes_written
+        if self._on_receipt is not None:
+            self._on_receipt(receipt)
+
+
+def _layouts(job: JacobianJob) -> list[ArrayLayout]:
+    spec, tiles = job.spec, job.tiles
+    numbers = ArrayLayout(
+        name="row",
+        dtype=np.dtype(np.int64),
+        dims=("row",),
+        shape=(spec.rows,),
+        chunks=(spec.partition_rows,),
+        fill=-1,
+        attributes={"long_name": "number of the row in the source", "units": "row number"},
+    )
+    matrices = ArrayLayout(
+        name="jacobian",
+        dtype=spec.wide_dtype,
+        dims=("row", "class", "class_of_logit"),
+        shape=(spec.rows, spec.classes, spec.classes),
+        chunks=(tiles.rows, tiles.lines, tiles.columns),
+        fill=np.nan,
+        attributes={"long_name": "derivative of the probability of the class by the logit", "units": "1"},
+    )
+    return [numbers, matrices]

@@ -1,0 +1,47 @@
+"""A config, whatever its verb: checked, and run."""
+
+from collections.abc import Callable, Sequence
+from os import PathLike, fspath
+from typing import Any
+
+from softmax_dask_pipelines import jacobian_job, jacobians, job, scoring
+from softmax_dask_pipelines.config import Config, JacobianConfig, ScoreConfig, read_config
+from softmax_dask_pipelines.jacobian_job import JacobianJob
+from softmax_dask_pipelines.jacobians import JacobianResult
+from softmax_dask_pipelines.job import Job
+from softmax_dask_pipelines.scoring import RunResult
+
+_PREPARE: dict[type[Any], Callable[[Any], Job | JacobianJob]] = {
+    ScoreConfig: job.prepare,
+    JacobianConfig: jacobian_job.prepare,
+}
+_EXECUTE: dict[type[Any], Callable[..., RunResult | JacobianResult]] = {
+    Job: scoring.execute,
+    JacobianJob: jacobians.execute,
+}
+
+
+def run(
+    config: Config | str | PathLike[str], *, overrides: Sequence[str] = (), replace: bool = False
+) -> RunResult | JacobianResult:
+    """Run a config: a `ScoreConfig`, a `JacobianConfig`, or the path of a YAML file with `key=value` overrides.
+
+    Raises
+    ------
+    UsageError, DataError, OutputExistsError, TemporaryError
+        See `softmax_dask_pipelines.errors`; nothing is published, and an old output stays.
+    """
+    ready = config if isinstance(config, Config) else read_config(fspath(config), overrides)
+    return execute(prepare(ready), replace=replace)
+
+
+def prepare(config: Config) -> Job | JacobianJob:
+    """Check everything that can be checked before anything is written."""
+    return _PREPARE[type(config)](config)
+
+
+def execute(
+    ready: Job | JacobianJob, *, replace: bool = False, on_receipt: Callable[[Any], None] | None = None
+) -> RunResult | JacobianResult:
+    """Do it; the output is complete when this returns, and else absent."""
+    return _EXECUTE[type(ready)](ready, replace=replace, on_receipt=on_receipt)
