@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/softmax-dask demo
 
+# A process a core; more than eight compile the same kernels for nothing.
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # What the guides show of frameworks, run with the frameworks, which are large; `make test` leaves those out.
 guides: $(VENV)/.guides
