@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test guides check format bench bench-full bench-compare bench-peers clean
+.PHONY: demo test test-long guides check format bench bench-full bench-compare bench-peers clean
 
 demo: $(VENV)/.installed
 	$(BIN)/softmax-dask demo
@@ -11,6 +11,9 @@ demo: $(VENV)/.installed
 # A process a core; more than eight compile the same kernels for nothing.
 test: $(VENV)/.tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+test-long: $(VENV)/.tests
+	$(BIN)/python -m pytest -m long
 
 # What the guides show of frameworks, run with the frameworks, which are large; `make test` leaves those out.
 guides: $(VENV)/.guides

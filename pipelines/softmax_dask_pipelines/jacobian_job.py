@@ -24,6 +24,9 @@ _TILES_AT_ONCE = 4
 """Of a thread: computed, encoded, and room for what Dask and the codec hold beside them."""
 _PIECES_PER_THREAD = 3
 
+_MOST_ROWS = 1 << 20
+"""Of a tile."""
+
 
 @dataclass(frozen=True, slots=True)
 class JacobianJob:
@@ -94,11 +97,17 @@ def _choice(config: JacobianConfig, facts: SourceFacts) -> Choice:
 
 
 def _tiles(facts: SourceFacts, dtype: np.dtype[Any]) -> Tiles:
-    """As the library cuts the Jacobian of so many rows that they do not matter."""
-    many = da.zeros((1 << 20, facts.classes), facts.dtype, chunks=(1 << 20, facts.classes))
-    lazy = jacobian(many, dtype=dtype)
+    """As the library cuts a Jacobian of more rows than a tile has, but of no more than twice as many: each is a task."""
+    rows, lazy = 1, _lazy(1, facts, dtype)
+    while lazy.numblocks[0] == 1 and rows < _MOST_ROWS:
+        rows *= 2
+        lazy = _lazy(rows, facts, dtype)
     rows, lines, columns = lazy.chunksize
     return Tiles(rows=rows, lines=lines, columns=columns, stripes=lazy.numblocks[1])
+
+
+def _lazy(rows: int, facts: SourceFacts, dtype: np.dtype[Any]) -> Any:
+    return jacobian(da.zeros((rows, facts.classes), facts.dtype, chunks=(rows, facts.classes)), dtype=dtype)
 
 
 def _threads(facts: SourceFacts, tiles: Tiles, dtype: np.dtype[Any], wanted: int, limit: int) -> tuple[int, int]:

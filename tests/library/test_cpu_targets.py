@@ -29,7 +29,16 @@ DTYPES = {
 }
 # Of the contract, one temperature and one spread: the others find nothing that depends on the CPU.
 OTHER_CASES = "uniform or offset or T0.1 or T1.7 or T100"
-CONTRACT = [("generic", dtype) for dtype in DTYPES] + [("haswell", dtype) for dtype in DTYPES]
+CONTRACT = [
+    *(("generic", "float16"), ("generic", "float32"), ("haswell", "float16"), ("haswell", "float32")),
+    *(
+        pytest.param(target, dtype, marks=pytest.mark.long)
+        for target, dtype in (
+            *(("generic", "bfloat16"), ("generic", "float64"), ("haswell", "bfloat16"), ("haswell", "float64")),
+            *(("16 lanes", "float16"), ("16 lanes", "float32")),
+        )
+    ),
+]
 
 PYTEST = """
 import sys
@@ -75,7 +84,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("target", "dtype"), [*CONTRACT, ("16 lanes", "float16"), ("16 lanes", "float32")])
+@pytest.mark.parametrize(("target", "dtype"), CONTRACT)
 def test_the_contract_holds_on_another_cpu(caches, target, dtype):
     chosen = f"cpu and {DTYPES[dtype]} and not ({OTHER_CASES})"
 

@@ -512,7 +512,7 @@ class TestConfigFiles:
 
         line = refused(USAGE, verb, path)
 
-        assert line.startswith(f"{path}:6: temprature: is no key; expected one of source, output, ")
+        assert line.startswith(f"{path}:6: temprature: is no key; expected one of verb, source, output, ")
         assert "Did you mean 'temperature'?" in line
 
     def test_an_unknown_key_of_a_section_is_named_with_line_and_nearest(self, refused, config):
@@ -707,7 +707,7 @@ class TestRoom:
     @staticmethod
     def _leave(monkeypatch, free):
         usage = shutil.disk_usage("/")._replace(free=free)
-        monkeypatch.setattr("softmax_dask_pipelines.job.shutil.disk_usage", lambda path: usage)
+        monkeypatch.setattr("softmax_dask_pipelines.output_checks.shutil.disk_usage", lambda path: usage)
 
     def test_an_output_that_cannot_fit_is_refused(self, refused, source, output, monkeypatch):
         self._leave(monkeypatch, 10)
