@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -39,6 +38,9 @@ __all__ = [
 
 Where = Callable[[Sequence[str | int]], str]
 """From the place of a value in the config to what an error begins with: a file and line, a flag, a key."""
+
+_NAMES_BYTES = 64 * 2**20
+"""Of a file of class names: far more than any model has."""
 
 _OF_A_KEY = "[key]"
 """Where pydantic finds fault with the key of a mapping, and not with its value."""
@@ -82,7 +84,7 @@ def read_config(path: str, overrides: Sequence[str] = ()) -> Config:
     ConfigError
         The file is not there or not YAML, or a key or value is wrong; file, line and key stand first.
     """
-    text = _read_text(path, at_most=MAX_BYTES)
+    text = _read_text(path, at_most=MAX_BYTES, expected="a config of a few lines")
     data, tree = parse_yaml(text, lambda line: path if line is None else f"{path}:{line}")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}; expected keys such as source: and output:.")
@@ -96,7 +98,7 @@ def read_config(path: str, overrides: Sequence[str] = ()) -> Config:
 
 def read_class_names(path: str) -> tuple[str, ...]:
     """Class names from a file: a JSON list, or one name a line."""
-    text = _read_text(path)
+    text = _read_text(path, at_most=_NAMES_BYTES, expected="class names, one a line")
     try:
         names = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
     except ValueError as error:
@@ -120,11 +122,14 @@ def _model_of(data: Mapping[str, Any], where: Where) -> type[Config]:
     return model
 
 
-def _read_text(path: str, at_most: int | None = None) -> str:
+def _read_text(path: str, *, at_most: int, expected: str) -> str:
     try:
-        if at_most is not None and Path(path).stat().st_size > at_most:
-            raise ConfigError(f"{path}: is larger than {at_most:,} bytes; expected a config of a few lines.")
-        return Path(path).read_text(encoding="utf-8")
+        # Not by its size: /dev/zero, and the pipe of a shell's `<(...)`, have none.
+        with open(path, "rb") as file:
+            data = file.read(at_most + 1)
+        if len(data) > at_most:
+            raise ConfigError(f"{path}: is larger than {at_most:,} bytes; expected {expected}.")
+        return data.decode().replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: is not there; expected a file. Check the path.") from error
     except IsADirectoryError as error:

@@ -45,10 +45,14 @@ def _usable_temperature(value: float) -> float:
     return value
 
 
-def _local_with_known_ending(path: str, info: ValidationInfo) -> str:
+def _local(path: str) -> str:
     path = path.removeprefix("file://")
     if "://" in path:
         raise ValueError("a local path")
+    return path
+
+
+def _with_known_ending(path: str, info: ValidationInfo) -> str:
     if info.data.get("format") is None and output_format_of(path) is None:
         raise ValueError(f"a path that ends in {', '.join(_ENDINGS)}, or a format beside it")
     return path
@@ -64,7 +68,7 @@ def _bytes_of_text(value: Any) -> Any:
 
 
 def _zarr_path(path: str, info: ValidationInfo) -> str:
-    if info.data.get("format") is None and output_format_of(path) == "parquet":
+    if info.data.get("format") is None and output_format_of(path) != "zarr":
         raise ValueError("a path that ends in .zarr")
     return path
 
@@ -150,7 +154,7 @@ class OutputConfig(_Section):
     """Where the results go."""
 
     format: Literal["zarr", "parquet"] | None = Field(None, description="found out from the ending of the path")
-    path: Annotated[str, AfterValidator(_local_with_known_ending)] = Field(
+    path: Annotated[str, AfterValidator(_local), AfterValidator(_with_known_ending)] = Field(
         min_length=1, description="a folder that is not there yet; relative to the working directory"
     )
     dtype: Literal["float16", "float32", "float64"] | None = Field(
@@ -165,7 +169,7 @@ class MatrixOutputConfig(_Section):
     """Where the matrices go."""
 
     format: Literal["zarr"] | None = Field(None, description="found out from the ending of the path")
-    path: Annotated[str, AfterValidator(_local_with_known_ending), AfterValidator(_zarr_path)] = Field(
+    path: Annotated[str, AfterValidator(_local), AfterValidator(_zarr_path)] = Field(
         min_length=1, description="a folder that is not there yet; relative to the working directory"
     )
     dtype: Literal["float16", "float32", "float64"] | None = Field(

@@ -35,10 +35,9 @@ class Choice:
 def chosen_rows(source: Source, choice: Choice, *, temperature: float, threads: int, stop: Event) -> NDArray[np.int64]:
     """The numbers of the wanted rows, rising. With `below` logits are read until there are `limit` of them."""
     if choice.below is None:
-        numbers = np.arange(choice.start, choice.stop, dtype=np.int64)
-    else:
-        numbers = _less_confident(source, choice, choice.below, temperature, threads, stop)
-    return numbers[: choice.limit]
+        most = choice.stop if choice.limit is None else choice.start + choice.limit
+        return np.arange(choice.start, min(choice.stop, most), dtype=np.int64)
+    return _less_confident(source, choice, choice.below, temperature, threads, stop)[: choice.limit]
 
 
 def read_rows(source: Source, rows: NDArray[np.int64]) -> SourceBlock:
@@ -55,7 +54,8 @@ def read_rows(source: Source, rows: NDArray[np.int64]) -> SourceBlock:
 def _less_confident(
     source: Source, choice: Choice, below: float, temperature: float, threads: int, stop: Event
 ) -> NDArray[np.int64]:
-    step = max(1, source.facts.boundary_rows)
+    # A boundary may be every row, as in a .npy file.
+    step = max(1, source.facts.boundary_rows, source.facts.read_rows)
     found: list[NDArray[np.int64]] = []
 
     def search(number: int) -> NDArray[np.int64]:

@@ -360,13 +360,22 @@ def test_first_reaching_passes_over_nan(dtype):
 
 
 @pytest.mark.parametrize("place", TAILS)
-def test_counts_tell_larger_from_equal(dtype, place):
+def test_bits_reaching_are_those_of_larger_and_equal_lanes(dtype, place):
     x = np.where(np.arange(WIDTHS[dtype]) < place, 2, 1).astype(dtype)
-    x[-1] = np.nan
+    x[0], x[-1] = 3, np.nan
 
-    found = counts_of(x, dtype(1))
+    found = bits_of(x, dtype(2))
 
-    assert found == (np.sum(x > 1), np.sum(x >= 1))
+    assert found == sum(1 << int(number) for number in np.flatnonzero(x >= 2))
+
+
+@pytest.mark.parametrize("number", [0, 1, 31, 32, 62, 63])
+def test_lowest_bit_is_that_which_trailing_zeros_lead_to(number):
+    bits = -1 << number
+
+    found = lowest_bit_of(bits)
+
+    assert found == number
 
 
 # ---- exp2
@@ -530,9 +539,13 @@ def first_of(x, value):
 
 
 @njit(error_model="numpy")
-def counts_of(x, value):
-    vector = memory.load(x, 0)
-    return simd.count_above(vector, value), simd.count_reaching(vector, value)
+def bits_of(x, value):
+    return simd.bits_reaching(memory.load(x, 0), value)
+
+
+@njit(error_model="numpy")
+def lowest_bit_of(bits):
+    return simd.lowest_bit(bits)
 
 
 @njit(error_model="numpy")

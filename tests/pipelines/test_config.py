@@ -404,3 +404,17 @@ def test_a_file_near_the_limit_is_read_in_seconds(tmp_path, text):
 def test_a_name_that_is_not_utf_8_is_refused_in_words(data):
     with pytest.raises(ConfigError, match=r"'.*\\udcff.zarr'; expected text that is UTF-8\. Rename the file, or give "):
         make_config(ScoreConfig, SMALLEST | data, key_of)
+
+
+def test_a_device_without_an_end_is_refused():
+    with pytest.raises(ConfigError, match=r"^/dev/zero: is larger than 65,536 bytes; expected a config"):
+        read_config("/dev/zero")
+
+
+def test_class_names_without_an_end_are_refused(monkeypatch):
+    monkeypatch.setattr("softmax_dask_pipelines.config._NAMES_BYTES", 1000)
+
+    with pytest.raises(
+        ConfigError, match=r"^/dev/zero: is larger than 1,000 bytes; expected class names, one a line\.$"
+    ):
+        read_class_names("/dev/zero")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from softmax_dask_pipelines import JacobianConfig, jacobian_job, jacobians, run,
 from softmax_dask_pipelines.config import key_of, make_config
 from softmax_dask_pipelines.errors import ConfigError, InterruptedRunError, MemoryBudgetError, OutputExistsError
 from softmax_dask_pipelines.plan import PROCESS_BYTES
+from softmax_dask_pipelines.selection import Choice, chosen_rows
+from softmax_dask_pipelines.sources import SourceRequest, open_source
+from softmax_dask_pipelines.sources.npy import NpySource
 from tests.pipelines import dumps
 from tests.pipelines.command import softmax_dask, tree
 
@@ -380,6 +384,46 @@ def test_it_refuses_rows_out_of_reach_from_python(source, tmp_path):
 
 def interrupt(receipt: Any) -> None:
     raise KeyboardInterrupt
+
+
+def test_the_limit_of_a_range_counts_before_its_rows_are_numbered(source):
+    opened_source = open_source(SourceRequest(str(source)))
+
+    rows = chosen_rows(opened_source, Choice(5, 10**13, None, 3), temperature=1.0, threads=1, stop=Event())
+
+    assert rows.tolist() == [5, 6, 7]
+
+
+def test_a_search_takes_a_npy_file_in_blocks_and_not_row_by_row(tmp_path, data, monkeypatch):
+    starts = []
+    read = NpySource.read
+    monkeypatch.setattr(NpySource, "read", lambda self, start, stop: starts.append(start) or read(self, start, stop))
+
+    jacobian_job.prepare(config(write_dump(tmp_path / "in.npy", data), tmp_path, where_confidence_below=0.5))
+
+    assert sorted(starts) == list(range(0, ROWS, 12))
+
+
+def test_a_plan_of_many_classes_makes_no_graph_of_many_rows(tmp_path, monkeypatch):
+    graphs = []
+    lazy = jacobian_job.jacobian
+    monkeypatch.setattr(jacobian_job, "jacobian", lambda *a, **k: graphs.append(lazy(*a, **k)) or graphs[-1])
+    source = write_dump(tmp_path / "in.npy", np.zeros((2, 5000), "float32"))
+
+    jacobian_job.prepare(config(source, tmp_path, rows="0:1"))
+
+    assert graphs[0].npartitions <= 100
+
+
+def test_an_output_without_an_ending_is_told_the_one_that_it_needs(source, tmp_path):
+    outcome = softmax_dask("jacobian", source, tmp_path / "out", "--rows", "0:9")
+
+    assert outcome.err == f"Error: OUTPUT: is '{tmp_path / 'out'}'; expected a path that ends in .zarr.\n"
+
+
+def config(source: Path, folder: Path, **given: Any) -> JacobianConfig:
+    sections = {"source": {"path": str(source)}, "output": {"path": str(folder / "out.zarr")}}
+    return JacobianConfig(verb="jacobian", **sections, **given)
 
 
 def opened(folder: Path) -> Any:

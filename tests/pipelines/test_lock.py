@@ -126,3 +126,15 @@ def test_a_name_that_is_too_long_is_refused(source, tmp_path):
 
     assert outcome.code == USAGE
     assert "name that is too long" in outcome.err
+
+
+@pytest.mark.parametrize("flags", [(), ("--replace",)])
+def test_a_file_of_somebody_else_in_the_place_of_the_lock_stays(source, output, flags):
+    lock = Path(f"{output}.job", "lock")
+    lock.parent.mkdir()
+    lock.write_text("mine")
+
+    outcome = softmax_dask("score", source, output, *flags)
+
+    assert (outcome.code, lock.read_text()) == (EXISTS, "mine")
+    assert outcome.err.startswith(f"Error: {lock}: is there, and no lock of a run; ")

@@ -51,7 +51,7 @@ class TestVerbs:
 
         assert outcome.code == 2
         assert outcome.err.startswith(f"Error: {wrong!r} is no verb; expected one of score, run, ")
-        assert f"Did you mean {right!r}?" in outcome.err
+        assert outcome.err.endswith(f" Did you mean {right!r}? See softmax-dask --help.\n")
 
     def test_a_verb_that_is_like_none_gets_no_guess(self):
         assert "Did you mean" not in softmax_dask("logits.zarr").err
@@ -93,6 +93,14 @@ class TestStdout:
 
         assert outcome.code == 75
         assert len(pq.read_table(tmp_path / "out.parquet")) == 103
+
+    @pytest.mark.parametrize("words", [["--help"], ["--version"], ["score", "--help"]])
+    def test_help_on_a_full_disk_is_exit_75_in_one_line(self, words):
+        with open("/dev/full", "w") as full:
+            outcome = _run(*words, out=full)
+
+        assert outcome.code == 75
+        assert re.fullmatch(r"Error: stdout: cannot be written \(No space left on device\); .*\n", outcome.err)
 
     def test_a_closed_stdout_is_no_error(self, source):
         outcome = _run("inspect", source, out=None, preexec_fn=lambda: os.close(1))

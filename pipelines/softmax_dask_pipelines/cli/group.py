@@ -1,5 +1,6 @@
 """The command group: verbs are imported when they are called, and errors become one line and an exit code."""
 
+import errno
 import traceback
 from contextlib import suppress
 from importlib import import_module
@@ -8,6 +9,7 @@ from typing import Any
 import click
 
 from softmax_dask import SoftmaxDaskError, __version__
+from softmax_dask_pipelines.cli.output import lost
 from softmax_dask_pipelines.cli.process import as_a_command
 from softmax_dask_pipelines.errors import BUG, TemporaryError, UsageError, exit_code
 
@@ -51,6 +53,17 @@ class Group(click.Group):
             ctx.fail(f"{name!r} is no verb; expected one of {', '.join(_VERBS)}.{_nearest(name)}")
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse what stands before the verb; --help and --version print here."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            problem = lost(error)
+            click.echo(f"Error: {problem}", err=True)
+            raise click.exceptions.Exit(problem.exit_code) from error
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb."""
         with as_a_command():
@@ -64,16 +77,21 @@ class Group(click.Group):
         except KeyboardInterrupt:
             _fail(ctx, "interrupted; nothing was written.", TemporaryError.exit_code)
         except click.UsageError as error:
-            _fail(ctx, f"{error.format_message().rstrip('.')}. {_help_of(error)}", error.exit_code)
+            text = error.format_message()
+            _fail(ctx, f"{text if text.endswith('?') else text.rstrip('.') + '.'} {_help_of(error)}", error.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except UnicodeEncodeError as error:
             _fail(ctx, _unusable_name(error), UsageError.exit_code)
         except BrokenPipeError:
             raise  # whoever read our help has gone: click ends quietly
+        except OSError as error:
+            if error.errno != errno.ENOSPC or error.filename is not None:
+                _fail_as_a_bug(ctx, error)
+            # What runs write goes through `storage`, so this is the help of a verb, which click prints.
+            _fail(ctx, str(lost(error)), TemporaryError.exit_code)
         except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            _fail(ctx, f"this is our bug: {text}. Run it again with --debug, and report what it prints.", BUG)
+            _fail_as_a_bug(ctx, error)
 
 
 def _nearest(name: str) -> str:
@@ -94,6 +112,11 @@ def _fail(ctx: click.Context, message: str, code: int) -> None:
             traceback.print_exc()
         click.echo(f"Error: {' '.join(message.split())}", err=True)
     ctx.exit(code)
+
+
+def _fail_as_a_bug(ctx: click.Context, error: Exception) -> None:
+    text = f"{type(error).__name__}: {error}"
+    _fail(ctx, f"this is our bug: {text}. Run it again with --debug, and report what it prints.", BUG)
 
 
 def _help_of(error: click.UsageError) -> str:

@@ -21,11 +21,16 @@ def say(text: str) -> None:
     except BrokenPipeError:
         _forget_stdout()
     except OSError as error:
-        _forget_stdout()
-        raise StorageFailedError(
-            f"stdout: cannot be written ({error.strerror}); expected a place for what is printed. "
-            "Only the text is lost: what was to be written elsewhere is there."
-        ) from error
+        raise lost(error) from error
+
+
+def lost(error: OSError) -> StorageFailedError:
+    """What to raise where stdout cannot be written; what is left in its buffer goes nowhere."""
+    _forget_stdout()
+    return StorageFailedError(
+        f"stdout: cannot be written ({error.strerror}); expected a place for what is printed. "
+        "Only the text is lost: what was to be written elsewhere is there."
+    )
 
 
 def _forget_stdout() -> None:

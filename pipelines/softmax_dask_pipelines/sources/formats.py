@@ -28,6 +28,10 @@ def existing_path(given: str) -> Path:
         return _matching(path)
     if not path.exists():
         raise _not_found(path)
+    if not (path.is_dir() or path.is_file()):  # opening a pipe would wait for its writer
+        raise SourceNotFoundError(
+            f"{path}: is a pipe, a socket or a device; expected logits in a file or folder. Write them to a file first."
+        )
     if not os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK):
         raise PermissionDeniedError(f"{path}: cannot be read; expected read permission. Check its owner and mode.")
     return path

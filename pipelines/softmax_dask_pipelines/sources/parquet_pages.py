@@ -5,6 +5,7 @@ take in all, and is bounded itself, see `parquet_limits`.
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import BinaryIO, NamedTuple
@@ -18,6 +19,7 @@ from softmax_dask_pipelines.sources.parquet_thrift import (
     ThriftEndError,
     ThriftError,
     Wanted,
+    read_i32,
     read_struct,
 )
 
@@ -26,6 +28,19 @@ _UNCOMPRESSED, _COMPRESSED, _CRC, _DATA_V1, _DATA_V2 = 2, 3, 4, 5, 8
 _NUM_VALUES = 1
 _HOLDS = Struct({_NUM_VALUES: I32})
 _HEADER: Wanted = {_UNCOMPRESSED: I32, _COMPRESSED: I32, _CRC: I32, _DATA_V1: _HOLDS, _DATA_V2: _HOLDS}
+
+_I32 = rb"[\x80-\xff]{0,4}[\x00-\x7f]"
+_NUMBER_STATISTICS = (
+    rb"\x1c(?:[\x18\x28\x38\x48\x58\x68](?:\x04.{4}|\x08.{8})|[\x16\x26\x36]" + _I32 + rb"|[\x11\x12\x21\x22])*\x00"
+)
+_USUAL_HEADER = re.compile(
+    rb"\x15%(i)b\x15(%(i)b)\x15(%(i)b)(?:(\x15)%(i)b(?=[\x1c\x3c])|(?=[\x2c\x4c]))"
+    rb"(?:[\x1c\x2c]\x15(%(i)b)\x15%(i)b\x15%(i)b\x15%(i)b(?:%(s)b)?|[\x3c\x4c]\x15%(i)b\x15%(i)b[\x11\x12]?)\x00\x00"
+    % {b"i": _I32, b"s": _NUMBER_STATISTICS},
+    re.DOTALL,
+)
+"""A data page v1 of numbers, or a dictionary, with the fields in their order: what most are. It finds what
+`read_struct` would find, at half the cost: a file of one column a class has a page for each of them."""
 
 _HEADER_BYTES = 256
 """As much as most headers are long."""
@@ -62,9 +77,7 @@ def _pages(file: BinaryIO, chunk: Chunk, where: str) -> Iterator[Page]:
     """The pages that Arrow would read, until they hold all values."""
     at, seen = chunk.start, 0
     while seen < chunk.values and at < chunk.start + chunk.compressed_bytes:
-        found, at = _header(file.fileno(), at, where)
-        page = Page(found.get(_UNCOMPRESSED, -1), _values(found), _CRC in found)
-        stored = found.get(_COMPRESSED, -1)
+        page, stored, at = _header(file.fileno(), at, where)
         allowed = chunk.uncompressed_bytes + _SLACK_BYTES
         if not (0 <= page.uncompressed_bytes <= allowed and 0 <= stored <= chunk.compressed_bytes):
             raise _lie(where, f"decompresses from {stored} to {page.uncompressed_bytes} bytes", chunk)
@@ -75,7 +88,19 @@ def _pages(file: BinaryIO, chunk: Chunk, where: str) -> Iterator[Page]:
         at += stored
 
 
-def _header(descriptor: int, at: int, where: str) -> tuple[Found, int]:
+def _header(descriptor: int, at: int, where: str) -> tuple[Page, int, int]:
+    """What the header at that place says, the bytes of its page at rest, and where they begin."""
+    data = os.pread(descriptor, _HEADER_BYTES, at)
+    usual = _USUAL_HEADER.match(data)
+    if usual is not None:
+        values = 0 if usual[4] is None else read_i32(usual[4])
+        return Page(read_i32(usual[1]), values, usual[3] is not None), read_i32(usual[2]), at + usual.end()
+    found, start = _any_header(descriptor, at, where)
+    page = Page(found.get(_UNCOMPRESSED, -1), _values(found), _CRC in found)
+    return page, found.get(_COMPRESSED, -1), start
+
+
+def _any_header(descriptor: int, at: int, where: str) -> tuple[Found, int]:
     """The header at that place, and where the page begins."""
     size = _HEADER_BYTES
     while True:

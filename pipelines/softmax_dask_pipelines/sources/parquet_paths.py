@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from softmax_dask_pipelines.errors import PermissionDeniedError, SourceFormatError
+from softmax_dask_pipelines.errors import ConfigError, PermissionDeniedError, SourceFormatError
 from softmax_dask_pipelines.sources.names import natural_key
 
 MAGIC = b"PAR1"
@@ -58,7 +58,10 @@ def source_files(path: Path) -> list[str]:
     if not found:
         raise SourceFormatError(f"{path}: holds no *.parquet files; expected at least one. Check the path.")
     # `part-1` and `part-01` have one natural key: their text decides.
-    return sorted(found, key=lambda file: (natural_key(file), file))
+    files = sorted(found, key=lambda file: (natural_key(file), file))
+    for file in files:
+        _require_usable(file)
+    return files
 
 
 def hive_keys(file: str, source: Path) -> tuple[tuple[str, str | None], ...]:
@@ -79,6 +82,18 @@ def begins_with_magic(path: Path) -> bool:
         raise PermissionDeniedError(
             f"{path}: cannot be read; expected read permission. Check its owner and mode."
         ) from error
+
+
+def _require_usable(file: str) -> None:
+    """Refuse what pyarrow cannot be given: a name that is no text, a pipe that it would wait for."""
+    try:
+        file.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{file}: is a name that is not UTF-8; expected one that is. Rename it, or link to it by another."
+        ) from error
+    if os.path.exists(file) and not os.path.isfile(file):
+        raise SourceFormatError(f"{file}: is a pipe, a socket or a device; expected a Parquet file. Move it away.")
 
 
 def _root(path: Path) -> Path:

@@ -57,6 +57,11 @@ def read_struct(data: bytes, wanted: Wanted, start: int = 0) -> tuple[Found, int
     return found, end
 
 
+def read_i32(data: bytes) -> int:
+    """The number in these bytes, as `read_struct` reads it."""
+    return _number(data, 0, I32)[0]
+
+
 def _struct(data: bytes, at: int, wanted: Wanted, depth: int) -> tuple[Found, int]:
     found: Found = {}
     field = 0

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softmax_dask.kernels.cpu.compile import step
-from softmax_dask.kernels.cpu.exp2 import Inverse, log1p
-from softmax_dask.kernels.cpu.memory import store_first
-from softmax_dask.kernels.cpu.simd import Vector, absolute, fill, fma, where_equal, where_greater
+from softmax_dask.kernels.cpu.exp2 import Inverse, Scale, anchor, exponential, log1p
+from softmax_dask.kernels.cpu.memory import load, store, store_first
+from softmax_dask.kernels.cpu.simd import Vector, absolute, fill, fma, lanes, where_equal, where_greater
 
 _LN2 = float(np.log(2))
 _FAR = 3e38
@@ -51,6 +51,82 @@ class Statistics(NamedTuple):
     """exp((x_t - x_w) / T) of the target t; NaN without one"""
     gap: Vector
     """x_w - x_t; NaN without a target"""
+
+
+class Waiting(NamedTuple):
+    """Rows that wait to be finished together, an item a row. The sums are relative to the row's anchor."""
+
+    peak: Array
+    """largest logit, in the dtype of the arithmetic, as are"""
+    second: Array
+    """the second largest"""
+    target: Array
+    """and that of the target, NaN without one"""
+    total: Array
+    """sum of the exponentials of all classes but the winner, float64 as are"""
+    weight: Array
+    """their sum, each times its log2,"""
+    label: Array
+    """the winner"""
+    rank: Array
+    """and the rank of the target, where it is wanted."""
+    terms: Array
+    """room for exponentials, (4, rows)"""
+    statistics: Array
+    """and for the items of `Statistics`, (6, rows), float64"""
+
+
+@step
+def room_for(rows: int, dtype: Any) -> Waiting:
+    """Room for as many rows as a vector has lanes; no row has a target yet."""
+    none = np.full((3, rows), np.nan, dtype)
+    sums = np.empty((4, rows))
+    terms, statistics = np.empty((4, rows), dtype), np.empty((6, rows))
+    return Waiting(none[0], none[1], none[2], sums[0], sums[1], sums[2], sums[3], terms, statistics)
+
+
+@step
+def finish_waiting(row: int, count: int, of: Waiting, scale: Scale, inverse: Inverse, out: Outputs) -> None:
+    """Fill the columns of rows row..row+count-1 that are wanted, and that have one value a row."""
+    _relate(count, of, scale)
+    width = lanes(of.statistics)
+    for i in range(0, count, width):
+        first, rows = row + i, min(width, count - i)
+        statistics = Statistics(
+            load(of.statistics[0], i),
+            load(of.statistics[1], i),
+            load(of.statistics[2], i),
+            load(of.statistics[3], i),
+            load(of.statistics[4], i),
+            load(of.statistics[5], i),
+        )
+        others = statistics.others
+        if out.label.size:
+            store_first(out.label, first, rows, where_equal(others, others, load(of.label, i), -1.0))
+        if out.target_rank.size:
+            known = statistics.gap + others  # NaN without a target, and where the row is undecidable
+            store_first(out.target_rank, first, rows, where_equal(known, known, load(of.rank, i), -1.0))
+        finish_rows(first, rows, statistics, inverse, out)
+
+
+@step
+def _relate(count: int, of: Waiting, scale: Scale) -> None:
+    """Fill the statistics: what was found, relative to the winner."""
+    peak = load(of.peak, 0)
+    base = anchor(peak, scale)
+    unit, unit_log2 = exponential(peak, base, scale)
+    store(of.terms[0], 0, unit)
+    store(of.terms[1], 0, unit_log2)
+    store(of.terms[2], 0, exponential(load(of.second, 0), base, scale)[0])
+    store(of.terms[3], 0, exponential(load(of.target, 0), base, scale)[0])
+    for i in range(count):
+        one, one_log2 = np.float64(of.terms[0, i]), np.float64(of.terms[1, i])
+        of.statistics[0, i] = of.peak[i]
+        of.statistics[1, i] = of.total[i] / one
+        of.statistics[2, i] = of.terms[2, i] / one
+        of.statistics[3, i] = (of.weight[i] - of.total[i] * one_log2) / one
+        of.statistics[4, i] = of.terms[3, i] / one
+        of.statistics[5, i] = np.float64(of.peak[i]) - np.float64(of.target[i])
 
 
 @step

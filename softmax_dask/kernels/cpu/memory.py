@@ -43,7 +43,8 @@ def _item_bytes(array_type: Any) -> int:
 
 def _first(builder: Any, count: int, lanes_wanted: Any) -> Any:
     """Mask of the first `lanes_wanted` of `count` lanes."""
-    return builder.icmp_signed("<", lane_numbers(count), splat(builder, ir.VectorType(I64, count), lanes_wanted))
+    wanted = splat(builder, ir.VectorType(I32, count), builder.trunc(lanes_wanted, I32))
+    return builder.icmp_signed("<", lane_numbers(count), wanted)
 
 
 def _decode(builder: Any, stored: Any, dtype: Any) -> Any:

@@ -12,8 +12,8 @@ import numpy as np
 
 from softmax_dask.kernels.cpu.compile import kernel, step
 from softmax_dask.kernels.cpu.exp2 import Anchor, Inverse, Scale, anchor, exponential
-from softmax_dask.kernels.cpu.finish import Outputs, Statistics, finish_rows, over_temperature
-from softmax_dask.kernels.cpu.memory import load, load_first, store_first
+from softmax_dask.kernels.cpu.finish import Outputs, Waiting, finish_waiting, over_temperature, room_for
+from softmax_dask.kernels.cpu.memory import load_first, store_first
 from softmax_dask.kernels.cpu.simd import Vector, fill, lane, lanes
 from softmax_dask.kernels.cpu.sweeps import (
     exponentials,
@@ -30,9 +30,6 @@ Array = Any
 
 # Logits that are scanned twice, for the largest and for the sums: 4 KiB of float32, well inside the first-level cache.
 _BLOCK = 1024
-
-# Rows of the scratch in which statistics wait to be finished; the order is that of `Statistics`.
-_PEAK, _OTHERS, _SECOND, _WEIGHT, _TARGET, _GAP = range(6)
 
 
 @kernel
@@ -58,70 +55,48 @@ def decision_row(
     out: Outputs,
 ) -> None:
     """Fill the columns that are wanted; `targets` is int64, (rows,), or empty."""
-    waiting = np.empty((6, lanes(logits)))
-    for first in range(0, rows, lanes(logits)):
-        count = min(lanes(logits), rows - first)
+    width = lanes(logits)
+    waiting = room_for(width, out.confidence.dtype)
+    for first in range(0, rows, width):
+        count = min(width, rows - first)
         for i in range(count):
             row = first + i
-            start = row * stride
+            start, place = row * stride, row * classes
             stop = start + classes
-            winner = _decide(logits, start, stop, scale, waiting[:, i])
-            if out.label.size:
-                out.label[row] = winner - start if waiting[_OTHERS, i] == waiting[_OTHERS, i] else -1
+            _decide(logits, start, stop, scale, waiting, i)
             if targets.size:
-                _compare_target(logits, start, stop, scale, targets[row], row, waiting[:, i], out)
+                _compare_target(logits, start, stop, targets[row], waiting, i, out.target_rank.size > 0)
             if out.probabilities.size:
-                _probabilities(logits, start, stop, scale, waiting[:, i], out.probabilities, row * classes)
+                _probabilities(logits, start, stop, scale, waiting, i, out.probabilities, place)
             if out.log_probabilities.size:
-                place = row * classes
-                _log_probabilities(logits, start, stop, inverse, waiting[:, i], out.log_probabilities, place)
-        _finish(waiting, first, count, inverse64, out)
+                _log_probabilities(logits, start, stop, scale, inverse, waiting, i, out.log_probabilities, place)
+        finish_waiting(first, count, waiting, scale, inverse64, out)
 
 
 @step
-def _finish(waiting: Array, first: int, count: int, inverse: Inverse, out: Outputs) -> None:
-    width = lanes(waiting)
-    for part in range(0, count, width):
-        statistics = Statistics(
-            load(waiting[_PEAK], part),
-            load(waiting[_OTHERS], part),
-            load(waiting[_SECOND], part),
-            load(waiting[_WEIGHT], part),
-            load(waiting[_TARGET], part),
-            load(waiting[_GAP], part),
-        )
-        finish_rows(first + part, min(width, count - part), statistics, inverse, out)
-
-
-@step
-def _decide(logits: Array, start: int, stop: int, scale: Scale, of: Array) -> int:
-    """Fill the row's statistics `of` (those of the target with NaN); position of its largest logit."""
+def _decide(logits: Array, start: int, stop: int, scale: Scale, waiting: Waiting, i: int) -> None:
+    """Find the row's largest logits and its sums."""
     ahead = min(stop - start, _BLOCK)
     peak, second, winner = -np.inf, -np.inf, start
     total, weight = 0.0, 0.0
     base = anchor(fill(logits, -np.inf), scale)
     for block in range(start, stop, _BLOCK):
         end = min(block + _BLOCK, stop)
-        top, next_top = two_largest(logits, block, end)
         hole = -1
-        if top > peak:
-            total, weight = _with_winner(total, weight, peak, base, scale, fill(logits, top))
-            base = anchor(fill(logits, top), scale)
-            second, peak = max(peak, next_top), top
-            winner = find(logits, block, end, top)
-            hole = winner
-        else:
-            second = max(second, top)
+        if block == start or largest(logits, block, end) > second:
+            top, next_top = two_largest(logits, block, end)
+            if top > peak:
+                total, weight = _with_winner(total, weight, peak, base, scale, fill(logits, top))
+                base = anchor(fill(logits, top), scale)
+                second, peak = max(peak, next_top), top
+                winner = find(logits, block, end, top)
+                hole = winner
+            else:
+                second = max(second, top)
         block_total, block_weight = sums_of_others(logits, block, end, hole, ahead, base, scale)
         total, weight = total + block_total, weight + block_weight
-    unit, unit_log2 = _exponential(logits, peak, base, scale)
-    of[_PEAK] = peak
-    of[_OTHERS] = total / unit
-    of[_SECOND] = _exponential(logits, second, base, scale)[0] / unit
-    of[_WEIGHT] = (weight - total * unit_log2) / unit
-    of[_TARGET] = np.nan
-    of[_GAP] = np.nan
-    return winner
+    waiting.peak[i], waiting.second[i], waiting.label[i] = peak, second, winner - start
+    waiting.total[i], waiting.weight[i] = total, weight
 
 
 @step
@@ -142,20 +117,14 @@ def _with_winner(
 
 
 @step
-def _compare_target(
-    logits: Array, start: int, stop: int, scale: Scale, target: int, row: int, of: Array, out: Outputs
-) -> None:
-    decided = of[_OTHERS] == of[_OTHERS] and target >= 0
-    if decided:
+def _compare_target(logits: Array, start: int, stop: int, target: int, waiting: Waiting, i: int, ranked: bool) -> None:
+    waiting.target[i] = np.nan
+    if target >= 0:
         position = start + target
         x = lane(load_first(logits, position, 1), 0)
-        base = anchor(fill(logits, of[_PEAK]), scale)
-        of[_TARGET] = _exponential(logits, x, base, scale)[0] / _exponential(logits, of[_PEAK], base, scale)[0]
-        of[_GAP] = of[_PEAK] - x
-        if out.target_rank.size:
-            out.target_rank[row] = rank(logits, start, stop, position, x)
-    elif out.target_rank.size:
-        out.target_rank[row] = -1
+        waiting.target[i] = x
+        if ranked:
+            waiting.rank[i] = rank(logits, start, stop, position, x)
 
 
 @step
@@ -166,11 +135,13 @@ def _exponential(like: Any, x: float, base: Anchor, scale: Scale) -> tuple[float
 
 
 @step
-def _probabilities(logits: Array, start: int, stop: int, scale: Scale, of: Array, out: Array, place: int) -> None:
+def _probabilities(
+    logits: Array, start: int, stop: int, scale: Scale, waiting: Waiting, row: int, out: Array, place: int
+) -> None:
     width = lanes(logits)
-    base = anchor(fill(logits, of[_PEAK]), scale)
-    unit = _exponential(logits, of[_PEAK], base, scale)[0]
-    factor = fill(logits, 1.0 / (unit * (1.0 + of[_OTHERS])))
+    base = anchor(fill(logits, waiting.peak[row]), scale)
+    unit = _exponential(logits, waiting.peak[row], base, scale)[0]
+    factor = fill(logits, 1.0 / (unit * (1.0 + waiting.total[row] / unit)))
     for i in range(start, stop, width):
         count = min(width, stop - i)
         power = exponential(load_first(logits, i, count), base, scale)[0]
@@ -179,10 +150,20 @@ def _probabilities(logits: Array, start: int, stop: int, scale: Scale, of: Array
 
 @step
 def _log_probabilities(
-    logits: Array, start: int, stop: int, inverse: Inverse, of: Array, out: Array, place: int
+    logits: Array,
+    start: int,
+    stop: int,
+    scale: Scale,
+    inverse: Inverse,
+    waiting: Waiting,
+    row: int,
+    out: Array,
+    place: int,
 ) -> None:
     width = lanes(logits)
-    peak, log_sum = fill(logits, of[_PEAK]), fill(logits, np.log1p(of[_OTHERS]))
+    peak = fill(logits, waiting.peak[row])
+    unit = _exponential(logits, waiting.peak[row], anchor(peak, scale), scale)[0]
+    log_sum = fill(logits, np.log1p(waiting.total[row] / unit))
     for i in range(start, stop, width):
         count = min(width, stop - i)
         gap = load_first(logits, i, count) - peak

@@ -210,8 +210,8 @@ def lanes(typing: Any, like: Any) -> Any:
 
 
 def lane_numbers(count: int) -> Any:
-    """0, 1, 2, ... as 64-bit integers."""
-    return ir.Constant(ir.VectorType(I64, count), list(range(count)))
+    """0, 1, 2, ... as 32-bit integers."""
+    return ir.Constant(ir.VectorType(I32, count), list(range(count)))
 
 
 def _halves(builder: Any, vector: Any) -> tuple[Any, Any]:
@@ -263,7 +263,7 @@ def without_lane(typing: Any, vec: Any, number: Any) -> Any:
     """The vector with -inf in lane `number`; unchanged if there is no such lane."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        wanted = splat(builder, ir.VectorType(I64, vec.lanes), args[1])
+        wanted = splat(builder, ir.VectorType(I32, vec.lanes), builder.trunc(args[1], I32))
         hit = builder.icmp_signed("==", lane_numbers(vec.lanes), wanted)
         return builder.select(hit, constant(vector_type(vec.dtype), MINUS_INFINITY), args[0])
 
@@ -307,19 +307,3 @@ def lowest_bit(typing: Any, bits: Any) -> Any:
         return call(builder, "llvm.cttz.i64", I64, args[0], ir.Constant(ir.IntType(1), 1))
 
     return types.intp(types.int64), generate
-
-
-def _counting(comparison: str) -> Any:
-    @intrinsic
-    def count(typing: Any, vec: Any, value: Any) -> Any:
-        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            bits = _lane_bits(builder, comparison, vec, *args)
-            return builder.zext(call(builder, "llvm.ctpop.i32", I32, bits), I64)
-
-        return types.intp(vec, vec.dtype), generate
-
-    return count
-
-
-count_above = _counting(">")
-count_reaching = _counting(">=")

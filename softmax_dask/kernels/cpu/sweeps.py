@@ -9,16 +9,17 @@ from softmax_dask.kernels.cpu.exp2 import FOLD, Anchor, Scale, add_exactly, expo
 from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, store, store_first
 from softmax_dask.kernels.cpu.simd import (
     Vector,
-    count_above,
-    count_reaching,
+    bits_reaching,
     fill,
     first_reaching,
     fma,
+    lane,
     lanes,
     larger,
     largest_lane,
     smaller,
     sum_lanes,
+    where_greater,
     without_lane,
 )
 
@@ -29,6 +30,12 @@ Array = Any
 @step
 def largest(logits: Array, i: int, stop: int) -> Any:
     """The largest logit; NaN is passed over."""
+    return largest_lane(largest_lanes(logits, i, stop))
+
+
+@step
+def largest_lanes(logits: Array, i: int, stop: int) -> Vector:
+    """The largest logit of each lane; -inf where there is none."""
     # Four chains hide the latency of a comparison.
     width = lanes(logits)
     a = fill(logits, -np.inf)
@@ -40,7 +47,7 @@ def largest(logits: Array, i: int, stop: int) -> Any:
     while i < stop:
         a = larger(a, load_first(logits, i, min(width, stop - i)))
         i += width
-    return largest_lane(larger(larger(a, b), larger(c, d)))
+    return larger(larger(a, b), larger(c, d))
 
 
 @step
@@ -68,6 +75,12 @@ def two_largest(logits: Array, i: int, stop: int) -> tuple[float, float]:
 def find(logits: Array, i: int, stop: int, value: float) -> Any:
     """Position of the first logit that reaches `value`; `stop` if there is none."""
     width = lanes(logits)
+    while i + 4 * width <= stop:
+        a = larger(load(logits, i), load(logits, i + width))
+        b = larger(load(logits, i + 2 * width), load(logits, i + 3 * width))
+        if bits_reaching(larger(a, b), value):
+            break
+        i += 4 * width
     while i < stop:
         hit = first_reaching(load_first(logits, i, min(width, stop - i)), value)
         if hit < width:
@@ -78,16 +91,34 @@ def find(logits: Array, i: int, stop: int, value: float) -> Any:
 
 @step
 def rank(logits: Array, start: int, stop: int, position: int, x: float) -> int:
-    """How many classes come before the target: larger logits, and equal ones of lower classes."""
+    """How many classes come before the target at `position`: larger logits, and equal ones of lower classes."""
+    after = _above(logits, position + 1, stop, x)
+    if x == -np.inf:
+        return position - start + int(sum_lanes(after))
+    # A lower class need only be above the next number below x.
+    return int(sum_lanes(after + _above(logits, start, position, next_number(logits, x, -np.inf))))
+
+
+@step
+def next_number(like: Any, x: float, towards: float) -> Any:
+    """The next number after x of the lane type of an array or vector."""
+    return np.nextafter(x, lane(fill(like, towards), 0))  # of one type: else it would be the next float64
+
+
+@step
+def _above(logits: Array, i: int, stop: int, x: float) -> Vector:
+    """How many logits are above x, in parts."""
     width = lanes(logits)
-    count = 0
-    for i in range(start, position, width):
-        count += count_reaching(load_first(logits, i, min(width, position - i)), x)
-        if x == -np.inf:  # the lanes past the end are -inf too
-            count -= max(0, width - (position - i))
-    for i in range(position + 1, stop, width):
-        count += count_above(load_first(logits, i, min(width, stop - i)), x)
-    return count
+    bar, one, zero = fill(logits, x), fill(logits, 1.0), fill(logits, 0.0)
+    a, b = zero, zero
+    while i + 2 * width <= stop:
+        a = a + where_greater(load(logits, i), bar, one, zero)
+        b = b + where_greater(load(logits, i + width), bar, one, zero)
+        i += 2 * width
+    while i < stop:
+        a = a + where_greater(load_first(logits, i, min(width, stop - i)), bar, one, zero)
+        i += width
+    return a + b
 
 
 @step
@@ -109,12 +140,14 @@ def exponentials(
             store(out, place + width, y)
             a, b = a + x, b + y
             i, place = i + 2 * width, place + 2 * width
-        while i < end:
-            count = min(width, end - i)
-            x = exponential(load_first(logits, i, count), base, scale)[0]
-            store_first(out, place, count, x)
-            a = a + x
-            i, place = i + width, place + width
+        if i + width <= end:
+            x = exponential(load(logits, i), base, scale)[0]
+            store(out, place, x)
+            a, i, place = a + x, i + width, place + width
+        if i < end:
+            x = exponential(load_first(logits, i, end - i), base, scale)[0]
+            store_first(out, place, end - i, x)
+            a, i, place = a + x, end, place + end - i
         total, lost = add_exactly(total, lost, a + b)
     return sum_lanes(total) + sum_lanes(lost)
 
@@ -179,8 +212,8 @@ def _run_with_hole(
     width = lanes(logits)
     part = fill(logits, 0.0)
     while i < stop:
-        x = without_lane(load_first(logits, i, min(width, stop - i)), hole - i)
-        power, log2 = exponential(x, base, scale)
+        x = load(logits, i) if i + width <= stop else load_first(logits, i, stop - i)
+        power, log2 = exponential(without_lane(x, hole - i), base, scale)
         part, weight = part + power, fma(power, log2, weight)
         i += width
     return part, weight

@@ -1,7 +1,7 @@
 """The k largest logits of a row, in falling order; of equal ones the lower class first.
 
-A first sweep takes the largest logit of each lane. The k-th largest of these is a bar that at least k logits
-reach, so the second sweep compares whole vectors and inserts only the few that do.
+A first sweep takes the largest logit of each of some groups: the lanes, or about four times k. The k-th largest of
+these is a bar that at least k logits reach, so the second sweep compares vectors and inserts only the few that do.
 """
 
 from typing import Any
@@ -10,21 +10,25 @@ import numpy as np
 
 from softmax_dask.kernels.cpu.compile import kernel, step
 from softmax_dask.kernels.cpu.exp2 import Scale, anchor, exponential
-from softmax_dask.kernels.cpu.memory import load, load_first, store_first
+from softmax_dask.kernels.cpu.memory import load, load_first, store, store_first
 from softmax_dask.kernels.cpu.simd import (
+    Vector,
     bits_reaching,
     fill,
     first_reaching,
     lane,
     lanes,
-    larger,
     largest_lane,
     lowest_bit,
     without_lane,
 )
+from softmax_dask.kernels.cpu.sweeps import largest_lanes, next_number
 
 Array = Any
 """A flat array inside compiled code."""
+
+# Groups a k: more make the bar higher, and cost more to sort.
+_GROUPS = 4
 
 
 @kernel
@@ -41,6 +45,7 @@ def top_k_row(
 ) -> None:
     """Fill `labels` and `probabilities`, (rows * k,), given the confidence of each row; k <= classes."""
     best, where = np.empty(k, confidence.dtype), np.empty(k, np.int64)
+    groups = np.empty(-(-_GROUPS * k // lanes(logits)) * lanes(logits), confidence.dtype)
     for row in range(rows):
         place = row * k
         if confidence[row] != confidence[row]:
@@ -48,43 +53,57 @@ def top_k_row(
             probabilities[place : place + k] = np.nan
             continue
         start = row * stride
-        _select(logits, start, start + classes, k, best, where)
+        _select(logits, start, start + classes, k, best, where, groups)
         for i in range(k):
             labels[place + i] = where[i] - start
         _probabilities(best, k, scale, confidence[row], probabilities, place)
 
 
 @step
-def _select(logits: Array, i: int, stop: int, k: int, best: Array, where: Array) -> None:
+def _select(logits: Array, start: int, stop: int, k: int, best: Array, where: Array, groups: Array) -> None:
     width = lanes(logits)
-    bar = _bar(logits, i, stop, k)
-    found = 0
+    bar = _bar(logits, start, stop, k, best, where, groups)
+    found, i = 0, start
     while i < stop:
-        count = min(width, stop - i)
-        x = load_first(logits, i, count)
-        hits = bits_reaching(x, bar) & ((1 << count) - 1)  # lanes past the end are -inf, as the bar may be
+        if i + 4 * width <= stop:
+            count = 4 * width
+            low = bits_reaching(load(logits, i), bar) | bits_reaching(load(logits, i + width), bar) << width
+            i_high = i + 2 * width
+            high = bits_reaching(load(logits, i_high), bar) | bits_reaching(load(logits, i_high + width), bar) << width
+            hits = low | high << 2 * width
+        else:
+            count = min(width, stop - i)
+            hits = bits_reaching(load_first(logits, i, count), bar) & ((1 << count) - 1)  # the others are -inf
         while hits:
-            number = lowest_bit(hits)
+            position = i + lowest_bit(hits)
             hits &= hits - 1
-            found = _insert(best, where, k, found, lane(x, number), i + number)
-        if found == k and best[k - 1] > bar:
-            bar = best[k - 1]
-        i += width
+            found = _insert(best, where, k, found, lane(load_first(logits, position, 1), 0), position)
+            if found == k:  # an equal one of a higher class comes too late
+                bar = max(bar, next_number(best, best[k - 1], np.inf))
+        i += count
 
 
 @step
-def _bar(logits: Array, i: int, stop: int, k: int) -> Any:
-    """A value that at least k logits reach."""
+def _bar(logits: Array, start: int, stop: int, k: int, best: Array, where: Array, groups: Array) -> Any:
+    """A value that at least k logits reach: the k-th largest maximum of groups, each a lane of the row or of a part."""
     width = lanes(logits)
-    most = fill(logits, -np.inf)
-    if k > width or stop - i < width:
-        return lane(most, 0)
-    while i + width <= stop:
-        most = larger(most, load(logits, i))
-        i += width
+    if k <= width:
+        return _kth_lane(largest_lanes(logits, start, stop), k)
+    part = -(-(stop - start) // groups.size) * width
+    count, found = 0, 0
+    for i in range(start, stop, part):
+        store(groups, count, largest_lanes(logits, i, min(i + part, stop)))
+        count += width
+    for i in range(count):
+        found = _insert(best, where, k, found, groups[i], i)
+    return best[k - 1] if found == k else -np.inf
+
+
+@step
+def _kth_lane(x: Vector, k: int) -> Any:
     for _ in range(k - 1):
-        most = without_lane(most, first_reaching(most, largest_lane(most)))
-    return largest_lane(most)
+        x = without_lane(x, first_reaching(x, largest_lane(x)))
+    return largest_lane(x)
 
 
 @step

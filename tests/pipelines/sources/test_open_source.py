@@ -80,3 +80,27 @@ def test_a_column_of_a_zarr_source_is_a_config_error(tmp_path: Path) -> None:
 def test_a_format_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceFormatError, match=r"holds no zarr\.json"):
         open_source(SourceRequest(str(tmp_path), format="zarr"))
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.npy", "pipe.parquet", "pipe.zip"])
+def test_a_pipe_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+
+    with pytest.raises(SourceNotFoundError, match="is a pipe, a socket or a device; expected logits in a file"):
+        open_source(SourceRequest(str(tmp_path / name)))
+
+
+def test_a_pipe_among_parquet_files_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "part-0.parquet")
+
+    with pytest.raises(
+        SourceFormatError, match=r"part-0\.parquet: is a pipe, a socket or a device; expected a Parquet"
+    ):
+        open_source(SourceRequest(str(tmp_path)))
+
+
+def test_a_parquet_file_whose_name_is_not_utf_8_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/part-\xff.parquet")).touch()
+
+    with pytest.raises(ConfigError, match=r"is a name that is not UTF-8; expected one that is\. Rename it"):
+        open_source(SourceRequest(str(tmp_path)))
