@@ -97,7 +97,7 @@ def _choice(config: JacobianConfig, facts: SourceFacts) -> Choice:
 
 
 def _tiles(facts: SourceFacts, dtype: np.dtype[Any]) -> Tiles:
-    """As the library cuts a Jacobian of more rows than a tile has, but of no more than twice as many: each is a task."""
+    """As the library cuts a Jacobian of more rows than a tile has, but no more than twice as many: each is a task."""
     rows, lazy = 1, _lazy(1, facts, dtype)
     while lazy.numblocks[0] == 1 and rows < _MOST_ROWS:
         rows *= 2
