@@ -109,7 +109,7 @@ def decisions(
     dtype : float16, bfloat16, float32 or float64
         Of probabilities and log_probabilities; the other columns have the dtype that `COLUMNS` states.
     out : arrays to fill, by column; for logits in memory only
-        C order (wide ones with the class axis last), of the dtype and shape of the result.
+        C order, wide ones of the full shape or with the class axis last; of the dtype and shape of the result.
 
     Returns
     -------

@@ -1,11 +1,11 @@
 """Columns of one array in memory: checks, allocation, slabs.
 
 Rows go to the kernels in slabs. A slab is a view where the kernel can read it as it lies
-(its own dtype, classes side by side), else a small copy, so that no input is ever copied whole
-for its byte order or its dtype. (One whose class axis lies inside is copied whole, by `reshape`.)
+(its own dtype, and either classes or rows next to each other), else a small copy, so that no input
+is ever copied whole, whatever its byte order, its dtype and its strides.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ import numpy as np
 from softmax_dask.columns import COLUMNS, Column
 from softmax_dask.dispatch import Backend, backend_of
 from softmax_dask.errors import ClassAxisError, OutputBufferError, TargetError
-from softmax_dask.sizes import BLOCK_BYTES, column_dtype, kernel_dtype, rows_in
+from softmax_dask.sizes import BLOCK_BYTES, column_dtype, kernel_dtype
+from softmax_dask.slabs import empty, flatten, group_axes, readable, rows_lie_together, slabs, unflatten
 
 Array = Any
 """A NumPy or CuPy array."""
@@ -35,10 +36,10 @@ def decisions(
     moved = backend.arrays.moveaxis(x, axis, -1)
     chosen = [COLUMNS[name] for name in columns]
     _require_known(out, columns)
-    results = {c.name: _result(backend, c, moved, dtype, top_k, (out or {}).get(c.name), axis) for c in chosen}
-    rows = moved.reshape(-1, moved.shape[-1])
-    truth = None if targets is None else require_targets(backend, targets, moved.shape[:-1], rows.shape[1])
-    _fill(backend, rows, truth, {c.name: _as_rows(results[c.name], c) for c in chosen}, temperature)
+    planes = rows_lie_together(moved) and backend.kernels.takes_planes(columns, moved.shape[-1])
+    results = {c.name: _result(backend, c, moved, dtype, top_k, (out or {}).get(c.name), axis, planes) for c in chosen}
+    truth = None if targets is None else require_targets(backend, targets, moved.shape[:-1], moved.shape[-1])
+    _fill(backend, moved, truth, results, temperature, planes=planes)
     return {c.name: _with_axis_back(backend, results[c.name], c, axis)[()] for c in chosen}
 
 
@@ -68,7 +69,7 @@ def require_axis(axis: Any, ndim: int) -> int:
 
 
 def require_targets(backend: Backend, targets: Array, shape: tuple[int, ...], classes: int) -> Array:
-    """`targets` as int64, (rows,).
+    """`targets` as int64, in C order.
 
     Raises
     ------
@@ -89,15 +90,28 @@ def require_targets(backend: Backend, targets: Array, shape: tuple[int, ...], cl
         raise TargetError(
             f"targets hold {truth.reshape(-1)[bad]} at row {bad}; expected 0 to {classes - 1}, or -1 where unlabelled."
         )
-    return backend.arrays.ascontiguousarray(truth.reshape(-1), dtype=np.int64)
+    return backend.arrays.ascontiguousarray(truth, dtype=np.int64)
 
 
 def _result(
-    backend: Backend, column: Column, moved: Array, dtype: Any, top_k: int, given: Array | None, axis: int
+    backend: Backend,
+    column: Column,
+    moved: Array,
+    dtype: Any,
+    top_k: int,
+    given: Array | None,
+    axis: int,
+    planes: bool,
 ) -> Array:
-    """An array for a column, the class axis last: a new one, or the caller's own once it is checked."""
+    """An array for a column, the class axis last: a new one, or the caller's own once it is checked.
+
+    Beside planes, an array of the shape of the logits is in C order with the class axis where they have it.
+    """
     shape = (*moved.shape[:-1], *column.tail(moved.shape[-1], top_k))
     wanted = column_dtype(column, moved.dtype, dtype)
+    if given is None and planes and column.per == "class":
+        like_logits = (*shape[:axis], shape[-1], *shape[axis:-1])
+        return backend.arrays.moveaxis(backend.arrays.empty(like_logits, wanted), axis, -1)
     if given is None:
         return backend.arrays.empty(shape, wanted)
     if not isinstance(given, backend.arrays.ndarray):
@@ -105,7 +119,8 @@ def _result(
     if backend.arrays.may_share_memory(given, moved):
         raise OutputBufferError(f"out[{column.name!r}] overlaps the logits; expected memory of its own.")
     last = given if column.per == "row" else backend.arrays.moveaxis(given, axis, -1)
-    if last.shape != shape or last.dtype != wanted or not last.flags.c_contiguous or not last.flags.writeable:
+    in_order = last.flags.c_contiguous or given.flags.c_contiguous
+    if last.shape != shape or last.dtype != wanted or not in_order or not last.flags.writeable:
         raise OutputBufferError(
             f"out[{column.name!r}] is {given.dtype} {given.shape}; expected {wanted} {shape} with the class axis last, "
             "in C order and writable."
@@ -113,70 +128,68 @@ def _result(
     return last
 
 
-def _as_rows(result: Array, column: Column) -> Array:
-    # Results are in C order, so this is a view.
-    return result.reshape(-1) if column.per == "row" else result.reshape(-1, result.shape[-1])
-
-
 def _with_axis_back(backend: Backend, result: Array, column: Column, axis: int) -> Array:
     return result if column.per == "row" else backend.arrays.moveaxis(result, -1, axis)
 
 
-def _fill(backend: Backend, rows: Array, truth: Array | None, out: Mapping[str, Array], temperature: float) -> None:
-    float64_wanted = any(array.dtype == np.float64 for array in out.values())
-    dtype = kernel_dtype(rows.dtype, dtype=np.float64 if float64_wanted else None, temperature=temperature)
+def _fill(
+    backend: Backend,
+    moved: Array,
+    truth: Array | None,
+    results: Mapping[str, Array],
+    temperature: float,
+    *,
+    planes: bool,
+) -> None:
+    """Fill the results, of the row axes of `moved`, whose last axis is that of the classes."""
+    float64_wanted = any(array.dtype == np.float64 for array in results.values())
+    dtype = kernel_dtype(moved.dtype, dtype=np.float64 if float64_wanted else None, temperature=temperature)
     floats = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
-    for start, stop in _slabs(*rows.shape):
-        slab = readable(backend, rows[start:stop], dtype)
-        part = {name: array[start:stop] for name, array in out.items()}
-        _fill_slab(backend, slab, None if truth is None else truth[start:stop], part, floats, temperature)
+    if moved.size == 0:
+        return
+    for index in slabs(moved.shape, BLOCK_BYTES):
+        slab = moved[index]
+        groups = group_axes(slab) if planes else None
+        part = {name: array[(*index, ...)] for name, array in results.items()}
+        targets = None if truth is None else truth[index].reshape(-1)
+        logits = readable(backend, flatten(slab, groups), dtype)
+        _fill_slab(backend, logits, targets, part, floats, temperature, groups)
 
 
 def _fill_slab(
     backend: Backend,
-    slab: Array,
-    truth: Array | None,
+    logits: Array,
+    targets: Array | None,
     out: dict[str, Array],
     floats: np.dtype[Any],
     temperature: float,
+    groups: int | None,
 ) -> None:
-    """Run the kernels; results that they do not write in this dtype go through an array of theirs."""
-    native = {name: _native(backend, name, array, floats) for name, array in out.items()}
+    """Run the kernels; results that they do not write as they are go through an array of theirs."""
+    native = {name: _native(backend, name, array, floats, groups) for name, array in out.items()}
     correct = native.pop("correct", None)
     if correct is not None and "target_rank" not in native:
-        native["target_rank"] = backend.arrays.empty(slab.shape[0], np.int32)
-    if set(native) == {"probabilities"}:
-        backend.kernels.softmax_rows(slab, native["probabilities"], temperature)
+        native["target_rank"] = backend.arrays.empty(correct.shape, np.int32)
+    if native.keys() == {"probabilities"}:
+        backend.kernels.softmax_rows(logits, native["probabilities"], temperature)
     else:
-        backend.kernels.decision_rows(slab, truth, native, temperature)
+        backend.kernels.decision_rows(logits, targets, native, temperature)
     if correct is not None:
         rank = native["target_rank"]
         correct[...] = backend.arrays.where(rank < 0, -1, rank == 0)
     for name, array in out.items():
-        if name != "correct" and native[name] is not array:
+        if name != "correct" and not backend.arrays.may_share_memory(native[name], array):
+            found = native[name] if COLUMNS[name].per == "row" else unflatten(native[name], array.shape, groups)
             with np.errstate(all="ignore"):  # small probabilities underflow, a log-probability may be -inf in float16
-                array[...] = native[name]
+                array[...] = found.reshape(array.shape)
 
 
-def _native(backend: Backend, name: str, array: Array, floats: np.dtype[Any]) -> Array:
-    wanted = floats if COLUMNS[name].kind in ("float", "wide") else array.dtype
-    return array if array.dtype == wanted else backend.arrays.empty(array.shape, wanted)
-
-
-def readable(backend: Backend, slab: Array, dtype: np.dtype[Any]) -> Array:
-    """The slab as kernels read it: itself, or a copy of the right dtype in C order."""
-    item = dtype.itemsize
-    as_it_lies = (
-        slab.dtype == dtype
-        and slab.flags.aligned
-        and (slab.shape[1] == 1 or slab.strides[1] == item)
-        and slab.strides[0] >= 0
-        and slab.strides[0] % item == 0
-    )
-    return slab if as_it_lies else backend.arrays.ascontiguousarray(slab, dtype=dtype)
-
-
-def _slabs(rows: int, classes: int) -> Iterator[tuple[int, int]]:
-    step = rows_in(BLOCK_BYTES, classes * np.dtype(np.float32).itemsize)
-    for start in range(0, rows, step):
-        yield start, min(start + step, rows)
+def _native(backend: Backend, name: str, array: Array, floats: np.dtype[Any], groups: int | None) -> Array:
+    """What kernels write: the array itself, flattened, where they can."""
+    column = COLUMNS[name]
+    wanted = floats if column.kind in ("float", "wide") else array.dtype
+    flat = array.reshape(-1) if column.per == "row" else flatten(array, groups)
+    in_order = flat.flags.c_contiguous or (groups is not None and flat.strides[-2] == wanted.itemsize)
+    if array.dtype == wanted and in_order and backend.arrays.may_share_memory(flat, array):
+        return flat
+    return empty(backend, flat.shape, wanted)

@@ -10,6 +10,9 @@ from softmax_dask.errors import UnsupportedArrayError
 class Kernels(Protocol):
     """A module of row kernels; see `softmax_dask.kernels`."""
 
+    def takes_planes(self, columns: Any, classes: int) -> bool:
+        """Whether rows may lie next to each other, as (groups, rows, classes)."""
+
     def softmax_rows(self, logits: Any, out: Any, temperature: float) -> None:
         """Fill `out` with probabilities."""
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from softmax_dask.blocks import readable
 from softmax_dask.dispatch import Backend, backend_of
 from softmax_dask.errors import OutputBufferError
 from softmax_dask.sizes import BLOCK_BYTES, kernel_dtype, result_dtype, rows_in
+from softmax_dask.slabs import flatten, readable, slabs
 
 Array = Any
 """A NumPy or CuPy array."""
@@ -49,10 +49,8 @@ def product(x: Array, vector: Array, *, kind: str, axis: int, temperature: float
     moved, vectors = (backend.arrays.moveaxis(array, axis, -1) for array in (x, backend.arrays.asarray(vector)))
     result = backend.arrays.empty(moved.shape, native)
     run: Callable[..., None] = getattr(backend.kernels, f"{kind}_rows")
-    flat = [array.reshape(-1, moved.shape[-1]) for array in (moved, vectors, result)]
-    step = rows_in(BLOCK_BYTES, moved.shape[-1] * native.itemsize)
-    for start in range(0, flat[0].shape[0], step):
-        logits, part, out = (array[start : start + step] for array in flat)
+    for index in slabs(moved.shape, BLOCK_BYTES):
+        logits, part, out = (flatten(array[index], None) for array in (moved, vectors, result))
         run(readable(backend, logits, dtype), readable(backend, part, native), out, temperature)
     return backend.arrays.moveaxis(result.astype(floats, copy=False), -1, axis)
 

@@ -2,12 +2,14 @@
 
 `reference` is NumPy and the definition; `cpu` is Numba. A backend has
 
+- `takes_planes(columns, classes)`, which says whether logits and wide columns may be planes,
 - `softmax_rows(logits, out, temperature)`, which fills `out` with probabilities,
 - `decision_rows(logits, targets, out, temperature)`, which fills each array of the dict `out`,
 - `jacobian_rows(logits, out, temperature, first=0, second=0)`, which fills `out`, (rows, height, breadth), with the
   entries first.., second.. of each row's Jacobian, and
 - `jvp_rows`, `log_jvp_rows`, `log_vjp_rows(logits, vectors, out, temperature)`, which fill `out` with its products.
 
-`logits`, vectors and wide arrays are (rows, classes), the others (rows,). Kernels check nothing,
+`logits`, vectors and wide arrays are (rows, classes), with classes next to each other, the others (rows,). Planes are
+(groups, rows, classes) with rows next to each other, as (N, C, H, W) has them. Kernels check nothing,
 allocate no result and raise nothing on purpose: `blocks` does that once, outside the loop.
 """

@@ -202,6 +202,76 @@ def test_logits_as_they_lie_are_not_copied(logits, monkeypatch):
     assert np.shares_memory(seen[0], logits)
 
 
+# ---- the class axis inside
+
+INSIDE = {
+    "(N, C, H, W)": lambda x: (x, 1),
+    "classes first": lambda x: (x.transpose(1, 0, 2, 3).copy(), 0),
+    "Fortran order": lambda x: (np.asfortranarray(x), 1),
+    "every second column": lambda x: (np.repeat(x, 2, axis=3)[..., ::2], 1),
+    "every second group": lambda x: (np.repeat(x, 2, axis=0)[::2], 1),
+    "every second class": lambda x: (np.repeat(x, 2, axis=1)[:, ::2], 1),
+    "backwards": lambda x: (x[..., ::-1].copy()[..., ::-1], 1),
+    "big-endian": lambda x: (x.astype(x.dtype.newbyteorder(">")), 1),
+    "columns before rows": lambda x: (x.swapaxes(2, 3).copy().swapaxes(2, 3), 1),
+}
+
+
+@pytest.fixture
+def images() -> Any:
+    return np.random.default_rng(0).normal(0, 6, (3, CLASSES, 5, 7)).astype(np.float32)
+
+
+@pytest.mark.parametrize("layout", INSIDE)
+@pytest.mark.parametrize("block_bytes", [1 << 20, 8 * CLASSES * 4])
+def test_columns_of_inner_classes_have_the_bits_of_rows(images, layout, block_bytes, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+    x, axis = INSIDE[layout](images)
+    rows = np.ascontiguousarray(np.moveaxis(x, axis, -1)).astype(np.float32)
+    targets = np.random.default_rng(1).integers(-1, CLASSES, rows.shape[:-1])
+
+    found = decisions(x, COLUMNS, axis=axis, targets=targets)
+
+    expected = decisions(rows, COLUMNS, targets=targets)
+    last = {name: np.moveaxis(a, axis, -1) if a.ndim == rows.ndim else a for name, a in found.items()}
+    assert_same_bits(last, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+@pytest.mark.parametrize("classes", [CLASSES, 300])
+def test_softmax_of_inner_classes_has_the_bits_of_rows(dtype, classes):
+    x = np.random.default_rng(0).normal(0, 6, (2, classes, 3, 4)).astype(dtype)
+
+    found = softmax(x, axis=1, dtype=dtype)
+
+    rows = softmax(np.ascontiguousarray(np.moveaxis(x, 1, -1)), dtype=dtype)
+    np.testing.assert_array_equal(np.moveaxis(found, 1, -1), rows)
+
+
+def test_softmax_of_inner_classes_is_in_c_order(images):
+    found = softmax(images, axis=1)
+
+    assert found.flags.c_contiguous
+
+
+def test_out_may_be_in_c_order_with_the_class_axis_inside(images):
+    buffer = np.zeros_like(images)
+
+    decisions(images, ("probabilities",), axis=1, out={"probabilities": buffer})
+
+    np.testing.assert_array_equal(buffer, softmax(images, axis=1))
+
+
+def test_inner_classes_are_not_copied(images, monkeypatch):
+    seen = []
+    kernel = cpu.softmax_rows
+    monkeypatch.setattr(cpu, "softmax_rows", lambda x, out, t: (seen.append((x, out)), kernel(x, out, t)))
+
+    found = softmax(images, axis=1)
+
+    assert [np.shares_memory(*pair) for pair in zip(seen[0], (images, found), strict=True)] == [True, True]
+
+
 # ---- axes and shapes
 
 

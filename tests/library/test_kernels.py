@@ -241,6 +241,56 @@ def test_probabilities_agree_with_softmax_rows(kernels, dtype, classes):
     assert relative_error(found, expected) <= 2 * probability_tolerance(dtype)
 
 
+# ---- rows that lie next to each other, as in (N, C, H, W)
+
+PLANES = ((1, ROWS), (3, 11), (11, 3), (ROWS, 1))
+"""Groups, and rows of a group: more than a register, less, and one."""
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("classes", [1, 2, 3, 7, 8, 17, 100, 150, 256])
+@pytest.mark.parametrize("planes", PLANES, ids=str)
+def test_columns_of_planes_have_the_bits_of_rows(kernels, dtype, classes, planes):
+    require_planes(kernels, ("label", "probabilities"), classes)
+    case = Case(dtype, classes)
+    logits, targets = sample(case)
+    out = {name: as_planes(array, planes) if name in WIDE else array for name, array in allocated(logits).items()}
+
+    kernels.decision_rows(as_planes(logits, planes), targets, out, 1.0)
+
+    assert_same_bits(
+        {name: array.reshape(decided(kernels, case)[name].shape) for name, array in out.items()}, decided(kernels, case)
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("classes", [1, 2, 3, 7, 8, 17, 100, 150])
+@pytest.mark.parametrize("planes", PLANES, ids=str)
+@pytest.mark.parametrize("results", ["planes", "rows"])
+def test_softmax_of_planes_has_the_bits_of_rows(kernels, dtype, classes, planes, results):
+    require_planes(kernels, ("probabilities",), classes)
+    logits, _ = sample(Case(dtype, classes))
+    empty = allocated(logits)["probabilities"]
+    out = as_planes(empty, planes) if results == "planes" else empty.reshape(*planes, classes)
+
+    kernels.softmax_rows(as_planes(logits, planes), out, 1.0)
+
+    np.testing.assert_array_equal(out.reshape(logits.shape), probabilities_of(kernels, logits))
+
+
+@pytest.mark.parametrize("classes", [2, 17])
+@pytest.mark.parametrize("planes", PLANES, ids=str)
+def test_nothing_is_written_between_planes(kernels, classes, planes):
+    require_planes(kernels, ("probabilities",), classes)
+    logits, _ = sample(Case(FLOAT32, classes))
+    groups, rows = planes
+    guarded = np.full((groups, classes + 1, rows + 1), -77, np.float32)
+
+    kernels.softmax_rows(as_planes(logits, planes), guarded[:, :-1, :-1].swapaxes(1, 2), 1.0)
+
+    assert {*guarded[:, -1].flat, *guarded[:, :, -1].flat} == {-77}
+
+
 # ---- undecidable rows
 
 BAD_ROWS = {
@@ -620,6 +670,21 @@ def tie(dtype: np.dtype[Any], classes: int) -> tuple[Any, Any]:
 
 
 # ---- calls
+
+
+def require_planes(kernels: ModuleType, columns: tuple[str, ...], classes: int) -> None:
+    if not kernels.takes_planes(columns, classes):
+        pytest.skip("the backend reads rows")
+
+
+def as_planes(array: Any, planes: tuple[int, int]) -> Any:
+    """The same values with rows next to each other in memory: (groups, rows, classes)."""
+    shaped = array.reshape(*planes, array.shape[-1])
+    return np.ascontiguousarray(shaped.swapaxes(1, 2)).swapaxes(1, 2)
+
+
+def allocated(logits: Any) -> dict[str, Any]:
+    return allocate(COLUMNS, *logits.shape, logits.dtype)
 
 
 def allocate(columns: tuple[str, ...], rows: int, classes: int, dtype: np.dtype[Any]) -> dict[str, Any]:

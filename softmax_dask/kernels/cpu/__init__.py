@@ -8,8 +8,8 @@ the result does not depend on how rows are chunked.
 
 import ctypes
 import math
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Collection, Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 import ml_dtypes
@@ -22,16 +22,16 @@ from softmax_dask.kernels.cpu.jacobian import Part, jacobian_row, jacobian_tile
 from softmax_dask.kernels.cpu.products import jvp_row, log_jvp_row, log_vjp_row
 from softmax_dask.kernels.cpu.row import decision_row, softmax_row
 from softmax_dask.kernels.cpu.simd import FLOAT32_LANES
-from softmax_dask.kernels.cpu.tile import decision_tile, softmax_tile
+from softmax_dask.kernels.cpu.tile import Shape, Strides, decision_tile, softmax_tile
 from softmax_dask.kernels.cpu.topk import top_k_row
 
-ARITHMETIC = 1
+ARITHMETIC = 2
 """Version of the arithmetic: raised by hand with any change that may change a bit of a result."""
 
 NAME = f"cpu-{FLOAT32_LANES}-lanes-v{ARITHMETIC}"
 """Kernels of one name give the same bits, with one C library (log1p is its). Sums along a row have a part a lane."""
 
-_SOFTMAX_TILE_CLASSES = 128
+_SOFTMAX_TILE_CLASSES = 160
 _DECISION_TILE_CLASSES = 256
 _JACOBIAN_TILE_CLASSES = 24
 
@@ -41,39 +41,53 @@ _BITS: dict[np.dtype[Any], np.dtype[Any]] = {
     np.dtype(ml_dtypes.bfloat16): np.dtype(np.int16),
 }
 
-_TOP_K = ("top_k_labels", "top_k_probabilities")
+_TOP_K = {"top_k_labels", "top_k_probabilities"}
+_INTEGERS = {"label", "target_rank"}
+_WIDE = ("probabilities", "log_probabilities")
+_NO_TARGETS = np.empty(0, np.int64)
+_NOWHERE = Strides(0, 0, 1)
 
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _Rows = NDArray[Any]
 
 
+def takes_planes(columns: Collection[str], classes: int) -> bool:
+    """Whether logits and wide columns may be (groups, rows, classes), with rows next to each other and not classes."""
+    few = _SOFTMAX_TILE_CLASSES if set(columns) == {"probabilities"} else _DECISION_TILE_CLASSES
+    return classes <= few and _TOP_K.isdisjoint(columns)
+
+
 def softmax_rows(logits: _Rows, out: _Rows, temperature: float) -> None:
-    """Fill `out`, (rows, classes), C order, float32 or for float64 logits float64, with probabilities."""
-    rows, classes = logits.shape
-    if rows == 0:
+    """Fill `out`, of the shape of the logits, float32 or for float64 logits float64, with probabilities."""
+    if logits.size == 0:
         return
-    run = softmax_tile if classes <= _SOFTMAX_TILE_CLASSES else softmax_row
-    flat, stride = _flat(logits)
-    run(flat, stride, rows, classes, _scales(temperature, out.dtype)[0], out.reshape(-1))
+    scale = _scales(temperature, out.dtype)[0]
+    flat, source = _flat(logits)
+    if logits.shape[-1] <= _SOFTMAX_TILE_CLASSES:
+        written, target = _flat(out)
+        softmax_tile(flat, source, _shape(logits), scale, written, target)
+    else:
+        softmax_row(flat, source.row, *logits.shape, scale, out.reshape(-1))
 
 
 def decision_rows(
     logits: _Rows, targets: NDArray[np.int64] | None, out: Mapping[str, NDArray[Any]], temperature: float
 ) -> None:
-    """Fill each array of `out`, C order, by its column's name; `targets` is (rows,), -1 where unlabelled."""
-    rows, classes = logits.shape
-    if rows == 0:
+    """Fill each array of `out` by its column's name; `targets` is (rows,), -1 where unlabelled."""
+    if logits.size == 0:
         return
-    flat, stride = _flat(logits)
-    floats = np.dtype(np.float64 if logits.dtype == np.float64 else np.float32)
+    flat, source = _flat(logits)
+    floats = _FLOAT64 if logits.dtype == _FLOAT64 else _FLOAT32
     scale, inverse, inverse64 = _scales(temperature, floats)
-    narrow = _with_confidence(out, rows, floats)
-    outputs, truth = _outputs(narrow, floats), np.empty(0, np.int64) if targets is None else targets
-    if classes <= _DECISION_TILE_CLASSES:
-        decision_tile(flat, stride, rows, classes, scale, inverse, truth, outputs)
+    truth = _NO_TARGETS if targets is None else targets
+    narrow = _with_confidence(out, logits.shape[0], floats)
+    outputs, wide = _outputs(narrow, floats)
+    if logits.shape[-1] <= _DECISION_TILE_CLASSES:
+        decision_tile(flat, source, _shape(logits), scale, inverse, truth, outputs, wide)
     else:
-        decision_row(flat, stride, rows, classes, scale, inverse, inverse64, truth, outputs)
-    if not set(_TOP_K).isdisjoint(out):
-        _top_k(flat, stride, classes, scale, narrow["confidence"], out)
+        decision_row(flat, source.row, *logits.shape, scale, inverse, inverse64, truth, outputs)
+    if not _TOP_K.isdisjoint(out):
+        _top_k(flat, source.row, logits.shape[1], scale, narrow["confidence"], out)
 
 
 def jacobian_rows(logits: _Rows, out: _Rows, temperature: float, first: int = 0, second: int = 0) -> None:
@@ -82,10 +96,10 @@ def jacobian_rows(logits: _Rows, out: _Rows, temperature: float, first: int = 0,
     if out.size == 0:
         return
     run = jacobian_tile if classes <= _JACOBIAN_TILE_CLASSES else jacobian_row
-    flat, stride = _flat(logits)
+    flat, source = _flat(logits)
     part = Part(first, out.shape[1], second, out.shape[2])
     scale = _scales(temperature, out.dtype)[0]
-    run(flat, stride, rows, classes, scale, _root(temperature, out.dtype), part, out.reshape(-1))
+    run(flat, source.row, rows, classes, scale, _root(temperature, out.dtype), part, out.reshape(-1))
 
 
 def jvp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) -> None:
@@ -108,7 +122,8 @@ def _multiply(run: Any, logits: _Rows, vectors: _Rows, out: _Rows, temperature: 
     if rows == 0:
         return
     scale, root = _scales(temperature, out.dtype)[0], _root(temperature, out.dtype)
-    run(*_flat(logits), *_flat(vectors), rows, classes, scale, root, out.reshape(-1))
+    (flat, source), (flat_vectors, beside) = _flat(logits), _flat(vectors)
+    run(flat, source.row, flat_vectors, beside.row, rows, classes, scale, root, out.reshape(-1))
 
 
 def _root(temperature: float, floats: np.dtype[Any]) -> Any:
@@ -116,21 +131,21 @@ def _root(temperature: float, floats: np.dtype[Any]) -> Any:
     return floats.type(math.sqrt(1 / temperature))
 
 
-def _with_confidence(out: Mapping[str, NDArray[Any]], rows: int, floats: np.dtype[Any]) -> dict[str, NDArray[Any]]:
+def _with_confidence(out: Mapping[str, NDArray[Any]], rows: int, floats: np.dtype[Any]) -> Mapping[str, NDArray[Any]]:
     """The arrays of `out` but those of top_k, which needs the confidence."""
-    narrow = {name: array for name, array in out.items() if name not in _TOP_K}
-    if not set(_TOP_K).isdisjoint(out) and "confidence" not in narrow:
-        narrow["confidence"] = np.empty(rows, floats)
-    return narrow
+    if _TOP_K.isdisjoint(out):
+        return out
+    confidence = out["confidence"] if "confidence" in out else np.empty(rows, floats)
+    return {name: array for name, array in out.items() if name not in _TOP_K} | {"confidence": confidence}
 
 
 def _top_k(
     flat: _Rows, stride: int, classes: int, scale: Scale, confidence: NDArray[Any], out: Mapping[str, NDArray[Any]]
 ) -> None:
-    rows, k = next(out[name].shape for name in _TOP_K if name in out)
+    rows, k = next(array.shape for name, array in out.items() if name in _TOP_K)
     labels, probabilities = (
         out[name] if name in out else np.empty((rows, k), dtype)
-        for name, dtype in zip(_TOP_K, (np.dtype(np.int32), confidence.dtype), strict=True)
+        for name, dtype in (("top_k_labels", np.dtype(np.int32)), ("top_k_probabilities", confidence.dtype))
     )
     top_k_row(flat, stride, rows, classes, k, scale, confidence, labels.reshape(-1), probabilities.reshape(-1))
 
@@ -144,21 +159,35 @@ def _scales(temperature: float, floats: np.dtype[Any]) -> tuple[Scale, Inverse, 
     )
 
 
-def _outputs(out: Mapping[str, NDArray[Any]], floats: np.dtype[Any]) -> Outputs:
-    integers = {"label", "target_rank"}
-    empty = {name: np.empty(0, np.int32 if name in integers else floats) for name in Outputs._fields}
-    return Outputs(**(empty | {name: array.reshape(-1) for name, array in out.items()}))
+def _outputs(out: Mapping[str, NDArray[Any]], floats: np.dtype[Any]) -> tuple[Outputs, tuple[Strides, Strides]]:
+    """The arrays as kernels take them, and the strides of the wide ones."""
+    outputs, wide = _nothing_wanted(floats), dict.fromkeys(_WIDE, _NOWHERE)
+    narrow = {name: array.reshape(-1) for name, array in out.items() if name not in _WIDE}
+    for name in wide.keys() & out.keys():
+        narrow[name], wide[name] = _flat(out[name])
+    return outputs._replace(**narrow), (wide[_WIDE[0]], wide[_WIDE[1]])
 
 
-def _flat(logits: _Rows) -> tuple[_Rows, int]:
-    """All memory from the first row to the last as one writable array, and how many items apart rows begin.
+@cache
+def _nothing_wanted(floats: np.dtype[Any]) -> Outputs:
+    return Outputs(*(np.empty(0, np.int32 if name in _INTEGERS else floats) for name in Outputs._fields))
+
+
+def _shape(logits: _Rows) -> Shape:
+    return Shape(*logits.shape) if logits.ndim == 3 else Shape(1, *logits.shape)
+
+
+def _flat(array: _Rows) -> tuple[_Rows, Strides]:
+    """All memory from the first item to the last as one writable array, and how many items apart they lie.
 
     A view by address: read-only, sliced and broadcast rows all are one type to Numba, so
     there is one compiled kernel a dtype. Kernels never write to logits.
     """
-    rows, classes = logits.shape
-    dtype = _BITS.get(logits.dtype, logits.dtype)
-    stride = logits.strides[0] // dtype.itemsize if rows > 1 else classes
-    count = (rows - 1) * stride + classes
-    memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(logits.ctypes.data)
-    return np.frombuffer(memory, dtype), stride
+    dtype = _BITS.get(array.dtype, array.dtype)
+    *others, row, class_ = (stride // dtype.itemsize for stride in array.strides)
+    strides = Strides(others[0] if others else 0, row, 1 if array.shape[-1] == 1 else class_)
+    if array.flags.c_contiguous and array.flags.writeable:
+        return array.reshape(-1).view(dtype), strides
+    count = 1 + sum((size - 1) * stride for size, stride in zip(_shape(array), strides, strict=True))
+    memory: Any = (ctypes.c_char * (count * dtype.itemsize)).from_address(array.ctypes.data)
+    return np.frombuffer(memory, dtype), strides

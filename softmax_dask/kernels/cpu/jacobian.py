@@ -56,7 +56,7 @@ def jacobian_tile(
     block = np.empty(width * width, out.dtype)
     for row in range(0, rows, width):
         last = min(width, rows - row) - 1
-        load_tile(logits, row * stride, stride, last, classes, tile)
+        load_tile(logits, row * stride, stride, last, classes, tile, 0)
         winner, rest = _shares_of_tile(tile, classes, scale, root)
         _write_matrices(tile, winner, rest, fill(tile, root), block, part, out, row, last)
 
@@ -88,12 +88,12 @@ def find_winner(logits: Array, start: int, stop: int, scale: Scale) -> tuple[Anc
 @step
 def _shares_of_tile(tile: Array, classes: int, scale: Scale, root: float) -> tuple[Vector, Vector]:
     """Replace the logits of the tile by s * root; the winners, and (1 - s) * root of these."""
-    peak, _, winner = two_largest(tile, classes)
+    peak, _, winner = two_largest(tile, 0, classes)
     base = anchor(peak, scale)
     unit = exponential(peak, base, scale)[0]
-    others = sums_of_others_of_tile(tile, classes, winner, base, scale)[0] / unit
+    others = sums_of_others_of_tile(tile, 0, classes, winner, base, scale)[0] / unit
     roots, total = fill(peak, root), others + 1.0
-    probabilities(tile, tile, classes, base, scale, roots / (unit * total))
+    probabilities(tile, 0, tile, classes, base, scale, roots / (unit * total))
     return winner, others / total * roots
 
 
@@ -123,8 +123,9 @@ def _write_matrices(
             k += 1
             if k == part.second + part.breadth:
                 j, k = j + 1, part.second
-        if count == width:  # a constant: whole vectors are stored without a mask, which many CPUs are slow at
-            store_columns(block, 0, out, row * size + entry, size, last, width)
+        # Constants: whole vectors are stored without a mask, which many CPUs are slow at.
+        if count == width and last == width - 1:
+            store_columns(block, 0, out, row * size + entry, size, width - 1, width)
         else:
             store_columns(block, 0, out, row * size + entry, size, last, count)
 

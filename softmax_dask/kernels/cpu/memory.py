@@ -93,13 +93,23 @@ def _masked_load(
     return _decode(builder, stored, array_type.dtype)
 
 
-def _masked_store(builder: Any, array_type: Any, address: Any, wanted: Any, vector: Any) -> None:
-    """Store the first lanes, narrowed to float32 or converted to int32 where the array is of that type."""
+def _converted(builder: Any, array_type: Any, vector: Any) -> Any:
+    """The vector narrowed to float32 or converted to int32 where the array is of that type."""
     count = vector.type.count
     if array_type.dtype == types.int32:
-        vector = builder.fptosi(vector, ir.VectorType(I32, count))
-    elif array_type.dtype == types.float32 and isinstance(vector.type.element, ir.DoubleType):
-        vector = builder.fptrunc(vector, ir.VectorType(ir.FloatType(), count))
+        return builder.fptosi(vector, ir.VectorType(I32, count))
+    if array_type.dtype == types.float32 and isinstance(vector.type.element, ir.DoubleType):
+        return builder.fptrunc(vector, ir.VectorType(ir.FloatType(), count))
+    return vector
+
+
+def _whole_store(builder: Any, array_type: Any, address: Any, vector: Any) -> None:
+    builder.store(vector, _as_pointer_to(builder, vector.type, address)).align = _item_bytes(array_type)
+
+
+def _masked_store(builder: Any, array_type: Any, address: Any, wanted: Any, vector: Any) -> None:
+    """Store the first lanes."""
+    count = vector.type.count
     call(
         builder,
         f"llvm.masked.store.{suffix(vector.type)}.p0",
@@ -170,8 +180,7 @@ def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
     """Store a full vector at array[index:]; the array has the vector's lane type."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        address = _address(context, builder, array, args[0], args[1])
-        builder.store(args[2], _as_pointer_to(builder, args[2].type, address)).align = _item_bytes(array)
+        _whole_store(builder, array, _address(context, builder, array, args[0], args[1]), args[2])
         return context.get_dummy_value()
 
     return types.none(array, types.intp, vector), generate
@@ -179,10 +188,20 @@ def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
 
 @intrinsic
 def store_first(typing: Any, array: Any, index: Any, wanted: Any, vector: Any) -> Any:
-    """Store the first `wanted` lanes at array[index:], as float32, float64 or int32, which the array decides."""
+    """Store the first `wanted` lanes at array[index:], as float32, float64 or int32, which the array decides.
+
+    All of them without a mask, which many CPUs are slow at.
+    """
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        _masked_store(builder, array, _address(context, builder, array, args[0], args[1]), args[2], args[3])
+        address = _address(context, builder, array, args[0], args[1])
+        converted = _converted(builder, array, args[3])
+        all_wanted = builder.icmp_signed(">=", args[2], ir.Constant(I64, vector.lanes))
+        with builder.if_else(all_wanted, likely=True) as (then, otherwise):
+            with then:
+                _whole_store(builder, array, address, converted)
+            with otherwise:
+                _masked_store(builder, array, address, args[2], converted)
         return context.get_dummy_value()
 
     return types.none(array, types.intp, types.intp, vector), generate
@@ -211,16 +230,47 @@ prefetch_to_write = _prefetching(1)
 
 
 def _transpose(builder: Any, rows: list[Any]) -> list[Any]:
-    """n vectors of n lanes, transposed: log2(n) rounds of a perfect shuffle of the pairs (i, i + n/2)."""
+    """n vectors of n lanes, transposed: as blocks of 128 bits a lane, then within each of these.
+
+    Shuffles within 128 bits are the cheapest there are; without AVX-512 others take two instructions.
+    """
     count = len(rows)
-    half = count // 2
-    mask_type = ir.VectorType(I32, count)
-    low = ir.Constant(mask_type, [k // 2 + (k % 2) * count for k in range(count)])
-    high = ir.Constant(mask_type, [half + k // 2 + (k % 2) * count for k in range(count)])
-    for _ in range(count.bit_length() - 1):
+    block = 128 // (32 if isinstance(rows[0].type.element, ir.FloatType) else 64)
+    distance = count // 2
+    while distance >= block:
+        rows = _swap_blocks(builder, rows, distance)
+        distance //= 2
+    groups = [rows[i : i + block] for i in range(0, count, block)]
+    return [row for group in groups for row in _transpose_blocks(builder, group)]
+
+
+def _swap_blocks(builder: Any, rows: list[Any], distance: int) -> list[Any]:
+    """Of rows i and i + distance: the right halves of the one's blocks for the left halves of the other's."""
+    count = len(rows)
+    swapped = list(rows)
+    left = [k if not k & distance else count + k - distance for k in range(count)]
+    right = [k + distance if not k & distance else count + k for k in range(count)]
+    for i in range(count):
+        if not i & distance:
+            pair = (rows[i], rows[i + distance])
+            swapped[i], swapped[i + distance] = (_shuffle(builder, *pair, picks) for picks in (left, right))
+    return swapped
+
+
+def _transpose_blocks(builder: Any, rows: list[Any]) -> list[Any]:
+    """Transpose within 128 bits, as many rows as lanes there: rounds of a perfect shuffle of the pairs (i, i + n/2)."""
+    count, size = rows[0].type.count, len(rows)
+    half = size // 2
+    low = [start + k // 2 + (k % 2) * count for start in range(0, count, size) for k in range(size)]
+    high = [pick + half for pick in low]
+    for _ in range(size.bit_length() - 1):
         pairs = [(rows[i], rows[i + half]) for i in range(half)]
-        rows = [builder.shuffle_vector(*pair, mask) for pair in pairs for mask in (low, high)]
+        rows = [_shuffle(builder, *pair, picks) for pair in pairs for picks in (low, high)]
     return rows
+
+
+def _shuffle(builder: Any, x: Any, y: Any, picks: list[int]) -> Any:
+    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(picks)), picks))
 
 
 def _clamped(builder: Any, row: int, last: Any) -> Any:
@@ -251,7 +301,7 @@ def load_columns(
         for column, vector in enumerate(_transpose(builder, rows)):
             offset = builder.add(place, ir.Constant(I64, column * count))
             address = _address(context, builder, tile, tile_array, offset)
-            builder.store(vector, _as_pointer_to(builder, vector.type, address)).align = _item_bytes(tile)
+            _whole_store(builder, tile, address, vector)
         return context.get_dummy_value()
 
     index = types.intp
@@ -262,7 +312,7 @@ def load_columns(
 def store_columns(
     typing: Any, tile: Any, place: Any, target: Any, start: Any, stride: Any, last: Any, columns: Any
 ) -> Any:
-    """The way back: target[start + min(r, last)*stride + c] = tile[place + c*n + r]."""
+    """The way back, for rows r <= last: target[start + r*stride + c] = tile[place + c*n + r]."""
     count = Vec(tile.dtype).lanes
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -276,8 +326,10 @@ def store_columns(
             value.align = _item_bytes(tile)
             loaded.append(value)
         for row, value in enumerate(_transpose(builder, loaded)):
-            address = _row_address(context, builder, target, array, start, stride, _clamped(builder, row, last))
-            _masked_store(builder, target, address, columns, value)
+            number = ir.Constant(I64, row)
+            address = _row_address(context, builder, target, array, start, stride, number)
+            wanted = builder.select(builder.icmp_signed("<=", number, last), columns, ir.Constant(I64, 0))
+            _masked_store(builder, target, address, wanted, value)
         return context.get_dummy_value()
 
     index = types.intp

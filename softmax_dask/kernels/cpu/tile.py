@@ -2,14 +2,15 @@
 
 The rows are transposed into a tile, (classes, lanes), that stays in the first-level cache.
 All that a row needs (largest logit, anchor, sums, logarithms) is then one vector for many rows,
-and nothing is ever reduced across lanes.
+and nothing is ever reduced across lanes. Where rows, and not classes, lie next to each other
+((N, C, H, W), or an array in Fortran order), nothing needs transposing.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import kernel, step
+from softmax_dask.kernels.cpu.compile import kernel, plain_step, step
 from softmax_dask.kernels.cpu.exp2 import (
     FOLD,
     Anchor,
@@ -24,6 +25,7 @@ from softmax_dask.kernels.cpu.finish import Outputs, Statistics, finish_rows, ov
 from softmax_dask.kernels.cpu.memory import (
     load,
     load_columns,
+    load_first,
     load_integers,
     prefetch,
     prefetch_to_write,
@@ -47,104 +49,234 @@ Array = Any
 
 # Logits ahead that are asked for by hand: the hardware's prefetcher does not follow 16 interleaved rows.
 _AHEAD = 1024
+_CACHE_LINE_BYTES = 64
+# Tiles that are loaded together: half of a first-level cache.
+_TILES_BYTES = 16 << 10
+
+
+class Shape(NamedTuple):
+    """Of an array of logits or of wide results."""
+
+    groups: int
+    rows: int
+    """of a group"""
+    classes: int
+
+
+class Strides(NamedTuple):
+    """How many items apart they lie; rows or classes are next to each other."""
+
+    group: int
+    row: int
+    class_: int
 
 
 @kernel
-def softmax_tile(logits: Array, stride: int, rows: int, classes: int, scale: Scale, out: Array) -> None:
-    """Fill `out`, (rows * classes,), with probabilities; row i of the logits begins at i * stride."""
-    width = lanes(logits)
-    tile = np.empty((classes + width) * width, out.dtype)
-    for row in range(0, rows, width):
-        last = min(width, rows - row) - 1
-        load_tile(logits, row * stride, stride, last, classes, tile)
-        total = _exponentials(tile, classes, anchor(_largest(tile, classes), scale), scale)
-        _scale_tile(tile, classes, fill(total, 1.0) / total)
-        _store_tile(tile, out, row * classes, classes, last)
+def softmax_tile(logits: Array, source: Strides, shape: Shape, scale: Scale, out: Array, target: Strides) -> None:
+    """Fill `out`, of strides `target`, with probabilities of logits of strides `source`."""
+    width, classes = lanes(logits), shape.classes
+    together = _rows_together(logits, classes, out.itemsize)
+    tiles = np.empty(together * classes + width * width, out.dtype)
+    for group in range(shape.groups):
+        for row in range(0, shape.rows, together):
+            count = min(together, shape.rows - row)
+            _load_tiles(logits, group * source.group + row * source.row, source, count, classes, tiles)
+            for i in range(0, count, width):
+                at = i * classes
+                total = _exponentials(tiles, at, classes, anchor(_largest(tiles, at, classes), scale), scale)
+                _scale_tile(tiles, at, classes, fill(total, 1.0) / total)
+            _store_tiles(tiles, out, group * target.group + row * target.row, target, count, classes)
 
 
 @kernel
 def decision_tile(
     logits: Array,
-    stride: int,
-    rows: int,
-    classes: int,
+    source: Strides,
+    shape: Shape,
     scale: Scale,
     inverse: Inverse,
     targets: Array,
     out: Outputs,
+    wide: tuple[Strides, Strides],
 ) -> None:
-    """Fill the columns that are wanted; `targets` is int64, (rows,), or empty."""
-    width = lanes(logits)
-    tile = np.empty((classes + width) * width, out.confidence.dtype)
-    wide = np.empty((classes + width) * width, out.confidence.dtype)
-    for row in range(0, rows, width):
-        count = min(width, rows - row)
-        last = count - 1
-        load_tile(logits, row * stride, stride, last, classes, tile)
-        peak, second, label = two_largest(tile, classes)
-        base = anchor(peak, scale)
-        others, weight = sums_of_others(tile, classes, label, base, scale)
-        unit, unit_log2 = exponential(peak, base, scale)
-        others, weight = others / unit, (weight - others * unit_log2) / unit
-        second = exponential(second, base, scale)[0] / unit
-        if out.label.size:
-            store_first(out.label, row, count, where_equal(others, others, label, -1.0))
-        target, gap = fill(peak, np.nan), fill(peak, np.nan)
-        if targets.size:
-            number = load_integers(logits, targets, row, last)
-            logit = _logit_of(tile, classes, number)
-            target, gap = exponential(logit, base, scale)[0] / unit, peak - logit
-            if out.target_rank.size:
-                known = gap + others  # NaN without a target, and where the row is undecidable
-                rank = where_equal(known, known, _rank(tile, classes, number, logit), -1.0)
-                store_first(out.target_rank, row, count, rank)
-        finish_rows(row, count, Statistics(peak, others, second, weight, target, gap), inverse, out)
-        if out.probabilities.size:
-            probabilities(tile, wide, classes, base, scale, fill(peak, 1.0) / (unit * (others + 1.0)))
-            _store_tile(wide, out.probabilities, row * classes, classes, last)
-        if out.log_probabilities.size:
-            _log_probabilities(tile, wide, classes, peak, log1p(others), inverse)
-            _store_tile(wide, out.log_probabilities, row * classes, classes, last)
+    """Fill the columns that are wanted; `targets` is int64, a class a row, or empty.
+
+    `wide` has the strides of the probabilities and of the log-probabilities.
+    """
+    width, classes = lanes(logits), shape.classes
+    together = _rows_together(logits, classes, out.confidence.itemsize)
+    tiles = np.empty(together * classes + width * width, out.confidence.dtype)
+    block = np.empty((classes + width) * width, out.confidence.dtype)
+    for group in range(shape.groups):
+        for row in range(0, shape.rows, together):
+            count = min(together, shape.rows - row)
+            _load_tiles(logits, group * source.group + row * source.row, source, count, classes, tiles)
+            for i in range(0, count, width):
+                part = Part(group, row + i, min(width, count - i), classes)
+                _decide(tiles, i * classes, block, logits, group * shape.rows, part, scale, inverse, targets, out, wide)
+
+
+class Part(NamedTuple):
+    """The rows of a tile."""
+
+    group: int
+    row: int
+    """the first of them in the group,"""
+    rows: int
+    """and how many there are."""
+    classes: int
+
+
+@plain_step
+def _decide(
+    tile: Array,
+    at: int,
+    block: Array,
+    logits: Array,
+    before: int,
+    part: Part,
+    scale: Scale,
+    inverse: Inverse,
+    targets: Array,
+    out: Outputs,
+    wide: tuple[Strides, Strides],
+) -> None:
+    """Fill the columns of the rows of a tile; `before` rows are in the groups before its own."""
+    classes, count, row = part.classes, part.rows, before + part.row
+    peak, second, label = two_largest(tile, at, classes)
+    base = anchor(peak, scale)
+    others, weight = sums_of_others(tile, at, classes, label, base, scale)
+    unit, unit_log2 = exponential(peak, base, scale)
+    others, weight = others / unit, (weight - others * unit_log2) / unit
+    second = exponential(second, base, scale)[0] / unit
+    if out.label.size:
+        store_first(out.label, row, count, where_equal(others, others, label, -1.0))
+    target, gap = fill(peak, np.nan), fill(peak, np.nan)
+    if targets.size:
+        number = load_integers(logits, targets, row, count - 1)
+        logit = _logit_of(tile, at, classes, number)
+        target, gap = exponential(logit, base, scale)[0] / unit, peak - logit
+        if out.target_rank.size:
+            known = gap + others  # NaN without a target, and where the row is undecidable
+            rank = where_equal(known, known, _rank(tile, at, classes, number, logit), -1.0)
+            store_first(out.target_rank, row, count, rank)
+    finish_rows(row, count, Statistics(peak, others, second, weight, target, gap), inverse, out)
+    if out.probabilities.size:
+        probabilities(tile, at, block, classes, base, scale, fill(peak, 1.0) / (unit * (others + 1.0)))
+        _store_part(block, out.probabilities, wide[0], part)
+    if out.log_probabilities.size:
+        _log_probabilities(tile, at, block, classes, peak, log1p(others), inverse)
+        _store_part(block, out.log_probabilities, wide[1], part)
+
+
+# ---- tiles from memory, and back
 
 
 @step
-def load_tile(logits: Array, start: int, stride: int, last: int, classes: int, tile: Array) -> None:
-    """Fill `tile` with the logits of the rows from `start` on, a row a lane."""
+def _rows_together(logits: Array, classes: int, item_bytes: int) -> Any:
+    """Rows of the tiles that are loaded together, so that lines of the cache are read and written whole."""
     width = lanes(logits)
-    for column in range(0, classes, width):
-        ahead = start + column * width + _AHEAD
-        for line in range(ahead, ahead + width * width, width):
+    return max(1, _TILES_BYTES // (classes * width * item_bytes)) * width
+
+
+@step
+def _load_tiles(logits: Array, start: int, strides: Strides, count: int, classes: int, tiles: Array) -> None:
+    """Fill `tiles`, one after the other, with the logits of `count` rows from `start` on."""
+    width = lanes(logits)
+    if strides.class_ == 1:
+        for i in range(0, count, width):
+            last = min(width, count - i) - 1
+            load_tile(logits, start + i * strides.row, strides.row, last, classes, tiles, i * classes)
+        return
+    for k in range(classes):
+        place = start + k * strides.class_
+        for i in range(0, count - width + 1, width):
+            store(tiles, i * classes + k * width, load(logits, place + i))
+        if count % width:
+            i = count // width * width
+            store(tiles, i * classes + k * width, load_first(logits, place + i, count - i))
+
+
+@step
+def _store_tiles(tiles: Array, out: Array, start: int, strides: Strides, count: int, classes: int) -> None:
+    """The way back."""
+    width = lanes(tiles)
+    if strides.class_ == 1:
+        for i in range(0, count, width):
+            last = min(width, count - i) - 1
+            _store_tile(tiles, i * classes, out, start + i * strides.row, strides.row, classes, last)
+        return
+    for k in range(classes):
+        place = start + k * strides.class_
+        for i in range(0, count - width + 1, width):
+            store(out, place + i, load(tiles, i * classes + k * width))
+        if count % width:
+            i = count // width * width
+            store_first(out, place + i, count - i, load(tiles, i * classes + k * width))
+
+
+@step
+def _store_part(tile: Array, out: Array, strides: Strides, part: Part) -> None:
+    start = part.group * strides.group + part.row * strides.row
+    _store_tiles(tile, out, start, strides, part.rows, part.classes)
+
+
+@step
+def load_tile(logits: Array, start: int, stride: int, last: int, classes: int, tile: Array, at: int) -> None:
+    """Fill `tile` with the logits of the rows from `start` on, a row a lane; classes are next to each other.
+
+    Whole registers are loaded, without a mask, which many CPUs are slow at. The last one of a row begins earlier,
+    or takes in what follows the row; only at the end of the logits there is nothing to take.
+    """
+    width = lanes(logits)
+    whole = last == width - 1 and start + last * stride + max(classes, width) <= logits.size
+    for begin in range(0, classes, width):
+        column = max(0, min(begin, classes - width))
+        ahead = start + begin * width + _AHEAD
+        for line in range(ahead, ahead + width * width, _CACHE_LINE_BYTES // logits.itemsize):
             prefetch(logits, line)
-        load_columns(logits, start + column, stride, last, min(width, classes - column), tile, column * width)
+        if whole:
+            load_columns(logits, start + column, stride, width - 1, width, tile, at + column * width)
+        else:
+            load_columns(logits, start + column, stride, last, min(width, classes - column), tile, at + column * width)
 
 
 @step
-def _store_tile(tile: Array, out: Array, start: int, classes: int, last: int) -> None:
+def _store_tile(tile: Array, at: int, out: Array, start: int, stride: int, classes: int, last: int) -> None:
+    """The way back. What is written past a row belongs to the next one, which follows."""
     width = lanes(tile)
-    for column in range(0, classes, width):
-        ahead = start + column * width + _AHEAD
-        for line in range(ahead, ahead + width * width, width):
+    whole = last == width - 1 and start + last * stride + max(classes, width) <= out.size
+    for begin in range(0, classes, width):
+        column = max(0, min(begin, classes - width))
+        ahead = start + begin * width + _AHEAD
+        for line in range(ahead, ahead + width * width, _CACHE_LINE_BYTES // out.itemsize):
             prefetch_to_write(out, line)
-        store_columns(tile, column * width, out, start + column, classes, last, min(width, classes - column))
+        if whole:
+            store_columns(tile, at + column * width, out, start + column, stride, width - 1, width)
+        else:
+            store_columns(tile, at + column * width, out, start + column, stride, last, min(width, classes - column))
+
+
+# ---- steps
 
 
 @step
-def _largest(tile: Array, classes: int) -> Vector:
+def _largest(tile: Array, at: int, classes: int) -> Vector:
     width = lanes(tile)
     most = fill(tile, -np.inf)
     for k in range(classes):
-        most = larger(most, load(tile, k * width))
+        most = larger(most, load(tile, at + k * width))
     return most
 
 
 @step
-def two_largest(tile: Array, classes: int) -> tuple[Vector, Vector, Vector]:
+def two_largest(tile: Array, at: int, classes: int) -> tuple[Vector, Vector, Vector]:
     """Largest and second largest logit (equal on ties), and the lowest class of the largest."""
     width = lanes(tile)
     most = fill(tile, -np.inf)
     second, label = most, fill(tile, 0.0)
     for k in range(classes):
-        x = load(tile, k * width)
+        x = load(tile, at + k * width)
         label = where_greater(x, most, fill(tile, float(k)), label)
         second = larger(second, smaller(most, x))
         most = larger(most, x)
@@ -152,22 +284,24 @@ def two_largest(tile: Array, classes: int) -> tuple[Vector, Vector, Vector]:
 
 
 @step
-def _exponentials(tile: Array, classes: int, base: Anchor, scale: Scale) -> Vector:
+def _exponentials(tile: Array, at: int, classes: int, base: Anchor, scale: Scale) -> Vector:
     """Replace the logits of the tile by exponentials; their sums."""
     width = lanes(tile)
     total, lost = fill(tile, 0.0), fill(tile, 0.0)
     for start in range(0, classes, FOLD):
         part = fill(tile, 0.0)
         for k in range(start, min(start + FOLD, classes)):
-            power = exponential(load(tile, k * width), base, scale)[0]
-            store(tile, k * width, power)
+            power = exponential(load(tile, at + k * width), base, scale)[0]
+            store(tile, at + k * width, power)
             part = part + power
         total, lost = add_exactly(total, lost, part)
     return total + lost
 
 
 @step
-def sums_of_others(tile: Array, classes: int, label: Vector, base: Anchor, scale: Scale) -> tuple[Vector, Vector]:
+def sums_of_others(
+    tile: Array, at: int, classes: int, label: Vector, base: Anchor, scale: Scale
+) -> tuple[Vector, Vector]:
     """Sum of the exponentials of all classes but the label's, and of each times its log2."""
     width = lanes(tile)
     zero = fill(tile, 0.0)
@@ -175,7 +309,7 @@ def sums_of_others(tile: Array, classes: int, label: Vector, base: Anchor, scale
     for start in range(0, classes, FOLD):
         part, part_weight = zero, zero
         for k in range(start, min(start + FOLD, classes)):
-            power, log2 = exponential(load(tile, k * width), base, scale)
+            power, log2 = exponential(load(tile, at + k * width), base, scale)
             power = where_equal(label, fill(tile, float(k)), zero, power)
             part = part + power
             part_weight = fma(power, log2, part_weight)
@@ -185,46 +319,48 @@ def sums_of_others(tile: Array, classes: int, label: Vector, base: Anchor, scale
 
 
 @step
-def _logit_of(tile: Array, classes: int, number: Vector) -> Vector:
+def _logit_of(tile: Array, at: int, classes: int, number: Vector) -> Vector:
     """The logit of each row's target; NaN where it is -1."""
     width = lanes(tile)
     logit = fill(tile, np.nan)
     for k in range(classes):
-        logit = where_equal(number, fill(tile, float(k)), load(tile, k * width), logit)
+        logit = where_equal(number, fill(tile, float(k)), load(tile, at + k * width), logit)
     return logit
 
 
 @step
-def _rank(tile: Array, classes: int, number: Vector, logit: Vector) -> Vector:
+def _rank(tile: Array, at: int, classes: int, number: Vector, logit: Vector) -> Vector:
     """How many classes come before the target: larger logits, and equal ones of lower classes."""
     width = lanes(tile)
     zero, one = fill(tile, 0.0), fill(tile, 1.0)
     rank = zero
     for k in range(classes):
-        x = load(tile, k * width)
+        x = load(tile, at + k * width)
         before = where_greater(number, fill(tile, float(k)), one, zero)
         rank = rank + where_greater(x, logit, one, where_equal(x, logit, before, zero))
     return rank
 
 
 @step
-def _scale_tile(tile: Array, classes: int, factor: Vector) -> None:
+def _scale_tile(tile: Array, at: int, classes: int, factor: Vector) -> None:
     width = lanes(tile)
     for k in range(classes):
-        store(tile, k * width, load(tile, k * width) * factor)
+        store(tile, at + k * width, load(tile, at + k * width) * factor)
 
 
 @step
-def probabilities(tile: Array, wide: Array, classes: int, base: Anchor, scale: Scale, factor: Vector) -> None:
+def probabilities(tile: Array, at: int, wide: Array, classes: int, base: Anchor, scale: Scale, factor: Vector) -> None:
     """Fill `wide`, which may be the tile, with exponentials times `factor`."""
     width = lanes(tile)
     for k in range(classes):
-        store(wide, k * width, exponential(load(tile, k * width), base, scale)[0] * factor)
+        store(wide, k * width, exponential(load(tile, at + k * width), base, scale)[0] * factor)
 
 
 @step
-def _log_probabilities(tile: Array, wide: Array, classes: int, peak: Vector, log_sum: Vector, inverse: Inverse) -> None:
+def _log_probabilities(
+    tile: Array, at: int, wide: Array, classes: int, peak: Vector, log_sum: Vector, inverse: Inverse
+) -> None:
     width = lanes(tile)
     for k in range(classes):
-        gap = load(tile, k * width) - peak
+        gap = load(tile, at + k * width) - peak
         store(wide, k * width, over_temperature(gap, inverse, 0.0 - log_sum))
