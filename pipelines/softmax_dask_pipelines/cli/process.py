@@ -13,7 +13,9 @@ from typing import Any
 
 from softmax_dask import SoftmaxDaskWarning
 
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOPS = tuple(
+    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)  # Windows: two
 _PATIENCE_S = 5.0
 """So long the first signal has for cleaning up; then another one counts again."""
 
