@@ -14,7 +14,7 @@ from softmax_dask.columns import COLUMNS, Column
 from softmax_dask.dispatch import Backend, backend_of
 from softmax_dask.errors import ClassAxisError, OutputBufferError, TargetError
 from softmax_dask.sizes import BLOCK_BYTES, column_dtype, kernel_dtype
-from softmax_dask.slabs import empty, flatten, group_axes, readable, rows_lie_together, slabs, unflatten
+from softmax_dask.slabs import empty, flatten, group_axes, readable, rows_lie_together, slabs, unflatten, with_axis
 
 Array = Any
 """A NumPy or CuPy array."""
@@ -33,14 +33,14 @@ def decisions(
 ) -> dict[str, Array]:
     """The columns, each of the shape of `x`, of it without `axis`, or with `top_k` there; in one read of `x`."""
     backend = backend_of(x)
-    moved = backend.arrays.moveaxis(x, axis, -1)
+    moved = with_axis(x, axis, -1)
     chosen = [COLUMNS[name] for name in columns]
     _require_known(out, columns)
     planes = rows_lie_together(moved) and backend.kernels.takes_planes(columns, moved.shape[-1])
     results = {c.name: _result(backend, c, moved, dtype, top_k, (out or {}).get(c.name), axis, planes) for c in chosen}
     truth = None if targets is None else require_targets(backend, targets, moved.shape[:-1], moved.shape[-1])
     _fill(backend, moved, truth, results, temperature, planes=planes)
-    return {c.name: _with_axis_back(backend, results[c.name], c, axis)[()] for c in chosen}
+    return {c.name: _with_axis_back(results[c.name], c, axis)[()] for c in chosen}
 
 
 def _require_known(out: Mapping[str, Array] | None, columns: tuple[str, ...]) -> None:
@@ -111,14 +111,14 @@ def _result(
     wanted = column_dtype(column, moved.dtype, dtype)
     if given is None and planes and column.per == "class":
         like_logits = (*shape[:axis], shape[-1], *shape[axis:-1])
-        return backend.arrays.moveaxis(backend.arrays.empty(like_logits, wanted), axis, -1)
+        return with_axis(backend.arrays.empty(like_logits, wanted), axis, -1)
     if given is None:
         return backend.arrays.empty(shape, wanted)
     if not isinstance(given, backend.arrays.ndarray):
         raise OutputBufferError(f"out[{column.name!r}] is a {type(given).__name__}; expected an array like the logits.")
     if backend.arrays.may_share_memory(given, moved):
         raise OutputBufferError(f"out[{column.name!r}] overlaps the logits; expected memory of its own.")
-    last = given if column.per == "row" else backend.arrays.moveaxis(given, axis, -1)
+    last = given if column.per == "row" or given.ndim != len(shape) else with_axis(given, axis, -1)
     in_order = last.flags.c_contiguous or given.flags.c_contiguous
     if last.shape != shape or last.dtype != wanted or not in_order or not last.flags.writeable:
         raise OutputBufferError(
@@ -128,8 +128,8 @@ def _result(
     return last
 
 
-def _with_axis_back(backend: Backend, result: Array, column: Column, axis: int) -> Array:
-    return result if column.per == "row" else backend.arrays.moveaxis(result, -1, axis)
+def _with_axis_back(result: Array, column: Column, axis: int) -> Array:
+    return result if column.per == "row" else with_axis(result, -1, axis)
 
 
 def _fill(

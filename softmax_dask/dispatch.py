@@ -1,6 +1,7 @@
 """From the type of a block to the backend that computes on it, imported when such a block appears."""
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -71,8 +72,8 @@ def backend_of(block: Any) -> Backend:
     UnsupportedArrayError
         No backend computes on this type.
     """
-    arrays, kernels = (import_module(name) for name in _modules_of(block))
-    return Backend(arrays, kernels)
+    _require(block)
+    return _backend(type(block))
 
 
 def require_backend(array: Any, *, dask: bool = False) -> None:
@@ -83,7 +84,7 @@ def require_backend(array: Any, *, dask: bool = False) -> None:
     UnsupportedArrayError
         No backend computes on this type.
     """
-    _modules_of(array, dask=dask)
+    _require(array, dask=dask)
 
 
 def is_foreign(thing: Any) -> bool:
@@ -91,11 +92,21 @@ def is_foreign(thing: Any) -> bool:
     return not {*_packages(thing)}.isdisjoint(_REMEDIES)
 
 
-def _modules_of(array: Any, *, dask: bool = False) -> tuple[str, str]:
-    for ancestor in type(array).__mro__:
-        # By name, so that no array module is imported to look; the package alone would take its mixins for arrays.
-        if _name(ancestor) in _BACKENDS:
-            return _BACKENDS[_name(ancestor)]
+@cache
+def _backend(kind: type) -> Backend:
+    arrays, kernels = (import_module(name) for name in _modules_of(kind) or ())
+    return Backend(arrays, kernels)
+
+
+@cache
+def _modules_of(kind: type) -> tuple[str, str] | None:
+    # By name, so that no array module is imported to look; the package alone would take its mixins for arrays.
+    return next((_BACKENDS[_name(ancestor)] for ancestor in kind.__mro__ if _name(ancestor) in _BACKENDS), None)
+
+
+def _require(array: Any, *, dask: bool = False) -> None:
+    if _modules_of(type(array)) is not None:
+        return
     kind, remedy = _name(type(array)), _remedy(array)
     call = f"logits.map_blocks(lambda block: {remedy.format('block')})" if dask else remedy.format("logits")
     raise UnsupportedArrayError(

@@ -19,6 +19,7 @@ _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _FLOATS = {np.dtype(np.float16), _BFLOAT16, np.dtype(np.float32), np.dtype(np.float64)}
 _EXACT_IN_FLOAT32 = {np.dtype(name) for name in ("int8", "int16", "uint8", "uint16")}
 _EXACT_IN_FLOAT64 = {np.dtype(name) for name in ("int32", "uint32")}
+_TAKEN = _FLOATS | _EXACT_IN_FLOAT32 | _EXACT_IN_FLOAT64
 
 
 def kernel_dtype(logits: Any, *, dtype: Any = None, temperature: float = 1.0) -> np.dtype[Any]:
@@ -31,11 +32,8 @@ def kernel_dtype(logits: Any, *, dtype: Any = None, temperature: float = 1.0) ->
     DtypeError
         The kernels do not take such logits.
     """
-    try:
-        stored = np.dtype(logits).newbyteorder("=")
-    except TypeError:  # another library's dtype
-        stored = np.dtype(object)
-    if stored not in _FLOATS | _EXACT_IN_FLOAT32 | _EXACT_IN_FLOAT64:
+    stored = _native(logits)
+    if stored not in _TAKEN:
         raise DtypeError(
             f"logits have dtype {logits}; expected a float of 16 to 64 bits, bfloat16, or an integer of at most 32 "
             "bits. Cast them first, e.g. logits.astype('float32')."
@@ -45,6 +43,15 @@ def kernel_dtype(logits: Any, *, dtype: Any = None, temperature: float = 1.0) ->
     if stored in _EXACT_IN_FLOAT64 or wide or not low <= temperature <= high:
         return np.dtype(np.float64)
     return np.dtype(np.float32) if stored in _EXACT_IN_FLOAT32 else stored
+
+
+def _native(logits: Any) -> np.dtype[Any]:
+    if isinstance(logits, np.dtype) and logits.isnative:
+        return logits
+    try:
+        return np.dtype(logits).newbyteorder("=")
+    except TypeError:  # another library's dtype
+        return np.dtype(object)
 
 
 def float_dtype(logits: Any) -> np.dtype[Any]:

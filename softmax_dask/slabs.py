@@ -19,15 +19,18 @@ Array = Any
 
 Index = tuple[int | slice, ...]
 
+_ITEM_BYTES = 4
+"""Of a float32."""
+
 
 def slabs(shape: tuple[int, ...], slab_bytes: int) -> Iterator[Index]:
     """Indices of the pieces of an array of this shape, whole rows of at most about `slab_bytes` in float32."""
     *rows, classes = shape
-    yield from _pieces(tuple(rows), rows_in(slab_bytes, classes * np.dtype(np.float32).itemsize))
+    yield from _pieces(tuple(rows), rows_in(slab_bytes, classes * _ITEM_BYTES))
 
 
 def _pieces(rows: tuple[int, ...], most: int) -> Iterator[Index]:
-    if not rows:
+    if math.prod(rows) <= most:
         yield ()
     elif (below := math.prod(rows[1:])) > most:
         for i in range(rows[0]):
@@ -53,7 +56,7 @@ def flatten(array: Array, groups: int | None) -> Array:
     """(rows, classes), or with a number of axes for `groups` planes; a view where it can be one."""
     if groups is None:
         return array.reshape(-1, array.shape[-1])
-    classes_inside = _with_axis(array, -1, groups)
+    classes_inside = with_axis(array, -1, groups)
     return classes_inside.reshape(math.prod(array.shape[:groups]), array.shape[-1], -1).swapaxes(1, 2)
 
 
@@ -62,11 +65,13 @@ def unflatten(flat: Array, shape: tuple[int, ...], groups: int | None) -> Array:
     if groups is None:
         return flat.reshape(shape)
     classes_inside = flat.swapaxes(1, 2).reshape(*shape[:groups], shape[-1], *shape[groups:-1])
-    return _with_axis(classes_inside, groups, -1)
+    return with_axis(classes_inside, groups, -1)
 
 
-def _with_axis(array: Array, source: int, target: int) -> Array:
-    """The array with an axis elsewhere; no array module is needed for that."""
+def with_axis(array: Array, source: int, target: int) -> Array:
+    """The array with an axis elsewhere; no array module is needed for that, and nothing where it is there already."""
+    if (source - target) % array.ndim == 0:
+        return array
     axes = list(range(array.ndim))
     axes.insert(target % array.ndim, axes.pop(source))
     return array.transpose(axes)

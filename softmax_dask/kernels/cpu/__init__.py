@@ -10,7 +10,7 @@ import ctypes
 import math
 from collections.abc import Collection, Mapping
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -183,11 +183,28 @@ def _flat(array: _Rows) -> tuple[_Rows, Strides]:
     A view by address: read-only, sliced and broadcast rows all are one type to Numba, so
     there is one compiled kernel a dtype. Kernels never write to logits.
     """
-    dtype = _BITS.get(array.dtype, array.dtype)
-    *others, row, class_ = (stride // dtype.itemsize for stride in array.strides)
-    strides = Strides(others[0] if others else 0, row, 1 if array.shape[-1] == 1 else class_)
-    if array.flags.c_contiguous and array.flags.writeable:
-        return array.reshape(-1).view(dtype), strides
-    count = 1 + sum((size - 1) * stride for size, stride in zip(_shape(array), strides, strict=True))
-    memory: Any = (ctypes.c_char * (count * dtype.itemsize)).from_address(array.ctypes.data)
-    return np.frombuffer(memory, dtype), strides
+    layout = _layout(array.dtype, array.shape, array.strides)
+    flags = array.flags
+    if flags.c_contiguous and flags.writeable:
+        return array.reshape(-1).view(layout.dtype), layout.strides
+    memory: Any = (ctypes.c_char * (layout.count * layout.dtype.itemsize)).from_address(array.ctypes.data)
+    return np.frombuffer(memory, layout.dtype), layout.strides
+
+
+class _Layout(NamedTuple):
+    """What `_flat` finds out about an array."""
+
+    dtype: np.dtype[Any]
+    """As the kernels take it."""
+    strides: Strides
+    count: int
+    """Items from the first to the last."""
+
+
+@lru_cache(maxsize=256)
+def _layout(dtype: np.dtype[Any], shape: tuple[int, ...], strides: tuple[int, ...]) -> _Layout:
+    *others, row, class_ = (stride // dtype.itemsize for stride in strides)
+    apart = Strides(others[0] if others else 0, row, 1 if shape[-1] == 1 else class_)
+    sizes = shape if len(shape) == 3 else (1, *shape)
+    count = 1 + sum((size - 1) * stride for size, stride in zip(sizes, apart, strict=True))
+    return _Layout(_BITS.get(dtype, dtype), apart, count)

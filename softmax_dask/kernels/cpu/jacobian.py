@@ -53,12 +53,13 @@ def jacobian_tile(
     """As `jacobian_row`, for few classes: as many rows at a time as a register has lanes, a row a lane."""
     width = lanes(logits)
     tile = np.empty((classes + width) * width, out.dtype)
-    block = np.empty(width * width, out.dtype)
+    block = np.empty((part.height * part.breadth + width) * width, out.dtype)
     for row in range(0, rows, width):
         last = min(width, rows - row) - 1
         load_tile(logits, row * stride, stride, last, classes, tile, 0)
         winner, rest = _shares_of_tile(tile, classes, scale, root)
-        _write_matrices(tile, winner, rest, fill(tile, root), block, part, out, row, last)
+        _multiply_shares(tile, winner, rest, fill(tile, root), part, block)
+        _write_matrices(block, part.height * part.breadth, out, row, last)
 
 
 @step
@@ -98,46 +99,40 @@ def _shares_of_tile(tile: Array, classes: int, scale: Scale, root: float) -> tup
 
 
 @step
-def _write_matrices(
-    shares: Array,
-    winner: Vector,
-    rest: Vector,
-    roots: Vector,
-    block: Array,
-    part: Part,
-    out: Array,
-    row: int,
-    last: int,
-) -> None:
-    """Entry by entry for all rows of a tile, and back to a matrix a row, a register of entries at a time."""
-    width, size = lanes(shares), part.height * part.breadth
-    for begin in range(0, size, width):
-        entry = max(0, min(begin, size - width))  # the last register begins earlier, so that it is full
-        count = min(width, size - entry)
-        ahead = (row + width) * size + begin * width  # of the next tile's matrices
-        for line in range(ahead, ahead + width * width, _CACHE_LINE_BYTES // out.itemsize):
-            prefetch_to_write(out, line)
-        j, k = part.first + entry // part.breadth, part.second + entry % part.breadth
-        for i in range(count):
-            store(block, i * width, _entry(shares, j, k, winner, rest, roots))
-            k += 1
-            if k == part.second + part.breadth:
-                j, k = j + 1, part.second
-        # Constants: whole vectors are stored without a mask, which many CPUs are slow at.
-        if count == width and last == width - 1:
-            store_columns(block, 0, out, row * size + entry, size, width - 1, width)
-        else:
-            store_columns(block, 0, out, row * size + entry, size, last, count)
+def _multiply_shares(shares: Array, winner: Vector, rest: Vector, roots: Vector, part: Part, block: Array) -> None:
+    """Fill `block` with the entries of the matrices of a tile, entry by entry for all its rows."""
+    width, place = lanes(shares), 0
+    zero = fill(shares, 0.0)
+    for j in range(part.first, part.first + part.height):
+        share = load(shares, j * width)
+        line = place
+        for k in range(part.second, part.second + part.breadth):
+            product = fma(share, zero - load(shares, k * width), zero)  # plus 0: a masked class has 0, not -0
+            store(block, place, product)
+            place += width
+        if part.second <= j < part.second + part.breadth:
+            complement = where_equal(winner, fill(share, float(j)), rest, roots - share)
+            store(block, line + (j - part.second) * width, share * complement)
 
 
 @step
-def _entry(shares: Array, j: int, k: int, winner: Vector, rest: Vector, roots: Vector) -> Vector:
-    width = lanes(shares)
-    share = load(shares, j * width)
-    if j == k:
-        return share * where_equal(winner, fill(share, float(j)), rest, roots - share)
-    zero = fill(share, 0.0)
-    return fma(share, zero - load(shares, k * width), zero)  # plus 0: a masked class has 0, not -0
+def _write_matrices(block: Array, size: int, out: Array, row: int, last: int) -> None:
+    """From entries of all rows of a tile to a matrix a row, of `size` entries, a register of them at a time.
+
+    Whole registers are stored, without a mask, which many CPUs are slow at: what a small matrix's writes past its end
+    belongs to the next ones, which follow. Only at the end of `out` there are none.
+    """
+    width = lanes(block)
+    whole = last == width - 1 and (row + last) * size + max(size, width) <= out.size
+    for begin in range(0, size, width):
+        entry = max(0, min(begin, size - width))  # the last register begins earlier, so that it is full
+        ahead = (row + width) * size + begin * width  # of the next tile's matrices
+        for line in range(ahead, ahead + width * width, _CACHE_LINE_BYTES // out.itemsize):
+            prefetch_to_write(out, line)
+        if whole:
+            store_columns(block, entry * width, out, row * size + entry, size, width - 1, width)
+        else:
+            store_columns(block, entry * width, out, row * size + entry, size, last, min(width, size - entry))
 
 
 @step
