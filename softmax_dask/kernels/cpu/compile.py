@@ -30,6 +30,9 @@ from numba.core.registry import cpu_target
 
 _CHECKSUM_BYTES = hashlib.sha256().digest_size
 
+# Nobody calls a step from Python or C: no wrappers for that, and no machine code before it is part of a kernel.
+_STEP = {"error_model": "numpy", "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile an entry point: called from Python, releases the GIL, kept on disk."""
@@ -40,7 +43,7 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 def step(function: Callable[..., Any]) -> Any:
     """Compile a part of a kernel: called from compiled code only, and inlined there by LLVM."""
-    return njit(error_model="numpy", forceinline=True)(function)
+    return njit(**_STEP)(function)
 
 
 def plain_step(function: Callable[..., Any]) -> Any:
@@ -49,7 +52,7 @@ def plain_step(function: Callable[..., Any]) -> Any:
     Between many branches LLVM cannot prove such counting useless, and for every column of every tile it costs
     more than the column.
     """
-    return njit(error_model="numpy", forceinline=True, _nrt=False)(function)
+    return njit(**_STEP, _nrt=False)(function)
 
 
 @cache
