@@ -14,7 +14,7 @@ from softmax_dask.kernels.cpu.exp2 import Anchor, Scale, anchor, exponential
 from softmax_dask.kernels.cpu.memory import load, load_first, prefetch_to_write, store, store_columns, store_first
 from softmax_dask.kernels.cpu.simd import Vector, fill, fma, lane, lanes, where_equal
 from softmax_dask.kernels.cpu.sweeps import find, largest, sums_of_others
-from softmax_dask.kernels.cpu.tile import load_tile, probabilities, two_largest
+from softmax_dask.kernels.cpu.tile import Ahead, load_tile, probabilities, two_largest
 from softmax_dask.kernels.cpu.tile import sums_of_others as sums_of_others_of_tile
 
 Array = Any
@@ -92,7 +92,7 @@ def _shares_of_tile(tile: Array, classes: int, scale: Scale, root: float) -> tup
     peak, _, winner = two_largest(tile, 0, classes)
     base = anchor(peak, scale)
     unit = exponential(peak, base, scale)[0]
-    others = sums_of_others_of_tile(tile, 0, classes, winner, base, scale)[0] / unit
+    others = sums_of_others_of_tile(tile, 0, classes, winner, base, scale, tile, Ahead(0, 0))[0] / unit
     roots, total = fill(peak, root), others + 1.0
     probabilities(tile, 0, tile, classes, base, scale, roots / (unit * total))
     return winner, others / total * roots
