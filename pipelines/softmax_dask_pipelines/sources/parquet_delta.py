@@ -29,10 +29,11 @@ def shared_lengths(data: bytes, at: int = 0) -> NDArray[np.int64]:
     first, at = _zigzag(data, at)
     if not (0 < parts <= block <= _LARGEST_BLOCK and count <= _LARGEST_COUNT) or block % parts or block // parts % 32:
         raise ValueError(f"{count} numbers in blocks of {block}, {parts} parts each")
-    places, minima = _places(data, at, count - 1, parts, block // parts)
-    deltas = np.zeros(len(minima) * (block // parts), np.int64)
-    _unpack(np.frombuffer(data, np.uint8), places, deltas.reshape(len(minima), block // parts))
-    deltas += np.repeat(np.array(minima, np.int64), block // parts)
+    part = block // parts
+    places, minima = _places(data, at, count - 1, parts, part)
+    deltas = np.zeros(len(minima) * part, np.int64)
+    _unpack(data, places, deltas.reshape(len(minima), part))
+    deltas += np.repeat(np.array(minima, np.int64), part)
     lengths = np.concatenate([[first], first + np.cumsum(deltas[: max(0, count - 1)])])[:count]
     if count and not 0 <= lengths.min() <= lengths.max() <= _LARGEST_LENGTH:
         raise ValueError("a length is negative or too large")
@@ -60,17 +61,17 @@ def _places(data: bytes, at: int, count: int, parts: int, part: int) -> tuple[_P
     return places, minima
 
 
-def _unpack(stored: NDArray[np.uint8], places: _Places, deltas: NDArray[np.int64]) -> None:
+def _unpack(data: bytes, places: _Places, deltas: NDArray[np.int64]) -> None:
     """Fill the rows of `deltas`, all parts of one width at a time."""
+    padded = data + bytes(8)
+    # The eight bytes from each byte on: a number of at most 32 bits lies in those from its first bit's byte on.
+    words = np.ndarray(len(data) + 1, "<i8", padded, strides=(1,))
     for width, found in places.items():
         if width > 32:
             raise ValueError(f"differences of {width} bits")
         numbers, starts = np.array(found).T
-        packed = stored[starts[:, None] + np.arange(width * deltas.shape[1] // 8)]
-        whole = next(size for size in (8, 16, 32) if width <= size)
-        bits = np.zeros((len(found), deltas.shape[1], whole), np.uint8)
-        bits[:, :, :width] = np.unpackbits(packed, axis=1, bitorder="little").reshape(*bits.shape[:2], width)
-        deltas[numbers] = np.packbits(bits, axis=2, bitorder="little").view(f"<u{whole // 8}")[:, :, 0]
+        bits = np.arange(deltas.shape[1]) * width
+        deltas[numbers] = (words[starts[:, None] + bits // 8] >> bits % 8) & ((1 << width) - 1)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -87,7 +88,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _zigzag(data: bytes, at: int) -> tuple[int, int]:
-    number, at = _varint(data, at)
+    number, at = (data[at], at + 1) if data[at] < 128 else _varint(data, at)  # most are: a call less
     if number > 4 * _LARGEST_LENGTH:
         raise ValueError("a length is too large")
     return (number >> 1) ^ -(number & 1), at

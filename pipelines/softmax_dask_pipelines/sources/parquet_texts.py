@@ -111,7 +111,7 @@ class TextChunk:
 
 def _longest(entries: bytes) -> int:
     """Of texts that stand one by one, each after its length."""
-    longest = _longest_of_short(np.frombuffer(entries, np.uint8))
+    longest = _common_length(entries) or _longest_of_short(np.frombuffer(entries, np.uint8))
     if longest is not None:
         return longest
     longest = at = 0
@@ -123,8 +123,18 @@ def _longest(entries: bytes) -> int:
     return longest
 
 
+def _common_length(entries: bytes) -> int | None:
+    """That of the first text if it is that of all, as of hashes; otherwise None."""
+    first = int.from_bytes(entries[:4], "little")
+    count, rest = divmod(len(entries), 4 + first)
+    if rest:
+        return None
+    lengths = np.ndarray(count, "<u4", entries, strides=(4 + first,))
+    return first if (lengths == first).all() else None
+
+
 def _longest_of_short(entries: NDArray[np.uint8]) -> int | None:
-    """The same at a tenth of the time, if the texts are shorter than 256 bytes and hold no zeros; otherwise None."""
+    """The same at a third of the time, if the texts are shorter than 256 bytes and hold no zeros; otherwise None."""
     zero = entries == 0
     starts = np.flatnonzero(zero[1:-2] & zero[2:-1] & zero[3:])
     lengths = entries[starts].astype(np.int64)
