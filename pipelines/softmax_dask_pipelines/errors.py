@@ -19,7 +19,7 @@ SoftmaxDaskError (the library's)
     │   ├── CorruptChunkError (OSError)
     │   ├── CorruptFileError (OSError)
     │   ├── UnsafeCodecError (ValueError)      a codec that is unknown, or can run code
-    │   ├── MetadataLimitError (ValueError)    metadata of an impossible size
+    │   ├── MetadataLimitError (ValueError)    metadata, texts or pages larger than can be planned for
     │   └── MemoryBudgetError (MemoryError)    the plan does not fit the memory limit
     ├── OutputExistsError (FileExistsError)    exit 4: never touched without `--replace`
     └── TemporaryError                         exit 75: the same command may work later
@@ -114,7 +114,7 @@ class UnsafeCodecError(DataError, ValueError):
 
 
 class MetadataLimitError(DataError, ValueError):
-    """Metadata that is too long, or describes more than there can be."""
+    """Metadata, texts or pages that are too long, or describe more than there can be."""
 
 
 class MemoryBudgetError(DataError, MemoryError):

@@ -4,31 +4,38 @@ Rows are streamed: of a row group only the pages of a block are in memory, howev
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from softmax_dask import ClassAxisError
 from softmax_dask_pipelines.errors import ColumnNotFoundError, SchemaMismatchError, SourceFormatError
 from softmax_dask_pipelines.sources.blocks import aligned, regrouped, rows_per_read
 from softmax_dask_pipelines.sources.names import require_class_names
-from softmax_dask_pipelines.sources.parquet_carried import CarriedColumns
+from softmax_dask_pipelines.sources.parquet_carried import CarriedColumns, TextAllowance
 from softmax_dask_pipelines.sources.parquet_choice import choose
 from softmax_dask_pipelines.sources.parquet_columns import BinaryColumn, Logits, WideColumns
-from softmax_dask_pipelines.sources.parquet_files import PAGE_BYTES, Part, batches, buffer_bytes, open_parts
+from softmax_dask_pipelines.sources.parquet_files import Part, open_parts
 from softmax_dask_pipelines.sources.parquet_kinds import Choice
 from softmax_dask_pipelines.sources.parquet_metadata import (
     codec_text,
     column_bytes,
     common_group_rows,
-    has_checksums,
     largest_chunk_bytes,
     largest_group_rows,
-    sampled_pages,
     stored_class_names,
 )
 from softmax_dask_pipelines.sources.parquet_nulls import Place
-from softmax_dask_pipelines.sources.parquet_pages import Page
+from softmax_dask_pipelines.sources.parquet_stream import (
+    TEXT_BATCH_BYTES,
+    Batch,
+    Columns,
+    batches,
+    buffer_bytes,
+)
+from softmax_dask_pipelines.sources.parquet_survey import survey
 from softmax_dask_pipelines.sources.protocol import SourceBlock, SourceFacts, SourceRequest
 from softmax_dask_pipelines.sources.sigmoid import classes_of_rows
+
+_USUAL_TEXT_BYTES = 256
+"""Texts of a row beyond this make blocks of fewer rows."""
 
 
 class ParquetSource:
@@ -41,7 +48,15 @@ class ParquetSource:
             request, self._logits.classes, where=f"{self._parts[0].path}: {self._logits.name}"
         )
         names = self._class_names(request)
-        self._carried = CarriedColumns.of(self._parts, request, classes=self._row_classes, class_names=names)
+        carried = CarriedColumns.of(self._parts, request, classes=self._row_classes, class_names=names)
+        self._survey = survey(self._parts, logits=self._logits.names, others=carried.names, texts=carried.texts)
+        self._carried = carried.with_text_bytes(self._survey.text_bytes)
+        self._text_bytes = sum(self._survey.text_bytes.values())
+        self._columns = Columns(
+            numbers=(*self._logits.names, *carried.numbers),
+            texts=carried.texts,
+            page_bytes=self._survey.page_bytes,
+        )
         self._facts = self._described(path, names)
 
     @property
@@ -56,18 +71,19 @@ class ParquetSource:
         return regrouped(self._pieces(start, stop), lengths)
 
     def _pieces(self, start: int, stop: int) -> Iterator[SourceBlock]:
-        columns = [*self._logits.names, *self._carried.names]
+        allowance = TextAllowance(self._facts.path, stop - start, self._text_bytes)
         for part in self._parts:
             first, last = max(start, part.first_row), min(stop, part.first_row + part.rows)
             if first < last:
                 rows = range(first - part.first_row, last - part.first_row)
-                for row, batch in batches(part, rows, columns, batch_rows=self._facts.read_rows):
-                    yield self._piece(batch, part, row)
+                for batch in batches(part, rows, self._columns, batch_rows=self._facts.read_rows):
+                    yield self._piece(batch, part, allowance)
 
-    def _piece(self, batch: Any, part: Part, row: int) -> SourceBlock:
-        place = Place(part.path, row, part.first_row + row)
-        carried, targets = self._carried.values(batch, part, first_row=place.source_row)
-        return SourceBlock(self._logits.values(batch, place), carried, targets)
+    def _piece(self, batch: Batch, part: Part, allowance: TextAllowance) -> SourceBlock:
+        place = Place(part.path, batch.first_row, part.first_row + batch.first_row)
+        logits = self._logits.values(batch.numbers, place)
+        carried, targets = self._carried.values(batch, part, first_row=place.source_row, allowance=allowance)
+        return SourceBlock(logits, carried, targets)
 
     def _class_names(self, request: SourceRequest) -> tuple[str, ...] | None:
         own = self._logits.class_names if isinstance(self._logits, WideColumns) else None
@@ -79,8 +95,9 @@ class ParquetSource:
         dtype = self._logits.numbers.block_dtype
         row_bytes = self._row_classes * dtype.itemsize
         group_rows = common_group_rows(self._parts)
-        read_rows = rows_per_read(unit_rows=1, group_rows=group_rows, row_bytes=row_bytes)
-        pages = sampled_pages(self._parts, self._logits.names[0])
+        read_rows = rows_per_read(
+            unit_rows=1, group_rows=group_rows, row_bytes=row_bytes + max(0, self._text_bytes - _USUAL_TEXT_BYTES)
+        )
         return SourceFacts(
             path=path,
             format="parquet",
@@ -89,29 +106,29 @@ class ParquetSource:
             classes=self._logits.classes,
             dtype=dtype,
             read_rows=max(1, min(rows, read_rows)),
-            read_overhead_bytes=self._overhead_bytes(min(rows, read_rows), row_bytes, pages),
+            read_overhead_bytes=self._overhead_bytes(min(rows, read_rows), row_bytes),
             stored_bytes=column_bytes(self._parts, self._logits.names),
-            codec=codec_text(self._parts, self._logits.names[0], has_checksums(pages)),
+            codec=codec_text(self._parts, self._logits.names[0], self._survey.has_checksums),
             layout=_layout_text(self._parts, self._logits),
             class_names=class_names,
             carried=self._carried.carried,
             target_name=self._carried.target_name,
             boundary_rows=max(read_rows, group_rows),
             chunk_rows=largest_group_rows(self._parts),
-            has_checksum=has_checksums(pages),
+            has_checksum=self._survey.has_checksums,
             row_kind=self._logits.kind,
         )
 
-    def _overhead_bytes(self, read_rows: int, row_bytes: int, pages: Sequence[Page]) -> int:
-        """A batch beside the block it is copied to, its list levels, and a page and a buffer a column."""
-        columns = len(self._logits.names) + len(self._carried.names)
-        # Writers aim at a megabyte, but some make one page of a whole row group.
-        largest = max([2 * PAGE_BYTES, *(page.uncompressed_bytes for page in pages)])
-        page = min(largest, largest_chunk_bytes(self._parts, self._logits.names[0]))
+    def _overhead_bytes(self, read_rows: int, row_bytes: int) -> int:
+        """A batch beside the block it is copied to, its list levels, its texts, and a page and a buffer a column."""
+        columns = [*self._columns.numbers, *self._columns.texts]
+        pages = (min(self._survey.page_bytes, largest) for largest in largest_chunk_bytes(self._parts, columns))
         levels = 4 * read_rows * self._logits.classes
         if self._logits.numbers.abstain:
             levels += read_rows * (row_bytes + 2 * self._logits.classes)  # a copy without the nulls, and their bits
-        return read_rows * row_bytes + levels + columns * (2 * page + buffer_bytes(columns))
+        texts = min(TEXT_BATCH_BYTES, read_rows * self._text_bytes)
+        buffers = sum(2 * page + buffer_bytes(len(columns)) for page in pages)
+        return read_rows * row_bytes + levels + texts + buffers
 
 
 def _logits_of_all(parts: Sequence[Part], request: SourceRequest) -> Logits:

@@ -1,14 +1,14 @@
 """What a Parquet source carries beside its logits: a column of ids, the keys of its Hive folders; and targets."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from softmax_dask_pipelines.errors import SchemaMismatchError
+from softmax_dask_pipelines.errors import MetadataLimitError, SchemaMismatchError
 from softmax_dask_pipelines.sources.carried import TargetRule, plain_array, plain_type
 from softmax_dask_pipelines.sources.names import ID_NAMES, TARGET_NAMES, carried_name
 from softmax_dask_pipelines.sources.parquet_files import Part
@@ -20,8 +20,29 @@ from softmax_dask_pipelines.sources.parquet_hive import (
     require_key_of_all,
 )
 from softmax_dask_pipelines.sources.parquet_limits import TEXT_BYTES, require_plausible
+from softmax_dask_pipelines.sources.parquet_stream import Batch
 from softmax_dask_pipelines.sources.parquet_types import column_of, flat_columns
 from softmax_dask_pipelines.sources.protocol import Carried, SourceRequest
+
+_SLACK_BYTES = 16 * 2**20
+
+
+class TextAllowance:
+    """What the texts of one read may take in memory: what was planned for its rows, and a little more."""
+
+    def __init__(self, path: str, rows: int, text_bytes: int) -> None:
+        self._path, self._rows, self._text_bytes = path, rows, text_bytes
+        self._left = rows * text_bytes + _SLACK_BYTES
+
+    def take(self, texts: Any, name: str) -> None:
+        """Count some; refuse those that are more than was planned for."""
+        self._left -= texts.nbytes
+        if self._left < 0:
+            raise MetadataLimitError(
+                f"{self._path}: column {name!r} holds far longer texts in some of its rows than its pages told: "
+                f"{self._rows} rows take more than {self._text_bytes} bytes each, for which memory is planned. "
+                "Write shorter texts, or smaller row groups, or name another column."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +83,52 @@ class CarriedColumns:
         """The column or key of targets."""
         return None if self.target is None else self.target.name
 
-    def values(self, batch: Any, part: Part, *, first_row: int) -> tuple[dict[str, Any], NDArray[np.int64] | None]:
-        """What is carried of a record batch of `part`, by name, and the targets; `first_row` counts in the source."""
-        carried = {column.name: self._values(column, batch, part) for column in self.carried}
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Columns to read that hold text."""
+        stored = [*self.carried, *([] if self.target is None else [self.target])]
+        texts = {column.name for column in stored if pa.types.is_string(column.type)}
+        return tuple(name for name in self.names if name in texts)
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The other columns to read."""
+        return tuple(name for name in self.names if name not in self.texts)
+
+    def with_text_bytes(self, text_bytes: Mapping[str, int]) -> "CarriedColumns":
+        """The same, once it is known what their texts take in memory."""
+        carried = [
+            replace(column, text_bytes=text_bytes[column.name]) if column.name in text_bytes else column
+            for column in self.carried
+        ]
+        return replace(self, carried=tuple(carried))
+
+    def values(
+        self, batch: Batch, part: Part, *, first_row: int, allowance: TextAllowance
+    ) -> tuple[dict[str, Any], NDArray[np.int64] | None]:
+        """What is carried of a batch of `part`, by name, and the targets; `first_row` counts in the source."""
+        texts = self._texts_of(batch, allowance)
+        carried = {column.name: self._values(column, batch, part, texts) for column in self.carried}
         if self.rule is None or self.target is None:
             return carried, None
-        return carried, self.rule.targets(plain_array(self._values(self.target, batch, part)), first_row=first_row)
+        targets = plain_array(self._values(self.target, batch, part, texts))
+        return carried, self.rule.targets(targets, first_row=first_row)
 
-    def _values(self, column: Carried, batch: Any, part: Part) -> Any:
+    def _texts_of(self, batch: Batch, allowance: TextAllowance) -> dict[str, Any]:
+        found: dict[str, list[Any]] = {name: [] for name in self.texts}
+        if found:
+            for piece in batch.texts:
+                for name, arrays in found.items():
+                    arrays.append(plain_array(column_of(piece, name)))
+                    allowance.take(arrays[-1], name)
+        return {name: arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays) for name, arrays in found.items()}
+
+    def _values(self, column: Carried, batch: Batch, part: Part, texts: Mapping[str, Any]) -> Any:
+        if column.name in texts:
+            return texts[column.name]
         if column.name in self.names:
-            return plain_array(column_of(batch, column.name))
-        return key_values(part, column, batch.num_rows)
+            return plain_array(column_of(batch.numbers, column.name))
+        return key_values(part, column, batch.numbers.num_rows)
 
 
 def _chosen(parts: Sequence[Part], requested: str | None, usual: Sequence[str]) -> str | None:

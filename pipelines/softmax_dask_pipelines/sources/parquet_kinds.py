@@ -12,9 +12,10 @@ from softmax_dask_pipelines.errors import NullRowsError, SchemaMismatchError, So
 from softmax_dask_pipelines.sources.dtypes import logits_dtype
 from softmax_dask_pipelines.sources.names import listing, natural_key, no_such
 from softmax_dask_pipelines.sources.parquet_columns import BinaryColumn, ListColumn, Logits, WideColumns
-from softmax_dask_pipelines.sources.parquet_files import Part, batches
+from softmax_dask_pipelines.sources.parquet_files import Part
 from softmax_dask_pipelines.sources.parquet_limits import require_plausible, require_sane_rows, require_values
 from softmax_dask_pipelines.sources.parquet_nulls import Numbers
+from softmax_dask_pipelines.sources.parquet_stream import Columns, batches
 from softmax_dask_pipelines.sources.parquet_types import (
     column_of,
     flat_columns,
@@ -96,8 +97,8 @@ class ListChoice:
 
     def _lengths(self, part: Part, rows: range) -> Iterator[int | None]:
         if rows:
-            for _, batch in batches(part, rows, [self.name], batch_rows=min(len(rows), _PROBE_ROWS)):
-                yield from storage(column_of(batch, self.name)).value_lengths().to_pylist()
+            for batch in batches(part, rows, Columns((self.name,)), batch_rows=min(len(rows), _PROBE_ROWS)):
+                yield from storage(column_of(batch.numbers, self.name)).value_lengths().to_pylist()
 
 
 @dataclass(frozen=True, slots=True)

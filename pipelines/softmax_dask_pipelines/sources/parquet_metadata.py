@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from softmax_dask_pipelines.errors import SchemaMismatchError
 from softmax_dask_pipelines.sources.parquet_files import Part
 from softmax_dask_pipelines.sources.parquet_footer import Chunk
-from softmax_dask_pipelines.sources.parquet_pages import Page, first_pages
-
-_SAMPLED_PAGES = 4
-"""Enough to see what a writer does: a dictionary among them, and a whole page."""
 
 
 def common_group_rows(parts: Sequence[Part]) -> int:
@@ -31,9 +29,12 @@ def column_bytes(parts: Sequence[Part], names: Sequence[str]) -> int:
     return sum(chunk.compressed_bytes for chunk in _all_chunks(parts, names))
 
 
-def largest_chunk_bytes(parts: Sequence[Part], name: str) -> int:
-    """Largest size, decompressed, of this column in one row group."""
-    return max((chunk.uncompressed_bytes for chunk in _all_chunks(parts, [name])), default=0)
+def largest_chunk_bytes(parts: Sequence[Part], names: Sequence[str]) -> list[int]:
+    """Largest size, decompressed, of each of these columns in one row group."""
+    field = Chunk._fields.index("uncompressed_bytes")
+    found = [part.chunks[:, _leaves(part, names), field].max(axis=0, initial=0) for part in parts]
+    largest: list[int] = np.max(found, axis=0).tolist()
+    return largest
 
 
 def codec_text(parts: Sequence[Part], name: str, has_checksum: bool | None) -> str:
@@ -43,22 +44,9 @@ def codec_text(parts: Sequence[Part], name: str, has_checksum: bool | None) -> s
     return f"{' and '.join(found) or 'no rows'}{checksums}"
 
 
-def sampled_pages(parts: Sequence[Part], name: str) -> list[Page]:
-    """The first pages of this column in the first, the middle and the last file that has some."""
-    full = [part for part in parts if part.rows]
-    chosen = sorted({0, len(full) // 2, len(full) - 1}) if full else []
-    return [page for index in chosen for page in _first_pages(full[index], name)]
-
-
-def has_checksums(pages: Sequence[Page]) -> bool | None:
-    """Whether all of these pages have a checksum; None where there are none."""
-    return all(page.has_checksum for page in pages) if pages else None
-
-
 def chunks_of(part: Part, names: Sequence[str]) -> Iterator[list[Chunk]]:
     """For each row group, what the footer says of these columns."""
-    leaves = {path: index for index, path in enumerate(part.leaves)}
-    for chunks in part.chunks[:, [_leaf(leaves, name) for name in names]].tolist():
+    for chunks in part.chunks[:, _leaves(part, names)].tolist():
         yield [Chunk._make(chunk) for chunk in chunks]
 
 
@@ -104,10 +92,9 @@ def _all_chunks(parts: Sequence[Part], names: Sequence[str]) -> Iterator[Chunk]:
             yield from chunks
 
 
-def _first_pages(part: Part, name: str) -> list[Page]:
-    chunks = (chunk for (chunk,) in chunks_of(part, [name]))
-    group, chunk = next((group, chunk) for group, chunk in enumerate(chunks) if part.group_starts[group + 1])
-    return first_pages(part.path, chunk, _SAMPLED_PAGES, where=f"{part.path}: column {name!r} of row group {group}")
+def _leaves(part: Part, names: Sequence[str]) -> list[int]:
+    leaves = {path: index for index, path in enumerate(part.leaves)}
+    return [_leaf(leaves, name) for name in names]
 
 
 def _leaf(leaves: Mapping[str, int], name: str) -> int:

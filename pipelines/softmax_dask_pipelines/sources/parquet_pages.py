@@ -6,13 +6,14 @@ take in all, and is bounded itself, see `parquet_limits`.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from typing import BinaryIO, NamedTuple
 
 from softmax_dask_pipelines.errors import CorruptFileError
 from softmax_dask_pipelines.sources.parquet_footer import Chunk
 from softmax_dask_pipelines.sources.parquet_thrift import (
+    BOOL,
     I32,
     Found,
     Struct,
@@ -23,20 +24,30 @@ from softmax_dask_pipelines.sources.parquet_thrift import (
     read_struct,
 )
 
-# Field numbers: https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
-_UNCOMPRESSED, _COMPRESSED, _CRC, _DATA_V1, _DATA_V2 = 2, 3, 4, 5, 8
-_NUM_VALUES = 1
-_HOLDS = Struct({_NUM_VALUES: I32})
-_HEADER: Wanted = {_UNCOMPRESSED: I32, _COMPRESSED: I32, _CRC: I32, _DATA_V1: _HOLDS, _DATA_V2: _HOLDS}
+# Numbers of fields, types and encodings: https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
+_TYPE, _UNCOMPRESSED, _COMPRESSED, _CRC, _DATA_V1, _DICTIONARY, _DATA_V2 = 1, 2, 3, 4, 5, 7, 8
+_V1_TYPE, _DICTIONARY_TYPE, _V2_TYPE = 0, 2, 3
+_NUM_VALUES, _ENCODING, _ENCODING_V2, _DEFINITION_BYTES, _REPETITION_BYTES, _IS_COMPRESSED = 1, 2, 4, 5, 6, 7
+_HEADER: Wanted = {
+    _TYPE: I32,
+    _UNCOMPRESSED: I32,
+    _COMPRESSED: I32,
+    _CRC: I32,
+    _DATA_V1: Struct({_NUM_VALUES: I32, _ENCODING: I32}),
+    _DICTIONARY: Struct({_NUM_VALUES: I32}),
+    _DATA_V2: Struct(
+        {_NUM_VALUES: I32, _ENCODING_V2: I32, _DEFINITION_BYTES: I32, _REPETITION_BYTES: I32, _IS_COMPRESSED: BOOL}
+    ),
+}
 
 _I32 = rb"[\x80-\xff]{0,4}[\x00-\x7f]"
 _NUMBER_STATISTICS = (
     rb"\x1c(?:[\x18\x28\x38\x48\x58\x68](?:\x04.{4}|\x08.{8})|[\x16\x26\x36]" + _I32 + rb"|[\x11\x12\x21\x22])*\x00"
 )
 _USUAL_HEADER = re.compile(
-    rb"\x15%(i)b\x15(%(i)b)\x15(%(i)b)(?:(\x15)%(i)b(?=[\x1c\x3c])|(?=[\x2c\x4c]))"
-    rb"(?:[\x1c\x2c]\x15(%(i)b)\x15%(i)b\x15%(i)b\x15%(i)b(?:%(s)b)?|[\x3c\x4c]\x15%(i)b\x15%(i)b[\x11\x12]?)\x00\x00"
-    % {b"i": _I32, b"s": _NUMBER_STATISTICS},
+    rb"\x15(?:(\x00)|\x04)\x15(%(i)b)\x15(%(i)b)(?:(\x15)%(i)b(?=[\x1c\x3c])|(?=[\x2c\x4c]))"
+    rb"(?(1)[\x1c\x2c]\x15(%(i)b)\x15(%(i)b)\x15%(i)b\x15%(i)b(?:%(s)b)?"
+    rb"|[\x3c\x4c]\x15(%(i)b)\x15%(i)b[\x11\x12]?)\x00\x00" % {b"i": _I32, b"s": _NUMBER_STATISTICS},
     re.DOTALL,
 )
 """A data page v1 of numbers, or a dictionary, with the fields in their order: what most are. It finds what
@@ -51,53 +62,87 @@ _SLACK_BYTES = 2**16
 
 
 class Page(NamedTuple):
-    """What a page says of itself."""
+    """What a page says of itself, and where it is. -1: not said."""
 
     uncompressed_bytes: int
     values: int
     """0 for a dictionary."""
     has_checksum: bool
+    stored_bytes: int
+    start: int
+    """Where in the file its content begins, after the header."""
+    encoding: int
+    """Of its values, by Parquet's number; -1 where it is no page of data."""
+    entries: int = 0
+    """Of a dictionary."""
+    levels_bytes: int | None = None
+    """Of a page v2: these come first, and are never compressed. None: a page v1, whose levels say how long they are."""
+    is_compressed: bool = True
 
 
 def first_pages(path: str, chunk: Chunk, count: int, *, where: str) -> list[Page]:
     """At most so many pages of a column in one row group, `chunk` in the footer; CorruptFileError if they lie."""
     with open(path, "rb") as file:
-        return list(islice(_pages(file, chunk, where), count))
+        return list(islice(sound_pages(file, chunk, where), count))
 
 
-def require_sound_pages(path: str, columns: Sequence[tuple[str, int, Chunk]]) -> None:
-    """Refuse columns with a page that claims more than the footer says of the whole; each: name, row group, chunk."""
-    with open(path, "rb") as file:
-        for name, group, chunk in columns:
-            for _ in _pages(file, chunk, f"{path}: column {name!r} of row group {group}"):
-                pass
+def sound_pages(file: BinaryIO, chunk: Chunk, where: str) -> Iterator[Page]:
+    """The pages that Arrow would read, until they hold all values.
 
-
-def _pages(file: BinaryIO, chunk: Chunk, where: str) -> Iterator[Page]:
-    """The pages that Arrow would read, until they hold all values."""
+    Raises
+    ------
+    CorruptFileError
+        A page claims more than the footer says of the whole.
+    """
     at, seen = chunk.start, 0
     while seen < chunk.values and at < chunk.start + chunk.compressed_bytes:
-        page, stored, at = _header(file.fileno(), at, where)
+        page = _page(file.fileno(), at, where)
         allowed = chunk.uncompressed_bytes + _SLACK_BYTES
-        if not (0 <= page.uncompressed_bytes <= allowed and 0 <= stored <= chunk.compressed_bytes):
-            raise _lie(where, f"decompresses from {stored} to {page.uncompressed_bytes} bytes", chunk)
+        if not (0 <= page.uncompressed_bytes <= allowed and 0 <= page.stored_bytes <= chunk.compressed_bytes):
+            raise _lie(where, f"decompresses from {page.stored_bytes} to {page.uncompressed_bytes} bytes", chunk)
         if not 0 <= page.values <= chunk.values:
             raise _lie(where, f"holds {page.values} values", chunk)
         yield page
         seen += page.values
-        at += stored
+        at = page.start + page.stored_bytes
 
 
-def _header(descriptor: int, at: int, where: str) -> tuple[Page, int, int]:
-    """What the header at that place says, the bytes of its page at rest, and where they begin."""
+def _page(descriptor: int, at: int, where: str) -> Page:
+    """What the header at that place says."""
     data = os.pread(descriptor, _HEADER_BYTES, at)
     usual = _USUAL_HEADER.match(data)
-    if usual is not None:
-        values = 0 if usual[4] is None else read_i32(usual[4])
-        return Page(read_i32(usual[1]), values, usual[3] is not None), read_i32(usual[2]), at + usual.end()
-    found, start = _any_header(descriptor, at, where)
-    page = Page(found.get(_UNCOMPRESSED, -1), _values(found), _CRC in found)
-    return page, found.get(_COMPRESSED, -1), start
+    if usual is None:
+        return _page_of(*_any_header(descriptor, at, where))
+    is_data, uncompressed, stored, crc, values, encoding, entries = usual.groups()
+    return Page(
+        uncompressed_bytes=read_i32(uncompressed),
+        values=read_i32(values) if is_data else 0,
+        has_checksum=crc is not None,
+        stored_bytes=read_i32(stored),
+        start=at + usual.end(),
+        encoding=read_i32(encoding) if is_data else -1,
+        entries=0 if is_data else read_i32(entries),
+    )
+
+
+def _page_of(found: Found, start: int) -> Page:
+    """The same of a header of any shape; as in Arrow, its type says which of the structs counts."""
+    kind = found.get(_TYPE, -1)
+    v1, v2 = found.get(_DATA_V1, {}), found.get(_DATA_V2, {})
+    data = {_V1_TYPE: v1, _V2_TYPE: v2}.get(kind, {})
+    entries = found.get(_DICTIONARY, {}).get(_NUM_VALUES, 0) if kind == _DICTIONARY_TYPE else 0
+    levels = data.get(_DEFINITION_BYTES, 0) + data.get(_REPETITION_BYTES, 0)
+    return Page(
+        uncompressed_bytes=found.get(_UNCOMPRESSED, -1),
+        values=data.get(_NUM_VALUES, 0),
+        has_checksum=_CRC in found,
+        stored_bytes=found.get(_COMPRESSED, -1),
+        start=start,
+        encoding=data.get(_ENCODING_V2 if kind == _V2_TYPE else _ENCODING, -1),
+        entries=entries,
+        levels_bytes=levels if kind == _V2_TYPE else None,
+        is_compressed=data.get(_IS_COMPRESSED, True),
+    )
 
 
 def _any_header(descriptor: int, at: int, where: str) -> tuple[Found, int]:
@@ -115,12 +160,6 @@ def _any_header(descriptor: int, at: int, where: str) -> tuple[Found, int]:
         except ThriftError as error:
             raise _no_page(where, at, error) from error
         return found, at + length
-
-
-def _values(found: Found) -> int:
-    holds = found.get(_DATA_V1) or found.get(_DATA_V2) or {}
-    values: int = holds.get(_NUM_VALUES, 0)
-    return values
 
 
 def _no_page(where: str, at: int, error: ThriftError) -> CorruptFileError:

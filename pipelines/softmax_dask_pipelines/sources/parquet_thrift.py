@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-I32, I64, TEXTS = 5, 6, -1
+BOOL, I32, I64, TEXTS = 1, 5, 6, -1
 _I16, _BINARY, _LIST, _SET, _MAP, _STRUCT = 4, 8, 9, 10, 11, 12
+_BOOLS = (1, 2)
+"""True and false: a boolean lies in the field's head."""
 _BITS = {_I16: 16, I32: 32, I64: 64}
 _SIZES = {1: 0, 2: 0, 3: 1, 7: 8, 13: 16}
 """Bytes of a field that always has as many: booleans lie in the field's head; i8, double, uuid."""
@@ -19,9 +21,9 @@ _DEPTH = 64
 _VARINT_BYTES = 10
 
 Wanted = Mapping[int, "int | Struct | Structs"]
-"""Field number: I32, I64, TEXTS for a list of them, or what is wanted of the struct or structs there."""
+"""Field number: BOOL, I32, I64, TEXTS for a list of them, or what is wanted of the struct or structs there."""
 Found = dict[int, Any]
-"""Field number: an int, a list of bytes, what was found in the struct, or a list of that."""
+"""Field number: a bool, an int, a list of bytes, what was found in the struct, or a list of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ def _struct(data: bytes, at: int, wanted: Wanted, depth: int) -> tuple[Found, in
         else:
             field, at = _number(data, at, _I16)
         want = wanted.get(field)
-        if want == kind:
+        if want == BOOL and kind in _BOOLS:
+            found[field] = kind == BOOL
+        elif want == kind:
             found[field], at = _number(data, at, kind)
         elif want is None:
             at = _skipped(data, at, kind, depth)

@@ -53,7 +53,7 @@ class Carried:
     has_nulls: bool = False
     """Whether some values are known to be null: keys that not all folders have."""
     text_bytes: int | None = None
-    """Of the longest text, where that is known: of keys."""
+    """To plan for a text: of keys that of the longest one, of ids what one may take on average; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)

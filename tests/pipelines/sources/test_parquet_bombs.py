@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from softmax_dask_pipelines.errors import CorruptFileError
+from softmax_dask_pipelines.errors import CorruptFileError, MetadataLimitError
 from softmax_dask_pipelines.sources import Source, SourceRequest, open_source
 from tests.pipelines import dumps
 from tests.pipelines.sources import parquet_forged
@@ -166,3 +166,34 @@ def test_one_page_of_a_whole_row_group_is_planned_for(tmp_path: Path) -> None:
     planned = [_open(path).facts.read_overhead_bytes for path in (small, large)]
 
     assert planned[1] - planned[0] > 2 * (8_000_000 - 2 * MIB)
+
+
+def _with_later_pages_of(path: Path, rows: int, groups: int) -> Path:
+    """Row groups with pages of about 100 kB, then one that is a page of so many rows of 400 bytes."""
+    small = pa.table({"logits": dumps.fixed_lists(dumps.logits(1000, 100))})
+    large = pa.table({"logits": dumps.fixed_lists(dumps.logits(rows, 100))})
+    options = {"use_dictionary": False, "data_page_size": 100_000, "compression": "none", "write_batch_size": 100}
+    with pq.ParquetWriter(path, small.schema, **options) as writer:
+        for _ in range(groups):
+            writer.write_table(small)
+    pq.write_table(large, path.with_name("z.parquet"), **{**options, "data_page_size": 64 * MIB})
+    return path.parent
+
+
+def test_a_later_page_that_is_much_larger_is_planned_for(tmp_path: Path) -> None:
+    folder = _with_later_pages_of(tmp_path / "a.parquet", rows=20_000, groups=3)
+
+    planned = open_source(SourceRequest(str(folder))).facts.read_overhead_bytes
+
+    assert planned > 2 * 20_000 * 400
+
+
+def test_a_page_that_no_memory_is_planned_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("softmax_dask_pipelines.sources.parquet_survey._PAGES", 8)
+    folder = _with_later_pages_of(tmp_path / "a.parquet", rows=20_000, groups=10)
+    source = open_source(SourceRequest(str(folder)))
+
+    with pytest.raises(
+        MetadataLimitError, match=r"z\.parquet: column 'logits.*' of row group 0: a page .* about 1 MiB"
+    ):
+        list(source.read(0, source.facts.rows))

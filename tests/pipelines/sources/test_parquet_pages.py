@@ -18,10 +18,10 @@ from tests.pipelines.sources.parquet_forged import struct
 LARGEST, SMALLEST = 2**31 - 1, -(2**31)
 
 
-def _header(path: Path, data: bytes) -> tuple[Page, int, int]:
+def _page(path: Path, data: bytes) -> Page:
     path.write_bytes(data)
     with open(path, "rb") as file:
-        return parquet_pages._header(file.fileno(), 0, "a file")
+        return parquet_pages._page(file.fileno(), 0, "a file")
 
 
 def _holds(values: int) -> bytes:
@@ -33,15 +33,35 @@ def _holds(values: int) -> bytes:
 def test_numbers_of_a_usual_header_are_those_that_were_written(tmp_path: Path, number: int, crc: Any) -> None:
     data = struct([(1, 0), (2, number), (3, number - (number > 0)), *crc], (5, _holds(number)))
 
-    found = _header(tmp_path / "page", data + b"page")
+    found = _page(tmp_path / "page", data + b"page")
 
-    assert found == (Page(number, number, bool(crc)), number - (number > 0), len(data))
+    assert found == Page(number, number, bool(crc), number - (number > 0), start=len(data), encoding=0)
 
 
 def test_a_dictionary_holds_no_values(tmp_path: Path) -> None:
     data = struct([(1, 2), (2, 20), (3, 10)], (7, struct([(1, 5), (2, 0)])))
 
-    assert _header(tmp_path / "page", data) == (Page(20, 0, False), 10, len(data))
+    found = _page(tmp_path / "page", data)
+
+    assert found == Page(20, 0, False, 10, start=len(data), encoding=-1, entries=5)
+
+
+def test_a_page_of_the_second_kind_says_how_long_its_levels_are(tmp_path: Path) -> None:
+    uncompressed = b"\x12"  # a boolean that is false lies in the field's head, here one after field 6
+    holds = struct([(1, 9), (2, 0), (3, 9), (4, 7), (5, 3), (6, 2)])[:-1] + uncompressed + b"\x00"
+    data = struct([(1, 3), (2, 20), (3, 10)], (8, holds))
+
+    found = _page(tmp_path / "page", data)
+
+    assert found == Page(20, 9, False, 10, len(data), encoding=7, levels_bytes=5, is_compressed=False)
+
+
+def test_what_a_page_is_follows_from_its_type_as_in_arrow(tmp_path: Path) -> None:
+    both = struct([(1, 0), (2, 20), (3, 10)], (5, _holds(5)))[:-1] + b"\x3c" + struct([(1, 7), (4, 8)]) + b"\x00"
+
+    found = _page(tmp_path / "page", both)
+
+    assert (found.values, found.encoding, found.levels_bytes) == (5, 0, None)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +72,7 @@ def test_a_dictionary_holds_no_values(tmp_path: Path) -> None:
 def test_of_a_count_that_stands_twice_the_last_is_taken_as_arrow_does(tmp_path: Path, again: bytes) -> None:
     data = struct([(1, 0), (2, 20), (3, 10)], (5, _holds(5)[:-1] + again + b"\x00"))
 
-    page, _, _ = _header(tmp_path / "page", data)
+    page = _page(tmp_path / "page", data)
 
     assert page.values == 64
 
@@ -77,4 +97,4 @@ def test_a_header_cut_short_is_no_usual_one(tmp_path: Path) -> None:
     data = struct([(1, 0), (2, 20), (3, 10)], (5, _holds(5)))
 
     with pytest.raises(CorruptFileError, match="there is no page at byte 0"):
-        _header(tmp_path / "page", data[:-1])
+        _page(tmp_path / "page", data[:-1])

@@ -1,0 +1,161 @@
+"""The rows of a Parquet file as a stream of record batches, once its page headers are found to be sound.
+
+Texts may be far more in memory than in the file, see `parquet_texts`: where they may be, they are read apart from the
+logits, a few rows at a time, so that whoever takes them can stop.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, BinaryIO
+
+import pyarrow.parquet as pq
+
+from softmax_dask_pipelines.errors import MetadataLimitError
+from softmax_dask_pipelines.sources.parquet_files import Part, plain_errors
+from softmax_dask_pipelines.sources.parquet_footer import Chunk
+from softmax_dask_pipelines.sources.parquet_pages import Page, sound_pages
+from softmax_dask_pipelines.sources.parquet_texts import TextChunk
+
+TEXT_BATCH_BYTES = 16 * 2**20
+"""Text that is decoded at once, at most, beside the pages that it is in."""
+
+_BUFFERS_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What is read of a file."""
+
+    numbers: tuple[str, ...]
+    texts: tuple[str, ...] = ()
+    page_bytes: int | None = None
+    """Largest page that memory is planned for; None: the plan is yet to be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows of a file."""
+
+    first_row: int
+    """In the file."""
+    numbers: Any
+    """pyarrow.RecordBatch"""
+    texts: Iterable[Any]
+    """Record batches, of the same rows in all; decoded when they are taken, and to be taken before the next batch."""
+
+
+def batches(part: Part, rows: range, columns: Columns, *, batch_rows: int) -> Iterator[Batch]:
+    """Batches of at most `batch_rows` rows that cover `rows`."""
+    groups = range(bisect_right(part.group_starts, rows.start) - 1, bisect_right(part.group_starts, rows.stop - 1))
+    with plain_errors(part.path):
+        text_rows = _checked(part, columns, groups, batch_rows)
+    if not columns.texts or text_rows >= batch_rows:
+        together = (*columns.numbers, *columns.texts)
+        for first, batch in _cut(part, rows, _stream(part, groups, together, batch_rows)):
+            yield Batch(first, batch, [batch])
+        return
+    texts = _Rows(batch for _, batch in _cut(part, rows, _stream(part, groups, columns.texts, text_rows)))
+    for first, batch in _cut(part, rows, _stream(part, groups, columns.numbers, batch_rows)):
+        yield Batch(first, batch, texts.take(batch.num_rows))
+
+
+def buffer_bytes(columns: int) -> int:
+    """Read-ahead of one column. Without it Arrow takes the column's part of a row group into memory whole."""
+    return max(2**14, min(2**20, _BUFFERS_BYTES // max(1, columns)))
+
+
+def text_chunk(file: BinaryIO, part: Part, leaf: int, chunk: Chunk) -> TextChunk:
+    """A column of text in one row group; `leaf` is its place among the leaves."""
+    # Of the schema, which pyarrow has read whole, not of a row group: see `parquet_footer`.
+    return TextChunk(file, chunk, is_nullable=part.metadata.schema.column(leaf).max_definition_level > 0)
+
+
+def leaves_of(part: Part, columns: Iterable[str]) -> list[int]:
+    """All that Arrow reads for these columns: a name stands for all leaves below it."""
+    named = set(columns)
+    return [leaf for leaf, path in enumerate(part.leaves) if any(above in named for above in _above(path))]
+
+
+def where_is(part: Part, leaf: int, group: int) -> str:
+    """For messages."""
+    return f"{part.path}: column {part.leaves[leaf]!r} of row group {group}"
+
+
+def _checked(part: Part, columns: Columns, groups: range, batch_rows: int) -> int:
+    """Rows of text that can be decoded at once; refuses pages that lie, or that no memory is planned for."""
+    texts, fewest = set(leaves_of(part, columns.texts)), batch_rows
+    leaves = leaves_of(part, (*columns.numbers, *columns.texts))
+    chunks = part.chunks[groups.start : groups.stop, leaves].tolist()
+    with open(part.path, "rb") as file:
+        for group, row in zip(groups, chunks, strict=True):
+            for leaf, fields in zip(leaves, row, strict=True):
+                chunk = Chunk._make(fields)
+                pages = _planned_pages(file, chunk, where_is(part, leaf, group), columns.page_bytes)
+                if leaf in texts:
+                    rows = min(batch_rows, part.group_starts[group + 1] - part.group_starts[group])
+                    text = text_chunk(file, part, leaf, chunk)
+                    largest = text.largest(pages, rows=rows, allowed_bytes=TEXT_BATCH_BYTES)
+                    fewest = min(fewest, max(1, TEXT_BATCH_BYTES // max(1, largest)))
+                for _ in pages:
+                    pass
+    return fewest
+
+
+def _planned_pages(file: BinaryIO, chunk: Chunk, where: str, page_bytes: int | None) -> Iterator[Page]:
+    for page in sound_pages(file, chunk, where):
+        if page_bytes is not None and page.uncompressed_bytes > page_bytes:
+            raise MetadataLimitError(
+                f"{where}: a page decompresses to {page.uncompressed_bytes} bytes; expected at most {page_bytes}, "
+                "as the memory for it is planned from other pages. Write the file again, with pages of about 1 MiB."
+            )
+        yield page
+
+
+def _stream(part: Part, groups: range, columns: Sequence[str], batch_rows: int) -> Iterator[Any]:
+    with pq.ParquetFile(
+        part.path,
+        metadata=part.metadata,
+        buffer_size=buffer_bytes(len(columns)),
+        pre_buffer=False,
+        page_checksum_verification=True,
+    ) as file:
+        yield from file.iter_batches(
+            batch_size=batch_rows, row_groups=list(groups), columns=list(columns), use_threads=False
+        )
+
+
+def _cut(part: Part, rows: range, stream: Iterator[Any]) -> Iterator[tuple[int, Any]]:
+    """Only `rows` of a stream that begins with the row group of the first of them; each with its first row."""
+    row = part.group_starts[bisect_right(part.group_starts, rows.start) - 1]
+    with plain_errors(part.path):
+        for batch in stream:
+            first, last = max(row, rows.start), min(row + batch.num_rows, rows.stop)
+            if first < last:
+                yield first, batch.slice(first - row, last - first)
+            row += batch.num_rows
+            if row >= rows.stop:
+                return
+        raise OSError(f"its rows end at {row} of {rows.stop}")
+
+
+class _Rows:
+    """Record batches from which any number of rows can be taken."""
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self._batches = batches
+        self._rest: Any = None
+
+    def take(self, rows: int) -> Iterator[Any]:
+        while rows:
+            batch = self._rest if self._rest is not None else next(self._batches)
+            head, rest = batch.slice(0, rows), batch.slice(rows)
+            self._rest = rest if rest.num_rows else None
+            rows -= head.num_rows
+            yield head
+
+
+def _above(path: str) -> Iterator[str]:
+    """`a.b.c`: `a`, `a.b` and itself."""
+    return accumulate(path.split("."), "{}.{}".format)
