@@ -63,7 +63,8 @@ def parse_yaml(text: str, begin: Begin) -> tuple[Any, yaml.Node | None]:
 
 def parse_value(text: str, begin: Begin) -> Any:
     """The value of a flag: as in a file, but `5:10` and 2026-01-01 alone are text; the shell has taken quotes away."""
-    tag = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False)).removeprefix(_STANDARD)
+    tag: str = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    tag = tag.removeprefix(_STANDARD)
     if tag == "timestamp" or (tag in ("int", "float") and ":" in text):
         return text
     return parse_yaml(text, begin)[0]
