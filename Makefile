@@ -35,7 +35,7 @@ bench: $(VENV)/.tests
 bench-full: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.run --effort full
 
-# Ends with 1 where a ratio became worse than the committed one.
+# Ends with 1 where a ratio became worse than the committed one; with 2 where there is no telling, as on a busy machine.
 bench-compare: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.compare
 

@@ -2,8 +2,10 @@
 
 import os
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from softmax_dask.kernels.cpu.simd import FLOAT32_LANES
@@ -32,6 +34,35 @@ def instruction_set() -> str:
 def load() -> float:
     """Processes that wanted to run in the last minute."""
     return round(os.getloadavg()[0], 2)
+
+
+def others_share() -> Callable[[], float]:
+    """Of all cores' time from now until the result is called: the part that neither we nor our children took.
+
+    0 where there is no /proc/stat. Children count when they have ended.
+    """
+    begin, busy, ours = perf_counter(), _busy_s(), _our_s()
+
+    def share() -> float:
+        others = (_busy_s() - busy) - (_our_s() - ours)
+        return max(0.0, others) / max(1e-9, (perf_counter() - begin) * (os.cpu_count() or 1))
+
+    return share
+
+
+def _busy_s() -> float:
+    """Seconds of all cores in which they were not idle, or were another machine's (`steal`)."""
+    path = Path("/proc/stat")
+    if not path.exists():
+        return 0.0
+    user, nice, system, _, _, *interrupts_and_steal = path.read_text().partition("\n")[0].split()[1:9]
+    ticks = sum(map(int, (user, nice, system, *interrupts_and_steal)))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _our_s() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _version(name: str) -> str | None:

@@ -19,7 +19,7 @@ from softmax_dask_pipelines.config_models import (
     SourceConfig,
     output_format_of,
 )
-from softmax_dask_pipelines.config_yaml import MAX_BYTES, line_of, parse_yaml
+from softmax_dask_pipelines.config_yaml import MAX_BYTES, line_of, parse_value, parse_yaml
 from softmax_dask_pipelines.errors import ConfigError, PermissionDeniedError
 
 __all__ = [
@@ -151,7 +151,7 @@ def _override(data: dict[str, Any], text: str) -> tuple[str, ...]:
         section = section.setdefault(name, {})
         if not isinstance(section, dict):
             raise ConfigError(f"--set {text}: {name} is no section; expected a key such as output.path.")
-    section[last], _ = parse_yaml(value, lambda line: f"--set {key}")
+    section[last] = parse_value(value, lambda line: f"--set {key}")
     return path
 
 

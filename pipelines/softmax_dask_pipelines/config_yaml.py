@@ -61,6 +61,15 @@ def parse_yaml(text: str, begin: Begin) -> tuple[Any, yaml.Node | None]:
         raise ConfigError(f"{begin(None)}: holds a number that cannot be read: {error}. {_QUOTES}") from error
 
 
+def parse_value(text: str, begin: Begin) -> Any:
+    """The value of a flag: as in a file, but `5:10` and 2026-01-01 alone are text; the shell has taken quotes away."""
+    tag: str = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    tag = tag.removeprefix(_STANDARD)
+    if tag == "timestamp" or (tag in ("int", "float") and ":" in text):
+        return text
+    return parse_yaml(text, begin)[0]
+
+
 def line_of(tree: yaml.Node | None, keys: tuple[str | int, ...]) -> int:
     """Line of the innermost of these nested keys that the document has."""
     node, line = tree, 1

@@ -1,5 +1,6 @@
 """A run that writes Jacobians and is ready to begin: rows chosen, matrices cut. Nothing is written."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import Any
@@ -11,18 +12,15 @@ from numpy.typing import NDArray
 from softmax_dask import float_dtype, jacobian, result_dtype
 from softmax_dask_pipelines import machine
 from softmax_dask_pipelines.config import JacobianConfig
-from softmax_dask_pipelines.errors import ConfigError, MemoryBudgetError
+from softmax_dask_pipelines.errors import ConfigError
+from softmax_dask_pipelines.jacobian_memory import JacobianMemory, partition_rows
 from softmax_dask_pipelines.jacobian_task import Tiles
 from softmax_dask_pipelines.job import carried_columns, source_request, warn_of_one_class
 from softmax_dask_pipelines.output_checks import checked_output, require_apart_from_files, require_room
-from softmax_dask_pipelines.plan import PARTITION_BYTES, PROCESS_BYTES
-from softmax_dask_pipelines.selection import Choice, chosen_rows
+from softmax_dask_pipelines.selection import Choice, OnSearch, chosen_rows
 from softmax_dask_pipelines.sinks import OutputSpec, require_own_names
 from softmax_dask_pipelines.sources import Source, SourceFacts, open_source
-
-_TILES_AT_ONCE = 4
-"""Of a thread: computed, encoded, and room for what Dask and the codec hold beside them."""
-_PIECES_PER_THREAD = 3
+from softmax_dask_pipelines.sources.blocks import aligned
 
 _MOST_ROWS = 1 << 20
 """Of a tile."""
@@ -38,6 +36,8 @@ class JacobianJob:
     rows: NDArray[np.int64]
     """Numbers of the chosen rows, rising."""
     tiles: Tiles
+    batch_rows: int
+    """Rows that are read at once; whole partitions."""
     threads: int
     peak_bytes: int
     """Memory of the whole process, at most."""
@@ -48,14 +48,20 @@ class JacobianJob:
         """Rows that the run works through."""
         return len(self.rows)
 
+    def batches(self) -> Iterator[range]:
+        """Places in the output of the rows that are read at once, in order."""
+        return aligned(0, len(self.rows), self.batch_rows)
+
     @property
     def bytes_out(self) -> int:
         """Matrices, before compression."""
         return len(self.rows) * self.spec.classes**2 * self.spec.wide_dtype.itemsize
 
 
-def prepare(config: JacobianConfig) -> JacobianJob:
+def prepare(config: JacobianConfig, on_search: OnSearch | None = None) -> JacobianJob:
     """Check everything that can be checked before anything is written, and find the rows, for which logits are read.
+
+    `on_search` is told how far a search for rows of low confidence has come.
 
     Raises
     ------
@@ -71,17 +77,28 @@ def prepare(config: JacobianConfig) -> JacobianJob:
     dtype = result_dtype(facts.dtype, config.output.dtype)
     tiles = _tiles(facts, dtype)
     limit = config.memory_limit or machine.free_memory_bytes() // 2
-    threads, peak = _threads(facts, tiles, dtype, config.threads or machine.cores(), limit)
-    rows = chosen_rows(source, choice, temperature=config.temperature, threads=threads, stop=Event())
+    memory = JacobianMemory(facts, tiles, dtype, config.threads or machine.cores(), limit)
+    rows = chosen_rows(
+        source,
+        choice,
+        temperature=config.temperature,
+        threads=memory.threads(0),
+        most=memory.most_rows(),
+        stop=Event(),
+        on_search=on_search,
+    )
+    threads = memory.threads(len(rows))
     tiles = replace(tiles, rows=max(1, min(tiles.rows, len(rows))))  # a chunk is never larger than its array
+    spec = _spec(config, str(output), facts, tiles, dtype, len(rows), threads)
     job = JacobianJob(
         config=config,
         source=source,
-        spec=_spec(config, str(output), facts, tiles, dtype, len(rows), threads),
+        spec=spec,
         rows=rows,
         tiles=tiles,
+        batch_rows=max(1, memory.batch_rows() // spec.partition_rows) * spec.partition_rows,
         threads=threads,
-        peak_bytes=peak,
+        peak_bytes=memory.peak_bytes(threads, len(rows)),
         memory_limit_bytes=limit,
     )
     require_room(output, job.bytes_out)
@@ -110,19 +127,6 @@ def _lazy(rows: int, facts: SourceFacts, dtype: np.dtype[Any]) -> Any:
     return jacobian(da.zeros((rows, facts.classes), facts.dtype, chunks=(rows, facts.classes)), dtype=dtype)
 
 
-def _threads(facts: SourceFacts, tiles: Tiles, dtype: np.dtype[Any], wanted: int, limit: int) -> tuple[int, int]:
-    """As many threads as the memory limit allows, and what they take with the process."""
-    reading = facts.read_rows * facts.classes * facts.dtype.itemsize + facts.read_overhead_bytes
-    each = reading + _TILES_AT_ONCE * tiles.bytes_of(dtype)
-    threads = min(wanted, (limit - PROCESS_BYTES) // each)
-    if threads < 1:
-        raise MemoryBudgetError(
-            f"memory_limit is {limit:,} bytes; expected at least {PROCESS_BYTES + each:,}: {PROCESS_BYTES:,} for the "
-            f"process and {each:,} for one thread. Raise the limit, or store the logits in smaller chunks."
-        )
-    return threads, PROCESS_BYTES + threads * each
-
-
 def _spec(
     config: JacobianConfig,
     output: str,
@@ -137,7 +141,7 @@ def _spec(
         format="zarr",
         rows=rows,
         classes=facts.classes,
-        partition_rows=_partition_rows(tiles, dtype, rows, threads),
+        partition_rows=partition_rows(tiles, dtype, rows, threads),
         chunk_rows=tiles.rows,
         columns=(),
         float_dtype=float_dtype(facts.dtype),
@@ -145,7 +149,7 @@ def _spec(
         top_k=0,
         class_names=facts.class_names,
         carried=carried_columns(config.output.rename, facts),
-        has_targets=False,
+        has_targets=facts.target_name is not None,
         attributes={
             "source": config.source.path,
             "logits": facts.name,
@@ -158,10 +162,3 @@ def _spec(
     )
     require_own_names(spec, beside=("row", "jacobian"))
     return spec
-
-
-def _partition_rows(tiles: Tiles, dtype: np.dtype[Any], rows: int, threads: int) -> int:
-    """Rows of a piece: about PARTITION_BYTES of its stripe, less when there are few, so that each thread gets some."""
-    full = PARTITION_BYTES // tiles.bytes_of(dtype)
-    fair = -(-rows // (threads * _PIECES_PER_THREAD * tiles.rows))
-    return tiles.rows * max(1, min(full, fair))

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from softmax_dask import jacobian
 from softmax_dask_pipelines.errors import InterruptedRunError
-from softmax_dask_pipelines.selection import read_rows
 from softmax_dask_pipelines.sinks import OutputSpec, partition_row_range
 from softmax_dask_pipelines.sinks.zarr import ZarrSink
-from softmax_dask_pipelines.sources import Source, SourceBlock
+from softmax_dask_pipelines.sources import SourceBlock
+from softmax_dask_pipelines.sources.blocks import part_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +44,30 @@ class JacobianReceipt:
 
 @dataclass(frozen=True, slots=True)
 class JacobianTask:
-    """All that is needed to compute any piece of a run."""
+    """All that is needed to compute any piece of some partitions that follow one another."""
 
-    source: Source
+    first_partition: int
+    block: SourceBlock
+    """Their rows, read once for all tiles."""
+    numbers: NDArray[np.int64]
+    """Of these rows in the source."""
     sink: ZarrSink
     spec: OutputSpec
-    rows: NDArray[np.int64]
-    """Numbers of the chosen rows in the source, rising."""
     tiles: Tiles
     temperature: float
     stop: Event
     """Set when the run is to end: pieces that have begun stop at the next tile."""
 
     @property
-    def count(self) -> int:
-        """Number of pieces."""
-        return -(-len(self.rows) // self.spec.partition_rows) * self.tiles.stripes
+    def pieces(self) -> range:
+        """Numbers of the pieces."""
+        first, count = self.first_partition, -(-len(self.numbers) // self.spec.partition_rows)
+        return range(first * self.tiles.stripes, (first + count) * self.tiles.stripes)
+
+    @property
+    def first_row(self) -> int:
+        """Place in the output of the first of the rows."""
+        return self.first_partition * self.spec.partition_rows
 
     def __call__(self, number: int) -> JacobianReceipt:
         """Compute piece `number` and store it. Nothing of it is visible yet."""
@@ -82,15 +90,16 @@ class _Piece:
         for start in range(places.start, places.stop, self._task.tiles.rows):
             block = self._write_tiles(start, min(start + self._task.tiles.rows, places.stop))
             if writer is not None:
-                writer.advance(len(block.logits), block.carried, None)
+                writer.advance(len(block.logits), block.carried, block.targets)
         if writer is not None:
             self._bytes_written += sum(stored.size_bytes for stored in writer.close())
-            self._put("row", (self._partition,), self._task.rows[places.start : places.stop])
+            first = self._task.first_row
+            self._put("row", (self._partition,), self._task.numbers[places.start - first : places.stop - first])
         return JacobianReceipt(len(places) if is_first else 0, self._undecidable, self._bytes_written)
 
     def _write_tiles(self, start: int, stop: int) -> SourceBlock:
         task = self._task
-        block = read_rows(task.source, task.rows[start:stop])
+        block = part_of(task.block, slice(start - task.first_row, stop - task.first_row))
         lazy = jacobian(
             da.from_array(block.logits, chunks=block.logits.shape),
             temperature=task.temperature,

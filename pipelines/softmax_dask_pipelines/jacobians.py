@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from softmax_dask_pipelines.config import JacobianConfig, key_of, make_config
+from softmax_dask_pipelines.gathering import read_rows
 from softmax_dask_pipelines.jacobian_job import JacobianJob, prepare
 from softmax_dask_pipelines.jacobian_task import JacobianReceipt, JacobianTask
 from softmax_dask_pipelines.ledger.publication import publish
@@ -67,6 +68,7 @@ def write_jacobian(
     column_prefix: str | None = None,
     source_dtype: str | None = None,
     id: str | None = None,
+    target: str | None = None,
     classes: str | PathLike[str] | None = None,
     class_axis: int | None = None,
     missing_chunks: str = "error",
@@ -81,7 +83,8 @@ def write_jacobian(
     """Write the derivatives of the probabilities of some rows by their logits, as a Zarr group: complete or absent.
 
     The group holds `jacobian`, (rows, classes, classes), of which [r, j, k] is s_j (delta_jk - s_k) / temperature,
-    `row`, the number of each row in the source, and what is carried beside it. Undecidable rows have NaN.
+    `row`, the number of each row in the source, and what is carried beside it: ids, Hive keys, `target`.
+    Undecidable rows have NaN.
 
     Parameters
     ----------
@@ -95,7 +98,7 @@ def write_jacobian(
     temperature : above 0, no unit
     dtype : "float16", "float32" or "float64", of the matrices; default float32, of float64 logits float64
     memory_limit : bytes, or a text such as "2GiB"; of the whole process; default half of what is free
-    array, column, column_prefix, source_dtype, id, classes, class_axis, missing_chunks, nulls, link, rename,
+    array, column, column_prefix, source_dtype, id, target, classes, class_axis, missing_chunks, nulls, link, rename,
     threads, replace : as of `score`
 
     Returns
@@ -118,6 +121,7 @@ def write_jacobian(
             "column_prefix": column_prefix,
             "dtype": source_dtype,
             "id": id,
+            "target": target,
             "classes": None if classes is None else fspath(classes),
             "class_axis": class_axis,
             "missing_chunks": missing_chunks,
@@ -142,21 +146,30 @@ def execute(job: JacobianJob, *, replace: bool = False, on_receipt: OnReceipt | 
     totals = _Totals(on_receipt)
 
     def write() -> None:
-        task = JacobianTask(
-            source=job.source,
-            sink=sink,
-            spec=job.spec,
-            rows=job.rows,
-            tiles=job.tiles,
-            temperature=job.config.temperature,
-            stop=Event(),
-        )
-        run_on_threads(task, range(task.count), threads=job.threads, take=totals.add, stop=task.stop)
+        stop = Event()
+        for places in job.batches():
+            task = _task(job, sink, places, stop)
+            run_on_threads(task, task.pieces, threads=job.threads, take=totals.add, stop=stop)
 
     def result() -> JacobianResult:
         return JacobianResult(job, totals.undecidable, totals.bytes_written, perf_counter() - begin)
 
     return publish(sink, Path(job.spec.path), config=job.config.model_dump(mode="json"), write=write, result=result)
+
+
+def _task(job: JacobianJob, sink: ZarrSink, places: range, stop: Event) -> JacobianTask:
+    """What computes these rows, once they are read."""
+    numbers = job.rows[places.start : places.stop]
+    return JacobianTask(
+        first_partition=places.start // job.spec.partition_rows,
+        block=read_rows(job.source, numbers, threads=job.threads, stop=stop),
+        numbers=numbers,
+        sink=sink,
+        spec=job.spec,
+        tiles=job.tiles,
+        temperature=job.config.temperature,
+        stop=stop,
+    )
 
 
 class _Totals:

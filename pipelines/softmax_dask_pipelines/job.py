@@ -15,7 +15,7 @@ from softmax_dask_pipelines.errors import ConfigError
 from softmax_dask_pipelines.output_checks import checked_output, require_apart_from_files, require_room
 from softmax_dask_pipelines.plan import Plan, Sizes, make_plan
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, require_own_names
-from softmax_dask_pipelines.sources import Carried, Source, SourceFacts, SourceRequest, open_source
+from softmax_dask_pipelines.sources import Source, SourceFacts, SourceRequest, open_source
 from softmax_dask_pipelines.sources.names import listing, nearest
 
 _ID_BYTES = 64
@@ -161,7 +161,6 @@ def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], to
         for c in chosen
         if c.per != "class"
     )
-    carried = sum(map(_carried_bytes, facts.carried)) + (_TARGET_BYTES if facts.target_name else 0)
     of_classes = [facts.classes * wide.itemsize for c in chosen if c.per == "class"]
     return Sizes(
         rows=facts.rows,
@@ -172,13 +171,14 @@ def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], to
         row_bytes=facts.classes * facts.dtype.itemsize,
         wide_bytes=sum(of_classes),
         widest_bytes=max(of_classes, default=0),
-        narrow_bytes=narrow + carried,
+        narrow_bytes=narrow + carried_bytes(facts),
     )
 
 
-def _carried_bytes(column: Carried) -> int:
-    """Of a value, in memory and encoded."""
-    return _ID_BYTES if column.text_bytes is None else _KEY_BYTES + column.text_bytes
+def carried_bytes(facts: SourceFacts) -> int:
+    """Of a row, in memory and encoded: ids, keys and the target."""
+    texts = [_ID_BYTES if c.text_bytes is None else _KEY_BYTES + c.text_bytes for c in facts.carried]
+    return sum(texts) + (_TARGET_BYTES if facts.target_name else 0)
 
 
 def carried_columns(rename: Mapping[str, str] | None, facts: SourceFacts) -> tuple[CarriedColumn, ...]:

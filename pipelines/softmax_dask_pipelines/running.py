@@ -10,9 +10,10 @@ from softmax_dask_pipelines.jacobian_job import JacobianJob
 from softmax_dask_pipelines.jacobians import JacobianResult
 from softmax_dask_pipelines.job import Job
 from softmax_dask_pipelines.scoring import RunResult
+from softmax_dask_pipelines.selection import OnSearch
 
-_PREPARE: dict[type[Any], Callable[[Any], Job | JacobianJob]] = {
-    ScoreConfig: job.prepare,
+_PREPARE: dict[type[Any], Callable[[Any, OnSearch | None], Job | JacobianJob]] = {
+    ScoreConfig: lambda config, _: job.prepare(config),
     JacobianConfig: jacobian_job.prepare,
 }
 _EXECUTE: dict[type[Any], Callable[..., RunResult | JacobianResult]] = {
@@ -35,9 +36,9 @@ def run(
     return execute(prepare(ready), replace=replace)
 
 
-def prepare(config: Config) -> Job | JacobianJob:
-    """Check everything that can be checked before anything is written."""
-    return _PREPARE[type(config)](config)
+def prepare(config: Config, *, on_search: OnSearch | None = None) -> Job | JacobianJob:
+    """Check everything that can be checked before anything is written, and find the rows that are wanted."""
+    return _PREPARE[type(config)](config, on_search)
 
 
 def execute(

@@ -77,10 +77,18 @@ def test_memory_is_given_in_bytes_or_with_a_unit(given, count):
         ("columns=[margin, nll]", lambda config: config.columns == ("margin", "nll")),
         ("columns=null", lambda config: config.columns is None),
         ("source.target=a=b", lambda config: config.source.target == "a=b"),
+        ("source.path=2026-01-01", lambda config: config.source.path == "2026-01-01"),
     ],
 )
 def test_an_override_wins_over_the_file(tmp_path, override, read):
     assert read(read_config(_file(tmp_path), [override]))
+
+
+@pytest.mark.parametrize("text", ["5:10", "1:30", ":10", "0:100", "'5:10'"])
+def test_an_override_of_rows_needs_no_quotes_beyond_those_of_the_shell(tmp_path, text):
+    path = _file(tmp_path, "verb: jacobian\nsource: {path: a}\noutput: {path: b.zarr}\n")
+
+    assert read_config(path, [f"rows={text}"]).rows == text.strip("'")
 
 
 def test_the_last_of_two_overrides_wins(tmp_path):
@@ -332,7 +340,9 @@ def test_a_long_value_is_shown_in_part(tmp_path):
         ("columns=[label", "--set columns: is no YAML: "),
         ("source.path=&a x", "--set source.path: &a: is the anchor of an alias; "),
         ("source.path=!!str x", "--set source.path: !!str: is a tag; "),
-        ("source.path=2026-01-01", "--set source.path: is 2026-01-01, which YAML reads as a date; "),
+        ("source.path=0777", "--set source.path: is 0777, which YAML reads as an octal number; "),
+        ("columns=[2026-01-01]", "--set columns: is 2026-01-01, which YAML reads as a date; "),
+        ("threads=1:30", "--set threads: is '1:30'; expected a valid integer, "),
     ],
 )
 def test_an_override_that_is_no_plain_value_is_refused(tmp_path, override, said):

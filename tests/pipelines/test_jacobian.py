@@ -17,9 +17,10 @@ from scipy.special import softmax
 from softmax_dask_pipelines import JacobianConfig, jacobian_job, jacobians, run, write_jacobian
 from softmax_dask_pipelines.config import key_of, make_config
 from softmax_dask_pipelines.errors import ConfigError, InterruptedRunError, MemoryBudgetError, OutputExistsError
+from softmax_dask_pipelines.gathering import read_rows
 from softmax_dask_pipelines.plan import PROCESS_BYTES
-from softmax_dask_pipelines.selection import Choice, chosen_rows
-from softmax_dask_pipelines.sources import SourceRequest, open_source
+from softmax_dask_pipelines.selection import NUMBER_BYTES, Choice, chosen_rows
+from softmax_dask_pipelines.sources import SourceRequest, open_source, parquet
 from softmax_dask_pipelines.sources.npy import NpySource
 from tests.pipelines import dumps
 from tests.pipelines.command import softmax_dask, tree
@@ -389,9 +390,99 @@ def interrupt(receipt: Any) -> None:
 def test_the_limit_of_a_range_counts_before_its_rows_are_numbered(source):
     opened_source = open_source(SourceRequest(str(source)))
 
-    rows = chosen_rows(opened_source, Choice(5, 10**13, None, 3), temperature=1.0, threads=1, stop=Event())
+    rows = chosen_rows(opened_source, Choice(5, 10**13, None, 3), temperature=1.0, threads=1, most=9, stop=Event())
 
     assert rows.tolist() == [5, 6, 7]
+
+
+@pytest.mark.parametrize("choice", [Choice(0, 10**13, None, None), Choice(0, ROWS, 0.9, None)])
+def test_numbers_of_rows_beyond_the_memory_are_refused(source, choice):
+    opened_source = open_source(SourceRequest(str(source)))
+
+    with pytest.raises(MemoryBudgetError, match=r"expected at most 20 rows\. Choose fewer"):
+        chosen_rows(opened_source, choice, temperature=1.0, threads=1, most=20, stop=Event())
+
+
+def test_the_plan_counts_the_numbers_of_rows_and_the_rows_that_are_read_at_once(source, tmp_path):
+    few, many = (jacobian_job.prepare(config(source, tmp_path, rows=f"0:{stop}", threads=1)) for stop in (10, 100))
+
+    id_and_target = 64 + 8
+    assert many.peak_bytes - few.peak_bytes == 90 * (NUMBER_BYTES + CLASSES * 4 + id_and_target)
+
+
+def test_rows_far_apart_are_read_a_row_group_once(tmp_path, data, monkeypatch):
+    source = tmp_path / "in.parquet"
+    pq.write_table(dumps.parquet_table({"logits": pa.array(list(data))}), source, row_group_size=20)
+    monkeypatch.setattr("softmax_dask.jacobian_lazy._TILE_BYTES", 3 * 25 * 4)  # three rows
+    job = jacobian_job.prepare(config(source, tmp_path, where_confidence_below=0.4))
+    groups = []
+    read = parquet.batches
+    monkeypatch.setattr(
+        parquet,
+        "batches",
+        lambda part, rows, *a, **k: (
+            groups.extend(range(rows[0] // 20, rows[-1] // 20 + 1)) or read(part, rows, *a, **k)
+        ),
+    )
+
+    jacobians.execute(job)
+
+    assert job.tiles.rows == 3
+    assert len(job.rows) > 9
+    assert sorted(groups) == sorted({row // 20 for row in job.rows.tolist()})
+
+
+def test_row_groups_without_a_chosen_row_are_not_read(tmp_path, data, monkeypatch):
+    monkeypatch.setattr("softmax_dask_pipelines.gathering._GAP_BYTES", 1)
+    source = open_source(SourceRequest(str(dumps.zarr_array(tmp_path / "in.zarr", data, chunks=(10, CLASSES)))))
+    (tmp_path / "in.zarr" / "c" / "3" / "0").unlink()  # a read of it would say so
+
+    found = read_rows(source, np.array([5, 29, 55]), threads=2, stop=Event())
+
+    np.testing.assert_array_equal(found.logits, data[[5, 29, 55]])
+
+
+def test_rows_are_written_in_batches_as_in_one(source, tmp_path, monkeypatch):
+    write_jacobian(source, tmp_path / "whole.zarr", rows="3:", threads=1)
+    before = contents(tmp_path / "whole.zarr")
+    monkeypatch.setattr("softmax_dask_pipelines.jacobian_memory._GATHERED_BYTES", 1)
+    monkeypatch.setattr("softmax_dask_pipelines.jacobian_memory._full_partition_rows", lambda tiles, dtype: tiles.rows)
+    monkeypatch.setattr("softmax_dask.jacobian_lazy._TILE_BYTES", 7 * 25 * 4)
+
+    job = jacobian_job.prepare(config(source, tmp_path, rows="3:", threads=1))
+    jacobians.execute(job)
+
+    assert len(list(job.batches())) == 15
+    for name in ("row", "id", "target", "jacobian"):
+        np.testing.assert_array_equal(opened(tmp_path)[name][:], zarr.open_group(tmp_path / "whole.zarr")[name][:])
+    assert contents(tmp_path / "whole.zarr") == before
+
+
+def test_targets_are_written_beside_the_rows(source, tmp_path, data):
+    write_jacobian(source, tmp_path / "out.zarr", where_confidence_below=0.4, target="target")
+
+    wanted = np.flatnonzero(confidence(data) < 0.4)
+    assert opened(tmp_path)["target"][:].tolist() == dumps.targets()[wanted].tolist()
+
+
+def test_a_search_says_how_far_it_has_come(source, tmp_path, monkeypatch):
+    monkeypatch.setattr("softmax_dask_pipelines.cli.progress._LOG_EVERY_S", 0.0)
+    flags = ("--where-confidence-below", 0.4, "--threads", 1)
+
+    outcome = softmax_dask("jacobian", source, tmp_path / "out.zarr", *flags)
+
+    searched = [line for line in outcome.err.splitlines() if line.startswith("searched ")]
+    assert searched[0].startswith("searched 0 of 103 rows")
+    assert searched[-1].startswith("searched 103 of 103 rows")
+
+
+@pytest.mark.parametrize("flag", ["--quiet", "--json"])
+def test_a_search_is_silent_where_nothing_but_the_result_is_wanted(source, tmp_path, monkeypatch, flag):
+    monkeypatch.setattr("softmax_dask_pipelines.cli.progress._LOG_EVERY_S", 0.0)
+
+    outcome = softmax_dask("jacobian", source, tmp_path / "out.zarr", "--where-confidence-below", 0.4, flag)
+
+    assert (outcome.code, outcome.err) == (0, "")
 
 
 def test_a_search_takes_a_npy_file_in_blocks_and_not_row_by_row(tmp_path, data, monkeypatch):

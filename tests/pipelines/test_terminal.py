@@ -115,6 +115,16 @@ def test_a_bar_is_drawn_on_stderr_and_stdout_holds_the_summary_alone(terminal):
     assert CONTROL.search(out) is None
 
 
+def test_a_search_for_rows_has_a_bar_of_its_own(dump, tmp_path):
+    there = Terminal("jacobian", dump, tmp_path / "out.zarr", "--where-confidence-below", 0.05, "--limit", 1)
+
+    code, _ = there.end()
+
+    assert code == 0
+    assert frames(there.shown)[0].startswith("search ")
+    assert frames(there.shown)[-1].startswith("rows ")
+
+
 @pytest.mark.parametrize("columns", [20, 60, 200])
 def test_the_bar_fits_the_width(terminal, columns):
     there = terminal(columns=columns)

@@ -8,7 +8,12 @@ import click
 from softmax_dask_pipelines.cli.output import say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from softmax_dask_pipelines.cli.progress import Advance
     from softmax_dask_pipelines.config import Config
+    from softmax_dask_pipelines.jacobian_job import JacobianJob
+    from softmax_dask_pipelines.job import Job
 
 
 def write_config_file(config: "Config", path: str) -> None:
@@ -32,12 +37,12 @@ def carry_out(config: "Config", *, replace: bool, dry_run: bool, as_json: bool, 
     if dry_run:
         print_plan(config, as_json=as_json, quiet=quiet)
         return
-    from softmax_dask_pipelines.cli.progress import progress
-    from softmax_dask_pipelines.running import execute, prepare
+    from softmax_dask_pipelines.cli.progress import RUNNING, progress
+    from softmax_dask_pipelines.running import execute
 
-    job = prepare(config)
-    with progress(job, quiet=quiet or as_json) as on_receipt:
-        result = execute(job, replace=replace, on_receipt=on_receipt)
+    job = _prepared(config, quiet=quiet or as_json)
+    with progress(RUNNING, quiet=quiet or as_json) as advance:
+        result = execute(job, replace=replace, on_receipt=_on_receipt(advance, job.total_rows))
     if as_json:
         say(json.dumps(result.facts(), indent=2))
     elif not quiet:
@@ -46,13 +51,27 @@ def carry_out(config: "Config", *, replace: bool, dry_run: bool, as_json: bool, 
 
 def print_plan(config: "Config", *, as_json: bool, quiet: bool) -> None:
     """Say what would be done."""
-    from softmax_dask_pipelines.running import prepare
-
-    job = prepare(config)
+    job = _prepared(config, quiet=quiet or as_json)
     if as_json:
         say(json.dumps(_texts(config).facts_of_plan(job), indent=2))
     elif not quiet:
         say(_texts(config).text_of_plan(job))
+
+
+def _prepared(config: "Config", *, quiet: bool) -> "Job | JacobianJob":
+    """The run, ready to begin; a search for its rows is shown."""
+    from softmax_dask_pipelines.cli.progress import SEARCHING, progress
+    from softmax_dask_pipelines.running import prepare
+
+    with progress(SEARCHING, quiet=quiet) as on_search:
+        return prepare(config, on_search=on_search)
+
+
+def _on_receipt(advance: "Advance | None", total: int) -> "Callable[[Any], None] | None":
+    if advance is None:
+        return None
+    advance(0, total)
+    return lambda receipt: advance(receipt.rows, total)
 
 
 def _texts(config: "Config") -> Any:

@@ -46,6 +46,15 @@ def regrouped(pieces: Iterator[SourceBlock], lengths: Iterator[int]) -> Iterator
         yield _joined(list(stream.take(length)))
 
 
+def part_of(piece: SourceBlock, rows: slice) -> SourceBlock:
+    """Some of its rows, as views."""
+    return SourceBlock(
+        logits=piece.logits[rows],
+        carried={name: values[rows] for name, values in piece.carried.items()},
+        targets=None if piece.targets is None else piece.targets[rows],
+    )
+
+
 def _even_part(whole: int, limit: int) -> int:
     """Largest part of `whole` up to `limit` that divides it; or equal shares if below half of it."""
     least = -(-whole // limit)
@@ -74,15 +83,7 @@ def _split(piece: SourceBlock, rows: int) -> tuple[SourceBlock, SourceBlock | No
     total = len(piece.logits)
     if total <= rows:
         return piece, None
-    return _part(piece, slice(0, rows)), _part(piece, slice(rows, total))
-
-
-def _part(piece: SourceBlock, rows: slice) -> SourceBlock:
-    return SourceBlock(
-        logits=piece.logits[rows],
-        carried={name: values[rows] for name, values in piece.carried.items()},
-        targets=None if piece.targets is None else piece.targets[rows],
-    )
+    return part_of(piece, slice(0, rows)), part_of(piece, slice(rows, total))
 
 
 def _joined(pieces: Sequence[SourceBlock]) -> SourceBlock:
