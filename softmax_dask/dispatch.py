@@ -73,7 +73,7 @@ def backend_of(block: Any) -> Backend:
         No backend computes on this type.
     """
     _require(block)
-    return _backend(type(block))
+    return _backend(block.__class__)
 
 
 def require_backend(array: Any, *, dask: bool = False) -> None:
@@ -105,7 +105,7 @@ def _modules_of(kind: type) -> tuple[str, str] | None:
 
 
 def _require(array: Any, *, dask: bool = False) -> None:
-    if _modules_of(type(array)) is not None:
+    if _modules_of(array.__class__) is not None:
         return
     kind, remedy = _name(type(array)), _remedy(array)
     call = f"logits.map_blocks(lambda block: {remedy.format('block')})" if dask else remedy.format("logits")

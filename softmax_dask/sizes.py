@@ -46,12 +46,11 @@ def kernel_dtype(logits: Any, *, dtype: Any = None, temperature: float = 1.0) ->
 
 
 def _native(logits: Any) -> np.dtype[Any]:
-    if isinstance(logits, np.dtype) and logits.isnative:
-        return logits
     try:
-        return np.dtype(logits).newbyteorder("=")
+        stored: np.dtype[Any] = np.dtype(logits)
     except TypeError:  # another library's dtype
         return np.dtype(object)
+    return stored if stored.isnative else stored.newbyteorder("=")
 
 
 def float_dtype(logits: Any) -> np.dtype[Any]:

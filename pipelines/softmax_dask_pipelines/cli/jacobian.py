@@ -30,7 +30,8 @@ def jacobian(
     """Write the derivatives of the probabilities by the logits of some rows of SOURCE to OUTPUT, a Zarr group.
 
     Its array `jacobian` has a matrix a row, classes x classes: [r, j, k] is how probability j moves with logit k.
-    `row` has the row's number in SOURCE; ids and targets are carried. Say which rows: a range, those of low confidence, or both.
+    `row` has the row's number in SOURCE; ids and targets are carried. Say which rows: a range, those of low
+    confidence, or both.
 
     \b
     Example:

@@ -187,7 +187,7 @@ def _flat(array: _Rows) -> tuple[_Rows, Strides]:
     flags = array.flags
     if flags.c_contiguous and flags.writeable:
         return array.reshape(-1).view(layout.dtype), layout.strides
-    memory: Any = (ctypes.c_char * (layout.count * layout.dtype.itemsize)).from_address(array.ctypes.data)
+    memory: Any = (ctypes.c_char * (layout.items * layout.dtype.itemsize)).from_address(array.ctypes.data)
     return np.frombuffer(memory, layout.dtype), layout.strides
 
 
@@ -197,8 +197,8 @@ class _Layout(NamedTuple):
     dtype: np.dtype[Any]
     """As the kernels take it."""
     strides: Strides
-    count: int
-    """Items from the first to the last."""
+    items: int
+    """From the first to the last."""
 
 
 @lru_cache(maxsize=256)
@@ -206,5 +206,5 @@ def _layout(dtype: np.dtype[Any], shape: tuple[int, ...], strides: tuple[int, ..
     *others, row, class_ = (stride // dtype.itemsize for stride in strides)
     apart = Strides(others[0] if others else 0, row, 1 if shape[-1] == 1 else class_)
     sizes = shape if len(shape) == 3 else (1, *shape)
-    count = 1 + sum((size - 1) * stride for size, stride in zip(sizes, apart, strict=True))
-    return _Layout(_BITS.get(dtype, dtype), apart, count)
+    items = 1 + sum((size - 1) * stride for size, stride in zip(sizes, apart, strict=True))
+    return _Layout(_BITS.get(dtype, dtype), apart, items)
