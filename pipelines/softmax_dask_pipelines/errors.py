@@ -5,6 +5,7 @@ SoftmaxDaskError (the library's)
     ├── UsageError                             exit 2: the command or the config is wrong
     │   ├── ConfigError (ValueError)           a value or key of a config file, or a flag
     │   ├── SourceNotFoundError (FileNotFoundError)
+    │   │   └── SourceAbsentError              nothing is there yet: `on_missing` says what that means
     │   ├── ColumnNotFoundError (LookupError)  an array or column that the source does not have
     │   ├── PathConflictError (ValueError)     output and input are one, or one inside the other
     │   └── PermissionDeniedError (PermissionError)
@@ -15,6 +16,7 @@ SoftmaxDaskError (the library's)
     │   ├── NullRowsError (ValueError)         a null where a logit is expected
     │   ├── BadTargetError (ValueError)        a target that is none of the classes
     │   ├── NonFiniteRowsError (ValueError)    undecidable rows, where the config allows none
+    │   ├── ExpectationError (ValueError)      a run that did not come to what `expect` says
     │   ├── MissingChunkError (OSError)
     │   ├── CorruptChunkError (OSError)
     │   ├── CorruptFileError (OSError)
@@ -22,8 +24,11 @@ SoftmaxDaskError (the library's)
     │   ├── MetadataLimitError (ValueError)    metadata, texts or pages larger than can be planned for
     │   └── MemoryBudgetError (MemoryError)    the plan does not fit the memory limit
     ├── OutputExistsError (FileExistsError)    exit 4: never touched without `--replace`
+    ├── NothingToDoError                       exit 0: no source is there, and `on_missing: nothing`
     └── TemporaryError                         exit 75: the same command may work later
         ├── LockedError                        another run is writing this output
+        ├── SourceNotReadyError                no source is there, and `on_missing: retry`
+        ├── SourceUnavailableError (OSError)   the storage of the source fails, again and again
         ├── DiskFullError (OSError)
         ├── StorageFailedError (OSError)       the file system of the output fails
         └── InterruptedRunError                SIGINT, SIGTERM or SIGHUP
@@ -53,6 +58,10 @@ class ConfigError(UsageError, ValueError):
 
 class SourceNotFoundError(UsageError, FileNotFoundError):
     """There is nothing at the source's path."""
+
+
+class SourceAbsentError(SourceNotFoundError):
+    """There is nothing at the source's path yet: no such path, an empty folder, a pattern that matches no file."""
 
 
 class ColumnNotFoundError(UsageError, LookupError):
@@ -97,6 +106,10 @@ class NonFiniteRowsError(DataError, ValueError):
     """Rows with NaN, +inf or only -inf, and `nonfinite: error`."""
 
 
+class ExpectationError(DataError, ValueError):
+    """A run did not come to what `expect` says."""
+
+
 class MissingChunkError(DataError, OSError):
     """A chunk of the logits is not there."""
 
@@ -127,6 +140,12 @@ class OutputExistsError(PipelineError, FileExistsError):
     exit_code = 4
 
 
+class NothingToDoError(PipelineError):
+    """There is no source, and `on_missing` is nothing: all is well."""
+
+    exit_code = 0
+
+
 class TemporaryError(PipelineError):
     """The same command may work later."""
 
@@ -135,6 +154,14 @@ class TemporaryError(PipelineError):
 
 class LockedError(TemporaryError):
     """Another run is writing this output."""
+
+
+class SourceNotReadyError(TemporaryError):
+    """There is no source yet, and `on_missing` is retry."""
+
+
+class SourceUnavailableError(TemporaryError, OSError):
+    """The storage of the source failed, and did so again when it was tried again."""
 
 
 class DiskFullError(TemporaryError, OSError):

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from softmax_dask_pipelines.config import Config
 from softmax_dask_pipelines.job import Job
 from softmax_dask_pipelines.relayout import advice
 from softmax_dask_pipelines.scoring import RunResult
@@ -16,6 +17,7 @@ def text_of_run(result: RunResult) -> str:
     """The summary that ends a run."""
     facts = result.facts()
     lines = [
+        *day_lines(result.job.config),
         ("rows", f"{facts['rows']:,} of {facts['classes']:,} classes"),
         ("undecidable", f"{facts['undecidable_rows']:,} rows with NaN, +inf or only -inf"),
         ("confidence", f"{_figure(facts['mean_confidence'])} mean"),
@@ -32,6 +34,7 @@ def text_of_plan(job: Job) -> str:
     """What a run would do."""
     plan, spec = job.plan, job.spec
     lines = [
+        *day_lines(job.config),
         *source_lines(job.facts),
         ("output", output_text(spec)),
         ("columns", ", ".join(spec.columns)),
@@ -104,6 +107,11 @@ def facts_of_source(facts: SourceFacts) -> dict[str, Any]:
         "carried": {column.name: _type_text(column) for column in facts.carried},
         "target": facts.target_name,
     }
+
+
+def day_lines(config: Config) -> list[Line]:
+    """The day that paths were filled in with."""
+    return [] if config.date is None else [("date", config.date)]
 
 
 def source_lines(facts: SourceFacts) -> list[Line]:
