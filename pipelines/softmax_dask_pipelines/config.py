@@ -90,7 +90,7 @@ def read_config(path: str, overrides: Sequence[str] = (), *, date: str | None = 
     data, tree = parse_yaml(text, lambda line: path if line is None else f"{path}:{line}")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}; expected keys such as source: and output:.")
-    flags = {keys: f"--set {'.'.join(keys)}" for keys in [_override(data, text) for text in overrides]}
+    flags = {_override(data, text): "--set" for text in overrides}
     if date is not None:
         data["date"] = date
         flags["date",] = "--date"
@@ -165,7 +165,7 @@ def _place(path: str, tree: yaml.Node | None, loc: Sequence[str | int], flags: M
     """`file:line: key`, of the innermost part of `loc` that the file has; of an override the flag."""
     for keys, flag in flags.items():
         if tuple(loc[: len(keys)]) == keys:
-            return flag
+            return flag if flag == "--date" else f"{flag} {key_of(loc)}"
     return f"{path}:{line_of(tree, tuple(loc))}: {key_of(loc)}"
 
 

@@ -17,10 +17,13 @@ from softmax_dask_pipelines.config import JacobianConfig, key_of, make_config
 from softmax_dask_pipelines.gathering import read_rows
 from softmax_dask_pipelines.jacobian_job import JacobianJob, prepare
 from softmax_dask_pipelines.jacobian_task import JacobianReceipt, JacobianTask
+from softmax_dask_pipelines.ledger.manifest import Told
 from softmax_dask_pipelines.ledger.publication import publish
+from softmax_dask_pipelines.retrying import Retrying
 from softmax_dask_pipelines.runner import run_on_threads
 from softmax_dask_pipelines.sinks.zarr import ZarrSink
 from softmax_dask_pipelines.sinks.zarr_layout import ArrayLayout
+from softmax_dask_pipelines.sources.record import short_facts_of_source
 
 OnReceipt = Callable[[JacobianReceipt], None]
 
@@ -52,6 +55,10 @@ class JacobianResult:
             "bytes_written": self.bytes_written,
             "seconds": self.seconds,
         }
+
+    def record(self) -> dict[str, Any]:
+        """What stands in the manifest."""
+        return self.facts()
 
 
 def write_jacobian(
@@ -149,12 +156,14 @@ def execute(job: JacobianJob, *, replace: bool = False, on_receipt: OnReceipt | 
         stop = Event()
         for places in job.batches():
             task = _task(job, sink, places, stop)
-            run_on_threads(task, task.pieces, threads=job.threads, take=totals.add, stop=stop)
+            again = Retrying(task, retries=job.config.retries, stop=stop)
+            run_on_threads(again, task.pieces, threads=job.threads, take=totals.add, stop=stop)
 
     def result() -> JacobianResult:
         return JacobianResult(job, totals.undecidable, totals.bytes_written, perf_counter() - begin)
 
-    return publish(sink, Path(job.spec.path), config=job.config.model_dump(mode="json"), write=write, result=result)
+    told = Told(job.config.model_dump(mode="json"), short_facts_of_source(job.source.facts))
+    return publish(sink, Path(job.spec.path), told=told, write=write, result=result)
 
 
 def _task(job: JacobianJob, sink: ZarrSink, places: range, stop: Event) -> JacobianTask:

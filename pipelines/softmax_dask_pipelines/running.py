@@ -11,6 +11,7 @@ from softmax_dask_pipelines.errors import ConfigError, NothingToDoError, SourceA
 from softmax_dask_pipelines.jacobian_job import JacobianJob
 from softmax_dask_pipelines.jacobians import JacobianResult
 from softmax_dask_pipelines.job import Job
+from softmax_dask_pipelines.retrying import attempted
 from softmax_dask_pipelines.scoring import RunResult
 from softmax_dask_pipelines.selection import OnSearch
 
@@ -62,7 +63,9 @@ def prepare(config: Config, *, on_search: OnSearch | None = None) -> Job | Jacob
         Nothing is at the source's path, and `on_missing` is nothing, retry or error.
     """
     try:
-        return _PREPARE[type(config)](config, on_search)
+        return attempted(
+            lambda: _PREPARE[type(config)](config, on_search), retries=config.retries, what=config.source.path
+        )
     except SourceAbsentError as error:
         if config.on_missing == "retry":
             raise SourceNotReadyError(

@@ -15,12 +15,16 @@ from typing import Any
 import numpy as np
 
 from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config
+from softmax_dask_pipelines.expectations import Shift, require_expected, shift_of
 from softmax_dask_pipelines.job import Job, prepare
+from softmax_dask_pipelines.ledger.manifest import Told
 from softmax_dask_pipelines.ledger.publication import publish
 from softmax_dask_pipelines.notices import NoteWarning
+from softmax_dask_pipelines.retrying import Retrying
 from softmax_dask_pipelines.runner import run_on_threads
 from softmax_dask_pipelines.sinks import Sink, open_sink
 from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
+from softmax_dask_pipelines.sources.record import short_facts_of_source
 from softmax_dask_pipelines.tally import Tally
 from softmax_dask_pipelines.task import Receipt, ScoreTask
 
@@ -42,6 +46,8 @@ class RunResult:
     """Of all threads together, as `kernel_s` and `write_s`."""
     kernel_s: float
     write_s: float
+    shift: Shift | None = None
+    """From the previous run, where the config expects something of it."""
 
     def facts(self) -> dict[str, Any]:
         """The figures of a run, for machines: JSON types only, seconds and bytes."""
@@ -66,6 +72,7 @@ class RunResult:
                 }
                 for label, count in sorted(tally.labels.items(), key=lambda item: (-item[1], item[0]))[:5]
             ],
+            "label_share_shift": None if self.shift is None else self.shift.distance,
             "partitions": plan.count,
             "threads": plan.threads,
             "seconds": self.seconds,
@@ -76,6 +83,10 @@ class RunResult:
             "kernel_s": self.kernel_s,
             "write_s": self.write_s,
         }
+
+    def record(self) -> dict[str, Any]:
+        """What stands in the manifest: also the counts that the next run compares its own with."""
+        return {**self.facts(), "label_groups": list(self.tally.label_groups)}
 
     def _name_of(self, label: int) -> str | None:
         names = self.job.facts.class_names
@@ -185,12 +196,14 @@ def execute(job: Job, *, replace: bool = False, on_receipt: OnReceipt | None = N
     def write() -> None:
         task = _task(job, sink)
         totals.compile_s = _compile_kernels(job, task)
-        _run(task, totals, on_receipt)
+        _run(task, totals, on_receipt, retries=job.config.retries)
+        totals.require_expected(job)
 
     def result() -> RunResult:
         return totals.result(job, seconds=perf_counter() - begin)
 
-    return publish(sink, Path(job.spec.path), config=job.config.model_dump(mode="json"), write=write, result=result)
+    told = Told(job.config.model_dump(mode="json"), short_facts_of_source(job.facts))
+    return publish(sink, Path(job.spec.path), told=told, write=write, result=result)
 
 
 def _task(job: Job, sink: Sink) -> ScoreTask:
@@ -207,7 +220,7 @@ def _task(job: Job, sink: Sink) -> ScoreTask:
     )
 
 
-def _run(task: ScoreTask, totals: "_Totals", on_receipt: OnReceipt | None) -> None:
+def _run(task: ScoreTask, totals: "_Totals", on_receipt: OnReceipt | None, *, retries: int) -> None:
     def take(receipt: Receipt) -> None:
         totals.add(receipt)
         for note in receipt.notes:
@@ -215,7 +228,8 @@ def _run(task: ScoreTask, totals: "_Totals", on_receipt: OnReceipt | None) -> No
         if on_receipt is not None:
             on_receipt(receipt)
 
-    run_on_threads(task, range(task.plan.count), threads=task.plan.threads, take=take, stop=task.stop)
+    again = Retrying(task, retries=retries, stop=task.stop)
+    run_on_threads(again, range(task.plan.count), threads=task.plan.threads, take=take, stop=task.stop)
 
 
 def _compile_kernels(job: Job, task: ScoreTask) -> float:
@@ -236,6 +250,7 @@ class _Totals:
     def __init__(self) -> None:
         self.compile_s = 0.0
         self._tally = Tally()
+        self._shift: Shift | None = None
         self._bytes_written = 0
         self._seconds = {"read_s": 0.0, "kernel_s": 0.0, "write_s": 0.0}
 
@@ -245,6 +260,11 @@ class _Totals:
         for name in self._seconds:
             self._seconds[name] += getattr(receipt, name)
 
+    def require_expected(self, job: Job) -> None:
+        """Refuse to publish what the config does not expect."""
+        self._shift = shift_of(job.config, job.spec.path, self._tally, job.facts.classes)
+        require_expected(job.config.expect, self._tally, self._shift)
+
     def result(self, job: Job, *, seconds: float) -> RunResult:
         return RunResult(
             job=job,
@@ -252,6 +272,7 @@ class _Totals:
             seconds=seconds,
             compile_s=self.compile_s,
             bytes_written=self._bytes_written,
+            shift=self._shift,
             **self._seconds,
         )
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from softmax_dask_pipelines.jacobian_job import JacobianJob
 from softmax_dask_pipelines.jacobians import JacobianResult
-from softmax_dask_pipelines.summary import day_lines, facts_of_source, output_text, size, source_lines, table
+from softmax_dask_pipelines.sources.record import facts_of_source
+from softmax_dask_pipelines.summary import day_lines, output_text, size, source_lines, table
 
 
 def text_of_run(result: JacobianResult) -> str:

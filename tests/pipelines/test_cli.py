@@ -515,7 +515,7 @@ class TestProcess:
 
         assert outcome.code == 2
         assert "Traceback (most recent call last)" in outcome.err
-        assert "SourceNotFoundError" in outcome.err
+        assert "SourceAbsentError" in outcome.err
 
     def test_our_own_bug_is_exit_1_in_one_line(self, zarr_dump, tmp_path, monkeypatch):
         def broken(*_: object, **__: object) -> None:
@@ -568,7 +568,7 @@ class TestStopping:
 
         assert outcome.code == 75
         assert re.fullmatch(r"Error: .*interrupted.*again.*\n", outcome.err)
-        assert list(tmp_path.iterdir()) == []
+        assert tree(tmp_path) == {}
         assert _rows_of(softmax_dask(*command, "--json")) == 60_000
 
     def test_after_kill_9_nothing_is_published_and_the_command_works(self, command, tmp_path):

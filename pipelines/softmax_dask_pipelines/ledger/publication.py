@@ -3,15 +3,23 @@
 import signal
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any, Protocol, TypeVar
 
-from softmax_dask_pipelines.errors import InterruptedRunError, PipelineError
+from softmax_dask import SoftmaxDaskError
+from softmax_dask_pipelines.errors import (
+    BUG,
+    InterruptedRunError,
+    OutputExistsError,
+    PipelineError,
+    UsageError,
+    exit_code,
+)
+from softmax_dask_pipelines.ledger.identity import RunIdentity
 from softmax_dask_pipelines.ledger.lock import locked
-from softmax_dask_pipelines.ledger.manifest import write_manifest
+from softmax_dask_pipelines.ledger.manifest import Told, write_manifest
 from softmax_dask_pipelines.notices import ManifestWarning
 from softmax_dask_pipelines.sinks import Sink
 
@@ -19,7 +27,7 @@ from softmax_dask_pipelines.sinks import Sink
 class Result(Protocol):
     """What a run came to."""
 
-    def facts(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """Its figures, for the manifest: JSON types only."""
 
 
@@ -30,7 +38,7 @@ def publish(
     sink: Sink,
     output: Path,
     *,
-    config: dict[str, Any],
+    told: Told,
     write: Callable[[], None],
     result: Callable[[], ResultT],
 ) -> ResultT:
@@ -38,34 +46,54 @@ def publish(
 
     Parameters
     ----------
-    config : what the run was told, for its manifest
-    result : called when the output is visible
+    told : what the run was told and found, for its manifest
+    result : called when the output is visible, or when the run has failed
 
     Raises
     ------
     OutputExistsError, TemporaryError
         As `Sink.prepare`; another run holds the lock; interrupted; the disk is full.
     """
-    started = datetime.now(UTC)
-    with locked(output):
-        with _discarding(sink):
+    with locked(output) as run:
+        with _failure_recorded(output, run, told, result), _discarding(sink):
             sink.prepare()
             write()
         with _uninterrupted():
-            with _discarding(sink):
+            with _failure_recorded(output, run, told, result), _discarding(sink):
                 sink.publish()
             found = result()
-            _record(output, started, config, found)
+            _record(output, run, told, found)
     return found
 
 
-def _record(output: Path, started: datetime, config: dict[str, Any], result: Result) -> None:
+def _record(output: Path, run: RunIdentity, told: Told, result: Result) -> None:
     """Write the manifest. The output is there by now: a run that cannot be recorded has happened all the same."""
     try:
-        write_manifest(output, started=started, config=config, result=result.facts())
+        write_manifest(output, run, told, result=result.record())
     except PipelineError as error:
         text = f"the output is complete, but its manifest is not written: {error}"
         warnings.warn(text, ManifestWarning, stacklevel=4)
+
+
+@contextmanager
+def _failure_recorded(output: Path, run: RunIdentity, told: Told, result: Callable[[], Result]) -> Iterator[None]:
+    """If the block ends with an error, write the manifest of a run that has failed, where it can be written."""
+    try:
+        yield
+    except (UsageError, OutputExistsError):
+        raise  # refused before anything was written, and so it stays
+    except Exception as error:
+        with suppress(PipelineError):
+            write_manifest(output, run, told, result=result().record(), error=_facts_of(error))
+        raise
+
+
+def _facts_of(error: Exception) -> dict[str, Any]:
+    return {
+        "class": type(error).__name__,
+        "message": str(error),
+        "exit_code": exit_code(error) if isinstance(error, SoftmaxDaskError) else BUG,
+    }
 
 
 @contextmanager
