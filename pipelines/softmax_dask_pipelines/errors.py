@@ -15,6 +15,7 @@ SoftmaxDaskError (the library's)
     │   ├── NullRowsError (ValueError)         a null where a logit is expected
     │   ├── BadTargetError (ValueError)        a target that is none of the classes
     │   ├── NonFiniteRowsError (ValueError)    undecidable rows, where the config allows none
+    │   ├── InputChangedError (ValueError)     rows that are scored already are not what they were
     │   ├── MissingChunkError (OSError)
     │   ├── CorruptChunkError (OSError)
     │   ├── CorruptFileError (OSError)
@@ -95,6 +96,10 @@ class BadTargetError(DataError, ValueError):
 
 class NonFiniteRowsError(DataError, ValueError):
     """Rows with NaN, +inf or only -inf, and `nonfinite: error`."""
+
+
+class InputChangedError(DataError, ValueError):
+    """Part of the source was changed, or is gone, after it was scored."""
 
 
 class MissingChunkError(DataError, OSError):

@@ -15,6 +15,8 @@ Line = tuple[str, str]
 def text_of_run(result: RunResult) -> str:
     """The summary that ends a run."""
     facts = result.facts()
+    if result.is_up_to_date:
+        return table([("rows", "nothing new: the output is up to date"), ("output", facts["output"])])
     lines = [
         ("rows", f"{facts['rows']:,} of {facts['classes']:,} classes"),
         ("undecidable", f"{facts['undecidable_rows']:,} rows with NaN, +inf or only -inf"),
