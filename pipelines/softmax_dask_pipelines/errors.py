@@ -22,7 +22,7 @@ SoftmaxDaskError (the library's)
     │   ├── UnsafeCodecError (ValueError)      a codec that is unknown, or can run code
     │   ├── MetadataLimitError (ValueError)    metadata, texts or pages larger than can be planned for
     │   └── MemoryBudgetError (MemoryError)    the plan does not fit the memory limit
-    ├── OutputExistsError (FileExistsError)    exit 4: never touched without `--replace`
+    ├── OutputExistsError (FileExistsError)    exit 4: not ours, or of other settings; never touched without `--replace`
     └── TemporaryError                         exit 75: the same command may work later
         ├── LockedError                        another run is writing this output
         ├── DiskFullError (OSError)
@@ -69,7 +69,7 @@ class PermissionDeniedError(UsageError, PermissionError):
 
 
 class DataError(PipelineError):
-    """The data is bad, or breaks a contract; no output was published."""
+    """The data is bad, or breaks a contract; nothing was published."""
 
     exit_code = 3
 
@@ -127,7 +127,7 @@ class MemoryBudgetError(DataError, MemoryError):
 
 
 class OutputExistsError(PipelineError, FileExistsError):
-    """There is something at the output's path; it was not touched."""
+    """What is at the output's path is not ours, or has other settings; it was not touched."""
 
     exit_code = 4
 

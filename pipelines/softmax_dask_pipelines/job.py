@@ -114,7 +114,8 @@ def recut(job: Job, cut: Cut) -> Job:
         threads=job.config.threads or machine.cores(),
         memory_limit_bytes=job.config.memory_limit or machine.free_memory_bytes() // 2,
     )
-    require_room(Path(spec.path), plan.bytes_out)
+    if os.path.lexists(spec.path):  # `prepare` has looked otherwise
+        require_room(Path(spec.path), plan.bytes_out)
     return Job(job.config, source, spec, plan)
 
 

@@ -247,10 +247,10 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals") 
     totals.compile_s = _compile_kernels(job, task)
 
     def take(receipt: Receipt) -> None:
-        building.note(receipt)
-        totals.add(receipt)
         for note in receipt.notes:
             warnings.warn(note, NoteWarning, stacklevel=2)
+        building.note(receipt)
+        totals.add(receipt)
 
     run_on_threads(task, missing, threads=job.plan.threads, take=take, stop=task.stop)
 

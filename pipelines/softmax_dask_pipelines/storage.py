@@ -227,8 +227,10 @@ def _link(source: Path, target: Path) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in _CANNOT_LINK or os.path.lexists(target):
+        if error.errno not in _CANNOT_LINK:
             raise
+        if os.path.lexists(target):
+            return False
         # No hard links, as on FAT: the lock of the run is all there is between two writers.
         os.rename(source, target)
     return True

@@ -146,7 +146,7 @@ def _advice_lines(facts: SourceFacts) -> list[Line]:
 def output_text(spec: OutputSpec) -> str:
     """Where an output goes, and whether something is there."""
     is_there = os.path.lexists(spec.path)
-    return f"{spec.path} ({spec.format}){', is there already: --replace would swap it' if is_there else ''}"
+    return f"{spec.path} ({spec.format}){', is there already: goes on with it; --replace would swap it' if is_there else ''}"
 
 
 def _target_lines(facts: dict[str, Any]) -> list[Line]:
