@@ -191,6 +191,12 @@ class ScoreConfig(Section):
     )
     retries: Retries = Field(2, description="how often what fails because a storage is away is tried again")
     expect: Expectations | None = Field(None, description="what a run must come to, or nothing is published")
+    on_changed: Literal["error", "rescore", "ignore"] = Field(
+        "error", description="what was scored has changed in the source: refuse, score all again, or leave it"
+    )
+    durability: Literal["fsync", "none"] = Field(
+        "fsync", description="none: faster, and lost when the machine itself stops; a kill loses nothing either way"
+    )
 
 
 class JacobianConfig(Section):

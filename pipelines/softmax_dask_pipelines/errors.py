@@ -17,13 +17,14 @@ SoftmaxDaskError (the library's)
     │   ├── BadTargetError (ValueError)        a target that is none of the classes
     │   ├── NonFiniteRowsError (ValueError)    undecidable rows, where the config allows none
     │   ├── ExpectationError (ValueError)      a run that did not come to what `expect` says
+    │   ├── InputChangedError (ValueError)     rows that are scored already are not what they were
     │   ├── MissingChunkError (OSError)
     │   ├── CorruptChunkError (OSError)
     │   ├── CorruptFileError (OSError)
     │   ├── UnsafeCodecError (ValueError)      a codec that is unknown, or can run code
     │   ├── MetadataLimitError (ValueError)    metadata, texts or pages larger than can be planned for
     │   └── MemoryBudgetError (MemoryError)    the plan does not fit the memory limit
-    ├── OutputExistsError (FileExistsError)    exit 4: never touched without `--replace`
+    ├── OutputExistsError (FileExistsError)    exit 4: not ours, or of other settings; never touched without `--replace`
     ├── NothingToDoError                       exit 0: no source is there, and `on_missing: nothing`
     └── TemporaryError                         exit 75: the same command may work later
         ├── LockedError                        another run is writing this output
@@ -77,7 +78,7 @@ class PermissionDeniedError(UsageError, PermissionError):
 
 
 class DataError(PipelineError):
-    """The data is bad, or breaks a contract; no output was published."""
+    """The data is bad, or breaks a contract; nothing was published."""
 
     exit_code = 3
 
@@ -110,6 +111,10 @@ class ExpectationError(DataError, ValueError):
     """A run did not come to what `expect` says."""
 
 
+class InputChangedError(DataError, ValueError):
+    """Part of the source was changed, or is gone, after it was scored."""
+
+
 class MissingChunkError(DataError, OSError):
     """A chunk of the logits is not there."""
 
@@ -135,7 +140,7 @@ class MemoryBudgetError(DataError, MemoryError):
 
 
 class OutputExistsError(PipelineError, FileExistsError):
-    """There is something at the output's path; it was not touched."""
+    """What is at the output's path is not ours, or has other settings; it was not touched."""
 
     exit_code = 4
 

@@ -18,6 +18,8 @@ Line = tuple[str, str]
 def text_of_run(result: RunResult) -> str:
     """The summary that ends a run."""
     facts = result.facts()
+    if result.is_up_to_date:
+        return table([("rows", "nothing new: the output is up to date"), ("output", facts["output"])])
     lines = [
         *day_lines(result.job.config),
         ("rows", f"{facts['rows']:,} of {facts['classes']:,} classes"),
@@ -130,8 +132,8 @@ def _advice_lines(facts: SourceFacts) -> list[Line]:
 
 def output_text(spec: OutputSpec) -> str:
     """Where an output goes, and whether something is there."""
-    is_there = os.path.lexists(spec.path)
-    return f"{spec.path} ({spec.format}){', is there already: --replace would swap it' if is_there else ''}"
+    there = ", is there already: goes on with it; --replace would swap it" if os.path.lexists(spec.path) else ""
+    return f"{spec.path} ({spec.format}){there}"
 
 
 def _target_lines(facts: dict[str, Any]) -> list[Line]:
