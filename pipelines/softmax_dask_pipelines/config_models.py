@@ -196,6 +196,12 @@ class ScoreConfig(_Section):
     )
     memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
     threads: Threads | None = Field(None, description="rows are scored by this many threads; all cores")
+    on_changed: Literal["error", "rescore", "ignore"] = Field(
+        "error", description="what was scored has changed in the source: refuse, score all again, or leave it"
+    )
+    durability: Literal["fsync", "none"] = Field(
+        "fsync", description="none: faster, and lost when the machine itself stops; a kill loses nothing either way"
+    )
 
 
 class JacobianConfig(_Section):

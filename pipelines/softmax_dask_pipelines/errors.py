@@ -15,13 +15,14 @@ SoftmaxDaskError (the library's)
     │   ├── NullRowsError (ValueError)         a null where a logit is expected
     │   ├── BadTargetError (ValueError)        a target that is none of the classes
     │   ├── NonFiniteRowsError (ValueError)    undecidable rows, where the config allows none
+    │   ├── InputChangedError (ValueError)     rows that are scored already are not what they were
     │   ├── MissingChunkError (OSError)
     │   ├── CorruptChunkError (OSError)
     │   ├── CorruptFileError (OSError)
     │   ├── UnsafeCodecError (ValueError)      a codec that is unknown, or can run code
     │   ├── MetadataLimitError (ValueError)    metadata, texts or pages larger than can be planned for
     │   └── MemoryBudgetError (MemoryError)    the plan does not fit the memory limit
-    ├── OutputExistsError (FileExistsError)    exit 4: never touched without `--replace`
+    ├── OutputExistsError (FileExistsError)    exit 4: not ours, or of other settings; never touched without `--replace`
     └── TemporaryError                         exit 75: the same command may work later
         ├── LockedError                        another run is writing this output
         ├── DiskFullError (OSError)
@@ -68,7 +69,7 @@ class PermissionDeniedError(UsageError, PermissionError):
 
 
 class DataError(PipelineError):
-    """The data is bad, or breaks a contract; no output was published."""
+    """The data is bad, or breaks a contract; nothing was published."""
 
     exit_code = 3
 
@@ -97,6 +98,10 @@ class NonFiniteRowsError(DataError, ValueError):
     """Rows with NaN, +inf or only -inf, and `nonfinite: error`."""
 
 
+class InputChangedError(DataError, ValueError):
+    """Part of the source was changed, or is gone, after it was scored."""
+
+
 class MissingChunkError(DataError, OSError):
     """A chunk of the logits is not there."""
 
@@ -122,7 +127,7 @@ class MemoryBudgetError(DataError, MemoryError):
 
 
 class OutputExistsError(PipelineError, FileExistsError):
-    """There is something at the output's path; it was not touched."""
+    """What is at the output's path is not ours, or has other settings; it was not touched."""
 
     exit_code = 4
 

@@ -42,7 +42,11 @@ def prepare(config: Config, *, on_search: OnSearch | None = None) -> Job | Jacob
 
 
 def execute(
-    ready: Job | JacobianJob, *, replace: bool = False, on_receipt: Callable[[Any], None] | None = None
+    ready: Job | JacobianJob,
+    *,
+    replace: bool = False,
+    on_start: Callable[[int], None] | None = None,
+    on_receipt: Callable[[Any], None] | None = None,
 ) -> RunResult | JacobianResult:
-    """Do it; the output is complete when this returns, and else absent."""
-    return _EXECUTE[type(ready)](ready, replace=replace, on_receipt=on_receipt)
+    """Do it; the output is complete when this returns, and else as it was."""
+    return _EXECUTE[type(ready)](ready, replace=replace, on_start=on_start, on_receipt=on_receipt)

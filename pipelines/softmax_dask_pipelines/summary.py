@@ -15,6 +15,8 @@ Line = tuple[str, str]
 def text_of_run(result: RunResult) -> str:
     """The summary that ends a run."""
     facts = result.facts()
+    if result.is_up_to_date:
+        return table([("rows", "nothing new: the output is up to date"), ("output", facts["output"])])
     lines = [
         ("rows", f"{facts['rows']:,} of {facts['classes']:,} classes"),
         ("undecidable", f"{facts['undecidable_rows']:,} rows with NaN, +inf or only -inf"),
@@ -144,7 +146,7 @@ def _advice_lines(facts: SourceFacts) -> list[Line]:
 def output_text(spec: OutputSpec) -> str:
     """Where an output goes, and whether something is there."""
     is_there = os.path.lexists(spec.path)
-    return f"{spec.path} ({spec.format}){', is there already: --replace would swap it' if is_there else ''}"
+    return f"{spec.path} ({spec.format}){', is there already: goes on with it; --replace would swap it' if is_there else ''}"
 
 
 def _target_lines(facts: dict[str, Any]) -> list[Line]:

@@ -35,6 +35,8 @@ _KEYS = {
     "nonfinite": "nonfinite",
     "memory_limit": "memory_limit",
     "threads": "threads",
+    "on_changed": "on_changed",
+    "durability": "durability",
     "rows": "rows",
     "where_confidence_below": "where_confidence_below",
     "limit": "limit",

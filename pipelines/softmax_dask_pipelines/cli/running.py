@@ -8,8 +8,6 @@ import click
 from softmax_dask_pipelines.cli.output import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from softmax_dask_pipelines.cli.progress import Advance
     from softmax_dask_pipelines.config import Config
     from softmax_dask_pipelines.jacobian_job import JacobianJob
@@ -42,7 +40,8 @@ def carry_out(config: "Config", *, replace: bool, dry_run: bool, as_json: bool, 
 
     job = _prepared(config, quiet=quiet or as_json)
     with progress(RUNNING, quiet=quiet or as_json) as advance:
-        result = execute(job, replace=replace, on_receipt=_on_receipt(advance, job.total_rows))
+        following = _Following(advance)
+        result = execute(job, replace=replace, on_start=following.start, on_receipt=following.take)
     if as_json:
         say(json.dumps(result.facts(), indent=2))
     elif not quiet:
@@ -67,11 +66,22 @@ def _prepared(config: "Config", *, quiet: bool) -> "Job | JacobianJob":
         return prepare(config, on_search=on_search)
 
 
-def _on_receipt(advance: "Advance | None", total: int) -> "Callable[[Any], None] | None":
-    if advance is None:
-        return None
-    advance(0, total)
-    return lambda receipt: advance(receipt.rows, total)
+class _Following:
+    """Tells the progress of a run how many rows are done, of how many."""
+
+    def __init__(self, advance: "Advance | None") -> None:
+        self._advance, self._total = advance, 0
+
+    def start(self, total: int) -> None:
+        """So many rows there are to do."""
+        self._total = total
+        if self._advance is not None:
+            self._advance(0, total)
+
+    def take(self, receipt: Any) -> None:
+        """A part of them is done."""
+        if self._advance is not None:
+            self._advance(receipt.rows, self._total)
 
 
 def _texts(config: "Config") -> Any:

@@ -24,6 +24,8 @@ from softmax_dask_pipelines.cli.running import carry_out, print_plan, write_conf
 @click.option("--nonfinite", help="propagate (mark rows with NaN, +inf or only -inf) or error. Default: propagate.")
 @click.option("--memory-limit", help="Of the whole process, such as 2GiB. Default: half of what is free.")
 @click.option("--threads", help="Default: all cores.")
+@click.option("--on-changed", help="What was scored has changed in SOURCE: error, rescore (all) or ignore.")
+@click.option("--durability", help="fsync, or none: what is written may be lost when the machine stops.")
 @click.option("--write-config", metavar="FILE", help="Write these flags as a config for `run`; score nothing.")
 @run_options
 def score(*, replace: bool, dry_run: bool, as_json: bool, quiet: bool, write_config: str | None, **given: Any) -> None:
