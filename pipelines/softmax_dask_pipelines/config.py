@@ -1,9 +1,9 @@
 """A config from a YAML file, from flags or from Python, and errors that name the line, the flag or the key."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -19,6 +19,7 @@ from softmax_dask_pipelines.config_models import (
     SourceConfig,
     output_format_of,
 )
+from softmax_dask_pipelines.config_paths import Where, fill_paths
 from softmax_dask_pipelines.config_yaml import MAX_BYTES, line_of, parse_value, parse_yaml
 from softmax_dask_pipelines.errors import ConfigError, PermissionDeniedError
 
@@ -35,9 +36,6 @@ __all__ = [
     "read_class_names",
     "read_config",
 ]
-
-Where = Callable[[Sequence[str | int]], str]
-"""From the place of a value in the config to what an error begins with: a file and line, a flag, a key."""
 
 _NAMES_BYTES = 64 * 2**20
 """Of a file of class names: far more than any model has."""
@@ -76,8 +74,12 @@ def make_config(model: type[ConfigT], data: Mapping[str, Any], where: Where) -> 
         raise ConfigError(f"{where(first['loc'])}: {_explain(first, model)}") from None
 
 
-def read_config(path: str, overrides: Sequence[str] = ()) -> Config:
-    """The config in a YAML file, after `key=value` overrides (`output.path=x`).
+def read_config(path: str, overrides: Sequence[str] = (), *, date: str | None = None) -> Config:
+    """The config in a YAML file, after `key=value` overrides (`output.path=x`), its paths filled in.
+
+    Parameters
+    ----------
+    date : a day such as "2026-11-26", "today" or "yesterday", for `{date:...}` in paths; default the config's, or today
 
     Raises
     ------
@@ -88,11 +90,15 @@ def read_config(path: str, overrides: Sequence[str] = ()) -> Config:
     data, tree = parse_yaml(text, lambda line: path if line is None else f"{path}:{line}")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}; expected keys such as source: and output:.")
-    changed = {_override(data, text) for text in overrides}
+    flags = {_override(data, text): "--set" for text in overrides}
+    if date is not None:
+        data["date"] = date
+        flags["date",] = "--date"
 
     def where(loc: Sequence[str | int]) -> str:
-        return _place(path, tree, loc, changed)
+        return _place(path, tree, loc, flags)
 
+    fill_paths(data, where)
     return make_config(_model_of(data, where), data, where)
 
 
@@ -155,11 +161,11 @@ def _override(data: dict[str, Any], text: str) -> tuple[str, ...]:
     return path
 
 
-def _place(path: str, tree: yaml.Node | None, loc: Sequence[str | int], changed: set[tuple[str, ...]]) -> str:
+def _place(path: str, tree: yaml.Node | None, loc: Sequence[str | int], flags: Mapping[tuple[str, ...], str]) -> str:
     """`file:line: key`, of the innermost part of `loc` that the file has; of an override the flag."""
-    for override in changed:
-        if tuple(loc[: len(override)]) == override:
-            return f"--set {'.'.join(override)}"
+    for keys, flag in flags.items():
+        if tuple(loc[: len(keys)]) == keys:
+            return flag if flag == "--date" else f"{flag} {key_of(loc)}"
     return f"{path}:{line_of(tree, tuple(loc))}: {key_of(loc)}"
 
 
@@ -194,8 +200,15 @@ def _remedy(error: ErrorDetails, value: Any) -> str:
 
 
 def _unknown_key(loc: list[str], model: type[BaseModel]) -> str:
-    section: Any = model.model_fields[loc[0]].annotation if len(loc) > 1 else model
+    section: Any = model
+    for key in loc[:-1]:
+        section = _section_of(section.model_fields[key].annotation)
     keys = list(section.model_fields)
     nearest = get_close_matches(loc[-1], keys, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return f"is no key; expected one of {', '.join(keys)}.{hint}"
+
+
+def _section_of(annotation: Any) -> Any:
+    """The model, of a section that may be left out."""
+    return next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)

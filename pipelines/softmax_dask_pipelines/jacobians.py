@@ -21,12 +21,16 @@ from softmax_dask_pipelines.jacobian_task import JacobianReceipt, JacobianTask
 from softmax_dask_pipelines.ledger.fingerprint import json_of
 from softmax_dask_pipelines.ledger.history import History, PlanRecord
 from softmax_dask_pipelines.ledger.lock import locked
+from softmax_dask_pipelines.ledger.manifest import Told
 from softmax_dask_pipelines.ledger.publication import Building, recovered
+from softmax_dask_pipelines.ledger.recorder import Recorder
+from softmax_dask_pipelines.retrying import Retrying
 from softmax_dask_pipelines.runner import run_on_threads
 from softmax_dask_pipelines.sinks.places import require_absent, require_output
 from softmax_dask_pipelines.sinks.zarr import ZarrSink
 from softmax_dask_pipelines.sinks.zarr_layout import ArrayLayout
 from softmax_dask_pipelines.sources import Stamps
+from softmax_dask_pipelines.sources.record import short_facts_of_source
 
 OnStart = Callable[[int], None]
 OnReceipt = Callable[[JacobianReceipt], None]
@@ -59,6 +63,10 @@ class JacobianResult:
             "bytes_written": self.bytes_written,
             "seconds": self.seconds,
         }
+
+    def record(self) -> dict[str, Any]:
+        """What stands in the manifest."""
+        return self.facts()
 
 
 def write_jacobian(
@@ -150,22 +158,22 @@ def execute(
     job: JacobianJob, *, replace: bool = False, on_start: OnStart | None = None, on_receipt: OnReceipt | None = None
 ) -> JacobianResult:
     """Compute and write every piece, then publish. Whatever ends it before that, nothing of it stays."""
-    begin = perf_counter()
     output = Path(job.spec.path)
     if on_start is not None:
         on_start(job.total_rows)
-    with locked(output):
+    with locked(output) as run:
         history = recovered(output)
         (require_output if replace else require_absent)(output)
         plan = _plan(job, history, replace=replace)
         place = history.place(plan)
         sink = ZarrSink(job.spec, place, more=_layouts(job))
-        totals = _Totals(on_receipt)
-        with Building(history, plan, sink, place, partitions=0) as building:
+        totals = _Totals(job, on_receipt)
+        told = Told(job.config.model_dump(mode="json"), short_facts_of_source(job.source.facts))
+        with Building(history, plan, sink, place, Recorder(output, run, told, totals.result)) as building:
             _compute(job, sink, totals)
             building.seal()
-            result = JacobianResult(job, totals.undecidable, totals.bytes_written, perf_counter() - begin)
-            building.publish(job.config.model_dump(mode="json"), result)
+            result = totals.result()
+            building.publish(result)
     return result
 
 
@@ -173,13 +181,14 @@ def _compute(job: JacobianJob, sink: ZarrSink, totals: "_Totals") -> None:
     stop = Event()
     for places in job.batches():
         task = _task(job, sink, places, stop)
-        run_on_threads(task, task.pieces, threads=job.threads, take=totals.add, stop=stop)
+        again = Retrying(task, retries=job.config.retries, stop=stop)
+        run_on_threads(again, task.pieces, threads=job.threads, take=totals.add, stop=stop)
 
 
 def _plan(job: JacobianJob, history: History, *, replace: bool) -> PlanRecord:
     """A plan that no other run goes on with: of a piece that is done nothing is noted."""
     number = history.number + 1
-    return PlanRecord(
+    return PlanRecord.made(
         commit=number,
         first=number,
         replaces=replace,
@@ -211,16 +220,20 @@ def _task(job: JacobianJob, sink: ZarrSink, places: range, stop: Event) -> Jacob
 class _Totals:
     """Receipts, added up."""
 
-    def __init__(self, on_receipt: OnReceipt | None) -> None:
-        self.undecidable = 0
-        self.bytes_written = 0
-        self._on_receipt = on_receipt
+    def __init__(self, job: JacobianJob, on_receipt: OnReceipt | None) -> None:
+        self._job, self._on_receipt = job, on_receipt
+        self._begin = perf_counter()
+        self._undecidable = 0
+        self._bytes_written = 0
 
     def add(self, receipt: JacobianReceipt) -> None:
-        self.undecidable += receipt.undecidable
-        self.bytes_written += receipt.bytes_written
+        self._undecidable += receipt.undecidable
+        self._bytes_written += receipt.bytes_written
         if self._on_receipt is not None:
             self._on_receipt(receipt)
+
+    def result(self) -> JacobianResult:
+        return JacobianResult(self._job, self._undecidable, self._bytes_written, perf_counter() - self._begin)
 
 
 def _layouts(job: JacobianJob) -> list[ArrayLayout]:

@@ -15,15 +15,21 @@ from typing import Any
 import numpy as np
 
 from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config
+from softmax_dask_pipelines.expectations import Shift, require_expected, shift_of
 from softmax_dask_pipelines.job import Job, prepare
 from softmax_dask_pipelines.ledger.history import History
+from softmax_dask_pipelines.ledger.identity import RunIdentity
 from softmax_dask_pipelines.ledger.lock import locked
+from softmax_dask_pipelines.ledger.manifest import Told
 from softmax_dask_pipelines.ledger.opening import Opening, Step
 from softmax_dask_pipelines.ledger.publication import Building, recovered
+from softmax_dask_pipelines.ledger.recorder import Recorder
 from softmax_dask_pipelines.notices import NoteWarning
+from softmax_dask_pipelines.retrying import Retrying
 from softmax_dask_pipelines.runner import run_on_threads
 from softmax_dask_pipelines.sinks import Sink, open_sink
 from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
+from softmax_dask_pipelines.sources.record import short_facts_of_source
 from softmax_dask_pipelines.tally import Tally
 from softmax_dask_pipelines.task import Receipt, ScoreTask
 
@@ -39,7 +45,7 @@ class RunResult:
     """As the last plan had it."""
     partitions: int
     bytes_in: int
-    """Logits, decoded."""
+    """Logits that this run has read, decoded."""
     tally: Tally
     """Of all rows, also of those that an earlier run of the same plan has scored."""
     seconds: float
@@ -48,11 +54,13 @@ class RunResult:
     """Of it, what compiling the kernels took, or loading them from the disk cache."""
     bytes_written: int
     read_s: float
-    """Of all threads together, as `kernel_s` and `write_s`."""
+    """Of this run, all threads together, as `kernel_s` and `write_s`."""
     kernel_s: float
     write_s: float
     is_up_to_date: bool = False
     """Whether there was nothing to do."""
+    shift: Shift | None = None
+    """From the previous run, where the config expects something of it."""
 
     def facts(self) -> dict[str, Any]:
         """The figures of a run, for machines: JSON types only, seconds and bytes."""
@@ -78,6 +86,7 @@ class RunResult:
                 }
                 for label, count in sorted(tally.labels.items(), key=lambda item: (-item[1], item[0]))[:5]
             ],
+            "label_share_shift": None if self.shift is None else self.shift.distance,
             "partitions": self.partitions,
             "threads": plan.threads,
             "seconds": self.seconds,
@@ -88,6 +97,10 @@ class RunResult:
             "kernel_s": self.kernel_s,
             "write_s": self.write_s,
         }
+
+    def record(self) -> dict[str, Any]:
+        """What stands in the manifest: also the counts that the next run compares its own with."""
+        return {**self.facts(), "label_groups": list(self.tally.label_groups)}
 
     def _name_of(self, label: int) -> str | None:
         names = self.job.facts.class_names
@@ -205,40 +218,45 @@ def execute(
     `on_start` is told how many rows there are to score, and `on_receipt` of each partition: also of those that an
     earlier run has done.
     """
-    results = []
+    results: list[RunResult] = []
     output = Path(job.spec.path)
-    with locked(output):
+    with locked(output) as run:
         opening = Opening(job, replace=replace)
         while (step := opening.step(history := recovered(output))) is not None:
             if on_start is not None:
                 on_start(step.job.total_rows)
-            results.append(_carry_out(step, history, opening, on_receipt))
+            results.append(_carry_out(step, history, opening, run, on_receipt))
             if step.is_last:
                 break
-            opening = Opening(job, replace=False)
+            opening, run = Opening(job, replace=False), RunIdentity.new()
     return _together(job, results)
 
 
-def _carry_out(step: Step, history: History, opening: Opening, on_receipt: OnReceipt | None) -> RunResult:
+def _carry_out(
+    step: Step, history: History, opening: Opening, run: RunIdentity, on_receipt: OnReceipt | None
+) -> RunResult:
     """Score one plan, and publish it."""
-    begin, job = perf_counter(), step.job
+    job = step.job
     place = history.place(step.plan, durable=job.config.durability == "fsync")
     sink = open_sink(job.spec, place)
-    totals = _Totals(on_receipt)
-    with Building(history, step.plan, sink, place, partitions=len(job.plan.numbers)) as building:
+    totals = _Totals(job, on_receipt)
+    told = Told(job.config.model_dump(mode="json"), short_facts_of_source(job.facts))
+    recorder = Recorder(history.output, run, told, totals.result)
+    with Building(history, step.plan, sink, place, recorder) as building:
         _score_missing(job, sink, building, totals)
+        totals.require_expected()
         building.seal()
         opening.require_unchanged(step.plan)
-        result = totals.result(job, seconds=perf_counter() - begin)
-        building.publish(job.config.model_dump(mode="json"), result)
+        result = totals.result()
+        building.publish(result)
     return result
 
 
 def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals") -> None:
     """Score the partitions that no earlier run has done."""
     done = set()
-    for receipt in building.finished():
-        totals.add(receipt)
+    for receipt in building.finished(len(job.plan.numbers)):
+        totals.add_done(receipt)
         done.add(receipt.partition)
     missing = [number for number in job.plan.numbers if number not in done]
     if not missing:
@@ -252,7 +270,8 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals") 
         building.note(receipt)
         totals.add(receipt)
 
-    run_on_threads(task, missing, threads=job.plan.threads, take=take, stop=task.stop)
+    again = Retrying(task, retries=job.config.retries, stop=task.stop)
+    run_on_threads(again, missing, threads=job.plan.threads, take=take, stop=task.stop)
 
 
 def _task(job: Job, sink: Sink) -> ScoreTask:
@@ -282,35 +301,52 @@ def _compile_kernels(job: Job, task: ScoreTask) -> float:
 
 
 class _Totals:
-    """Receipts, added up: a run of a million partitions keeps none of them."""
+    """Receipts of one plan, added up: a run of a million partitions keeps none of them."""
 
-    def __init__(self, on_receipt: OnReceipt | None) -> None:
+    def __init__(self, job: Job, on_receipt: OnReceipt | None) -> None:
         self.compile_s = 0.0
-        self._on_receipt = on_receipt
+        self._job, self._on_receipt = job, on_receipt
+        self._begin = perf_counter()
         self._tally = Tally()
+        self._shift: Shift | None = None
+        self._rows_read = 0
         self._bytes_written = 0
         self._seconds = {"read_s": 0.0, "kernel_s": 0.0, "write_s": 0.0}
 
     def add(self, receipt: Receipt) -> None:
-        self._tally = Tally.merged([self._tally, receipt.tally])
-        self._bytes_written += receipt.bytes_written
+        """Of a partition that this run has scored."""
+        self._rows_read += receipt.rows
         for name in self._seconds:
             self._seconds[name] += getattr(receipt, name)
+        self.add_done(receipt)
+
+    def add_done(self, receipt: Receipt) -> None:
+        """Of a partition that an earlier run has scored."""
+        self._tally = Tally.merged([self._tally, receipt.tally])
+        self._bytes_written += receipt.bytes_written
         if self._on_receipt is not None:
             self._on_receipt(receipt)
 
-    def result(self, job: Job, *, seconds: float) -> RunResult:
+    def require_expected(self) -> None:
+        """Refuse to publish what the config does not expect."""
+        job = self._job
+        self._shift = shift_of(job.config, job.spec.path, self._tally, job.facts.classes)
+        require_expected(job.config.expect, self._tally, self._shift)
+
+    def result(self) -> RunResult:
+        job = self._job
         return RunResult(
             job=job,
             partitions=len(job.plan.numbers),
-            bytes_in=job.plan.bytes_in,
+            bytes_in=job.plan.bytes_in * self._rows_read // max(1, job.plan.rows_to_score),
             tally=self._tally,
-            seconds=seconds,
+            seconds=perf_counter() - self._begin,
             compile_s=self.compile_s,
             bytes_written=self._bytes_written,
             read_s=self._seconds["read_s"],
             kernel_s=self._seconds["kernel_s"],
             write_s=self._seconds["write_s"],
+            shift=self._shift,
         )
 
 
@@ -327,6 +363,7 @@ def _together(job: Job, results: Sequence[RunResult]) -> RunResult:
         read_s=sum(result.read_s for result in results),
         kernel_s=sum(result.kernel_s for result in results),
         write_s=sum(result.write_s for result in results),
+        shift=results[-1].shift if results else None,
         is_up_to_date=not results,
     )
 

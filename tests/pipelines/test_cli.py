@@ -517,7 +517,7 @@ class TestProcess:
 
         assert outcome.code == 2
         assert "Traceback (most recent call last)" in outcome.err
-        assert "SourceNotFoundError" in outcome.err
+        assert "SourceAbsentError" in outcome.err
 
     def test_our_own_bug_is_exit_1_in_one_line(self, zarr_dump, tmp_path, monkeypatch):
         def broken(*_: object, **__: object) -> None:

@@ -4,7 +4,6 @@ plan document -> partitions, a journal line each -> seal -> commit document, whi
 """
 
 import signal
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -12,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import TracebackType
-from typing import Any, Protocol
 
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.errors import InterruptedRunError, LockedError, PipelineError
@@ -27,19 +25,11 @@ from softmax_dask_pipelines.ledger.history import (
     stale_plans,
 )
 from softmax_dask_pipelines.ledger.journal import Journal, finished
-from softmax_dask_pipelines.ledger.manifest import write_manifest
+from softmax_dask_pipelines.ledger.recorder import Recorder, Result
 from softmax_dask_pipelines.ledger.records import record
-from softmax_dask_pipelines.notices import ManifestWarning
 from softmax_dask_pipelines.sinks import Sink
 from softmax_dask_pipelines.sinks.places import Place, require_absent
 from softmax_dask_pipelines.task import Receipt
-
-
-class Result(Protocol):
-    """What a run came to."""
-
-    def facts(self) -> dict[str, Any]:
-        """Its figures, for the manifest: JSON types only."""
 
 
 def recovered(output: Path) -> History:
@@ -55,19 +45,18 @@ def recovered(output: Path) -> History:
 class Building:
     """One plan while it is carried out. Ended by an error, it keeps the partitions that are done, if there are any."""
 
-    def __init__(self, history: History, plan: PlanRecord, sink: Sink, place: Place, *, partitions: int) -> None:
-        self._history, self._plan, self._sink, self._place = history, plan, sink, place
-        self._partitions, self._done = partitions, 0
-        self._started = datetime.now(UTC)
+    def __init__(self, history: History, plan: PlanRecord, sink: Sink, place: Place, recorder: Recorder) -> None:
+        self._history, self._plan, self._sink, self._place, self._recorder = history, plan, sink, place, recorder
+        self._partitions, self._done = 0, 0
         self._journal: Journal | None = None
 
     def __enter__(self) -> "Building":
         """Write down the plan, if that is not done, and make its place."""
         open_plan, path = self._history.open, self._history.path("plan", self._plan)
         try:
+            if open_plan is not None and open_plan.id != self._plan.id:
+                _drop(self._history, open_plan)
             if self._plan != open_plan:
-                if open_plan is not None:
-                    _drop(self._history, open_plan)
                 storage.put(path, [record("plan", asdict(self._plan))])
                 storage.sync_folder(path.parent)
             self._sink.prepare()
@@ -82,8 +71,9 @@ class Building:
         if error is not None:
             self._end(error)
 
-    def finished(self) -> Iterator[Receipt]:
-        """The partitions that an earlier run has done."""
+    def finished(self, partitions: int) -> Iterator[Receipt]:
+        """Those of so many partitions that an earlier run has done."""
+        self._partitions = partitions
         for receipt in finished(self._journal_path, self._sink.find):
             self._done += 1
             yield receipt
@@ -100,8 +90,8 @@ class Building:
         self._close()
         self._sink.seal()
 
-    def publish(self, config: dict[str, Any], result: Result) -> None:
-        """Commit, and make visible.
+    def publish(self, result: Result) -> None:
+        """Commit, and make visible; the figures go into the records.
 
         Raises
         ------
@@ -113,14 +103,14 @@ class Building:
         if self._plan.is_whole and not self._plan.replaces:
             require_absent(self._history.output)
         with _uninterrupted():
-            commit = Commit(self._plan, self._place.made(), result.facts(), datetime.now(UTC).isoformat())
+            commit = Commit(self._plan, self._place.made(), result.record(), datetime.now(UTC).isoformat())
             if not put_commit(self._history.folder, commit):
                 raise LockedError(
                     f"{self._history.output}: another run has written it meanwhile; expected one at a time. "
                     "Run the same command again to see whether anything is left to do."
                 )
             _publish(self._history, commit)
-            _record(self._history.output, self._started, config, result)
+            self._recorder.published(result)
 
     @property
     def _journal_path(self) -> Path:
@@ -141,7 +131,10 @@ class Building:
             with suppress(PipelineError):
                 _drop(self._history, self._plan)
         if isinstance(error, KeyboardInterrupt):
-            raise InterruptedRunError(f"interrupted; {self._kept()}") from error
+            interrupted = InterruptedRunError(f"interrupted; {self._kept()}")
+            self._recorder.failed(interrupted)
+            raise interrupted from error
+        self._recorder.failed(error)
 
     def _kept(self) -> str:
         if not self._done:
@@ -172,15 +165,6 @@ def _drop(history: History, plan: PlanRecord) -> None:
     history.place(plan).clear()
     storage.remove(history.path("journal", plan))
     storage.remove(history.path("plan", plan))
-
-
-def _record(output: Path, started: datetime, config: dict[str, Any], result: Result) -> None:
-    """Write the manifest. The output is there by now: a run that cannot be recorded has happened all the same."""
-    try:
-        write_manifest(output, started=started, config=config, result=result.facts())
-    except PipelineError as error:
-        text = f"the output is complete, but its manifest is not written: {error}"
-        warnings.warn(text, ManifestWarning, stacklevel=4)
 
 
 @contextmanager
