@@ -184,12 +184,6 @@ class ScoreConfig(Section):
     )
     memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
     threads: Threads | None = Field(None, description="rows are scored by this many threads; all cores")
-    on_changed: Literal["error", "rescore", "ignore"] = Field(
-        "error", description="what was scored has changed in the source: refuse, score all again, or leave it"
-    )
-    durability: Literal["fsync", "none"] = Field(
-        "fsync", description="none: faster, and lost when the machine itself stops; a kill loses nothing either way"
-    )
     date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")
     timezone: Zone = Field("UTC", description="where it is today, such as Europe/Berlin")
     on_missing: Literal["error", "retry", "nothing"] = Field(
@@ -197,6 +191,12 @@ class ScoreConfig(Section):
     )
     retries: Retries = Field(2, description="how often what fails because a storage is away is tried again")
     expect: Expectations | None = Field(None, description="what a run must come to, or nothing is published")
+    on_changed: Literal["error", "rescore", "ignore"] = Field(
+        "error", description="what was scored has changed in the source: refuse, score all again, or leave it"
+    )
+    durability: Literal["fsync", "none"] = Field(
+        "fsync", description="none: faster, and lost when the machine itself stops; a kill loses nothing either way"
+    )
 
 
 class JacobianConfig(Section):

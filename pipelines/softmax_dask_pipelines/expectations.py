@@ -57,7 +57,8 @@ def require_expected(expect: Expectations | None, tally: Tally, shift: Shift | N
     faults = [] if expect is None else list(_faults(expect, tally, shift))
     if faults:
         raise ExpectationError(
-            f"{' '.join(faults)} Nothing is published. Look at the input, or change what is expected in the config."
+            f"{' '.join(faults)} Nothing is published, and what is scored is kept. Look at the input, or change what "
+            "is expected and run the command again."
         )
 
 

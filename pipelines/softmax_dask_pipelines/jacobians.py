@@ -21,9 +21,8 @@ from softmax_dask_pipelines.jacobian_task import JacobianReceipt, JacobianTask
 from softmax_dask_pipelines.ledger.fingerprint import json_of
 from softmax_dask_pipelines.ledger.history import History, PlanRecord
 from softmax_dask_pipelines.ledger.lock import locked
-from softmax_dask_pipelines.ledger.manifest import Told
+from softmax_dask_pipelines.ledger.manifest import RunRecord, Told
 from softmax_dask_pipelines.ledger.publication import Building, recovered
-from softmax_dask_pipelines.ledger.recorder import Recorder
 from softmax_dask_pipelines.retrying import Retrying
 from softmax_dask_pipelines.runner import run_on_threads
 from softmax_dask_pipelines.sinks.places import require_absent, require_output
@@ -169,7 +168,8 @@ def execute(
         sink = ZarrSink(job.spec, place, more=_layouts(job))
         totals = _Totals(job, on_receipt)
         told = Told(job.config.model_dump(mode="json"), short_facts_of_source(job.source.facts))
-        with Building(history, plan, sink, place, Recorder(output, run, told, totals.result)) as building:
+        record = RunRecord(output, run, told, lambda: totals.result().record())
+        with Building(history, plan, sink, place, record) as building:
             _compute(job, sink, totals)
             building.seal()
             result = totals.result()

@@ -20,10 +20,9 @@ from softmax_dask_pipelines.job import Job, prepare
 from softmax_dask_pipelines.ledger.history import History
 from softmax_dask_pipelines.ledger.identity import RunIdentity
 from softmax_dask_pipelines.ledger.lock import locked
-from softmax_dask_pipelines.ledger.manifest import Told
+from softmax_dask_pipelines.ledger.manifest import RunRecord, Told
 from softmax_dask_pipelines.ledger.opening import Opening, Step
 from softmax_dask_pipelines.ledger.publication import Building, recovered
-from softmax_dask_pipelines.ledger.recorder import Recorder
 from softmax_dask_pipelines.notices import NoteWarning
 from softmax_dask_pipelines.retrying import Retrying
 from softmax_dask_pipelines.runner import run_on_threads
@@ -241,8 +240,8 @@ def _carry_out(
     sink = open_sink(job.spec, place)
     totals = _Totals(job, on_receipt)
     told = Told(job.config.model_dump(mode="json"), short_facts_of_source(job.facts))
-    recorder = Recorder(history.output, run, told, totals.result)
-    with Building(history, step.plan, sink, place, recorder) as building:
+    record = RunRecord(history.output, run, told, lambda: totals.result().record())
+    with Building(history, step.plan, sink, place, record) as building:
         _score_missing(job, sink, building, totals)
         totals.require_expected()
         building.seal()

@@ -2,15 +2,18 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import zarr
 
 from softmax_dask_pipelines import run
 from softmax_dask_pipelines.errors import DiskFullError, ExpectationError
-from softmax_dask_pipelines.ledger import recorder
-from softmax_dask_pipelines.ledger.manifest import FORMAT
+from softmax_dask_pipelines.ledger.manifest import FORMAT, RunRecord
+from softmax_dask_pipelines.sources.zarr import ZarrSource
 from tests.pipelines import dumps
 from tests.pipelines.command import records, softmax_dask, tree
 
@@ -34,6 +37,11 @@ def _logits_of(labels: list[int], classes: int = 4) -> np.ndarray:
 
 def _dump(day: str, labels: list[int], classes: int = 4) -> None:
     dumps.zarr_array(Path(f"logits-{day}.zarr"), _logits_of(labels, classes), chunks=(2, classes))
+
+
+def _append(day: str, labels: list[int]) -> None:
+    array = zarr.open_array(f"logits-{day}.zarr")
+    array.append(_logits_of(labels))
 
 
 def _run(*expectations: str, day: str = "2026-03-02", more: tuple[str, ...] = ()):
@@ -92,16 +100,38 @@ class TestBounds:
 
         assert outcome.code == DATA
         assert outcome.err == (
-            f"Error: {line} Nothing is published. Look at the input, or change what is expected in the config.\n"
+            f"Error: {line} Nothing is published, and what is scored is kept. Look at the input, or change what is "
+            "expected and run the command again.\n"
         )
         assert not _output("2026-03-02").exists()
 
-    def test_when_it_is_expected_after_all_nothing_is_scored_again(self, monkeypatch):
+    def test_what_is_scored_is_published_without_another_read_once_less_is_expected(self, monkeypatch):
         assert _run("rows={min: 9}").code == DATA
-        monkeypatch.setattr("softmax_dask_pipelines.scoring.run_on_threads", None)
+        monkeypatch.setattr(ZarrSource, "read", lambda *_: 1 / 0)
 
-        assert _run("rows={min: 8}").code == 0
-        assert _output("2026-03-02").exists()
+        outcome = _run("rows={min: 8}")
+
+        assert outcome.code == 0, outcome.err
+        assert pq.read_table(_output("2026-03-02")).num_rows == 8
+
+    def test_a_dump_that_is_written_anew_after_that_is_scored_anew_when_asked_for(self):
+        assert _run("rows={min: 9}").code == DATA
+        shutil.rmtree("logits-2026-03-02.zarr")
+        _dump("2026-03-02", [0] * 9)
+
+        codes = [_run("rows={min: 9}").code, _run("rows={min: 9}", more=("--replace",)).code]
+
+        assert codes == [DATA, 0]
+        assert pq.read_table(_output("2026-03-02")).num_rows == 9
+
+    def test_of_an_increment_only_the_new_rows_count(self):
+        assert _run().code == 0
+        _append("2026-03-02", [1])
+
+        codes = [_run(f"rows={{min: {rows}}}").code for rows in (2, 1)]
+
+        assert codes == [DATA, 0]
+        assert pq.read_table(_output("2026-03-02")).num_rows == 9
 
     def test_all_that_is_not_met_stands_in_one_line(self):
         outcome = _run("rows={min: 9}", "nonfinite_fraction={max: 0}")
@@ -244,7 +274,7 @@ class TestShift:
         outcome = _run("label_share_shift={max: 1}", day="2026-03-03")
 
         assert outcome.code == DATA
-        assert ": it has 4 classes, and this run 5. Nothing is published." in outcome.err
+        assert ": it has 4 classes, and this run 5. Nothing is published," in outcome.err
 
     def test_no_decidable_row_has_no_shift(self):
         _dump("2026-03-03", [-1])
@@ -310,17 +340,17 @@ class TestManifest:
         assert _run().code == 0
         before = records(_output("2026-03-02"))
 
-        codes = [_run(more=("--set", "temperature=7")).code, _run(day="2026-01-01").code]
+        codes = [_run(more=("--set", "temperature=2")).code, _run(day="2026-01-01").code]
 
         assert codes == [4, 2]
         assert records(_output("2026-03-02")) == before
         assert not Path("scores-2026-01-01.parquet.job").exists()
 
     def test_where_it_cannot_be_written_the_error_of_the_run_is_told(self, monkeypatch):
-        def full(*_, **__):
+        def full(*_):
             raise DiskFullError("no space")
 
-        monkeypatch.setattr(recorder, "write_manifest", full)
+        monkeypatch.setattr(RunRecord, "_write", full)
 
         outcome = _run("rows={min: 9}")
 

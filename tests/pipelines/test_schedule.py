@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from softmax_dask_pipelines import config_schedule, run
 from softmax_dask_pipelines.config import read_config
 from softmax_dask_pipelines.errors import ConfigError, SourceNotReadyError
 from tests.pipelines import dumps
-from tests.pipelines.command import records, softmax_dask, tree
+from tests.pipelines.command import end, records, softmax_dask, start, tree
 
 USAGE, DATA, AGAIN = 2, 3, 75
 
@@ -251,3 +252,21 @@ def test_a_day_passes_between_today_and_yesterday():
     today, yesterday = (config_schedule.day_of(text, UTC) for text in ("today", "yesterday"))
 
     assert today - yesterday in (timedelta(1), timedelta(0))  # midnight may pass between the two
+
+
+def test_a_scheduler_that_stops_a_run_gets_75_and_the_record_says_why(tmp_path):
+    dumps.zarr_array(tmp_path / "in.zarr", dumps.logits(60_000, 100), chunks=(5000, 100), compressors=None)
+    text = "source: {path: in.zarr}\noutput: {path: out.zarr, dtype: float64}\nthreads: 1\n"
+    (tmp_path / "run.yaml").write_text(text + "columns: [probabilities, log_probabilities]\n")
+    process = start("run", "run.yaml", "--quiet", cwd=tmp_path)
+    while not any(tmp_path.glob("out.zarr*/**/*probabilities/c.0.0")):  # the first chunk of a hundred megabytes
+        assert process.poll() is None, end(process)
+
+    process.terminate()
+    outcome = end(process)
+
+    assert outcome.code == AGAIN
+    assert re.fullmatch(r"Error: .*interrupted.*again.*\n", outcome.err)
+    (record,) = records(tmp_path / "out.zarr")
+    assert (record["outcome"], record["error"]["class"]) == ("failed", "InterruptedRunError")
+    assert record["error"]["exit_code"] == AGAIN

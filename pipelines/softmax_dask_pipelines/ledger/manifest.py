@@ -3,7 +3,8 @@
 import glob
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,7 +12,9 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from softmax_dask import SoftmaxDaskError
 from softmax_dask_pipelines import storage
+from softmax_dask_pipelines.errors import BUG, OutputExistsError, PipelineError, UsageError, exit_code
 from softmax_dask_pipelines.ledger.identity import RunIdentity
 from softmax_dask_pipelines.notices import ManifestWarning
 from softmax_dask_pipelines.sinks import job_folder
@@ -35,27 +38,53 @@ class Told:
     """What is known of the input."""
 
 
-def write_manifest(
-    output: Path, run: RunIdentity, told: Told, *, result: dict[str, Any], error: dict[str, Any] | None = None
-) -> Path:
-    """Write the record of a run that has published `output`, or has failed with `error`; its path."""
-    document = {
-        "format": FORMAT,
-        **run.facts(),
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-        "outcome": PUBLISHED if error is None else FAILED,
-        "error": error,
-        "date": told.config.get("date"),
-        "config": told.config,
-        "source": told.source,
-        "result": result,
-        "versions": {"python": python_version(), **{name: version(name) for name in _PACKAGES}},
+class RunRecord:
+    """The manifest of one run, written once: when its output is visible, or when it has failed."""
+
+    def __init__(self, output: Path, run: RunIdentity, told: Told, figures: Callable[[], dict[str, Any]]) -> None:
+        self._output, self._run, self._told = output, run, told
+        self._figures = figures
+        """What the run came to so far: JSON types only."""
+
+    def published(self, figures: dict[str, Any]) -> None:
+        """Record that the output is there; a run that cannot be recorded has happened all the same."""
+        try:
+            self._write(figures, None)
+        except PipelineError as error:
+            text = f"the output is complete, but its manifest is not written: {error}"
+            warnings.warn(text, ManifestWarning, stacklevel=4)
+
+    def failed(self, error: Exception) -> None:
+        """Record why the run ended, where that can be written. What was refused before it began leaves nothing."""
+        if not isinstance(error, UsageError | OutputExistsError):
+            with suppress(PipelineError):
+                self._write(self._figures(), error)
+
+    def _write(self, figures: dict[str, Any], error: Exception | None) -> None:
+        told = self._told
+        document = {
+            "format": FORMAT,
+            **self._run.facts(),
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            "outcome": PUBLISHED if error is None else FAILED,
+            "error": None if error is None else _facts_of(error),
+            "date": told.config.get("date"),
+            "config": told.config,
+            "source": told.source,
+            "result": figures,
+            "versions": {"python": python_version(), **{name: version(name) for name in _PACKAGES}},
+        }
+        folder = job_folder(self._output) / "runs"
+        storage.make_folder(folder)
+        storage.put(folder / f"{self._run.run}.json", [json.dumps(document, indent=2).encode()])
+
+
+def _facts_of(error: Exception) -> dict[str, Any]:
+    return {
+        "class": type(error).__name__,
+        "message": str(error),
+        "exit_code": exit_code(error) if isinstance(error, SoftmaxDaskError) else BUG,
     }
-    folder = job_folder(output) / "runs"
-    storage.make_folder(folder)
-    path = folder / f"{run.run}.json"
-    storage.put(path, [json.dumps(document, indent=2).encode()])
-    return path
 
 
 def published_manifests(outputs: str) -> Iterator[dict[str, Any]]:

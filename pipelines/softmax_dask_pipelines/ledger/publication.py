@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import TracebackType
+from typing import Any, Protocol
 
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.errors import InterruptedRunError, LockedError, PipelineError
@@ -25,11 +26,18 @@ from softmax_dask_pipelines.ledger.history import (
     stale_plans,
 )
 from softmax_dask_pipelines.ledger.journal import Journal, finished
-from softmax_dask_pipelines.ledger.recorder import Recorder, Result
+from softmax_dask_pipelines.ledger.manifest import RunRecord
 from softmax_dask_pipelines.ledger.records import record
 from softmax_dask_pipelines.sinks import Sink
 from softmax_dask_pipelines.sinks.places import Place, require_absent
 from softmax_dask_pipelines.task import Receipt
+
+
+class Result(Protocol):
+    """What a run came to."""
+
+    def record(self) -> dict[str, Any]:
+        """Its figures, for the commit and the manifest: JSON types only."""
 
 
 def recovered(output: Path) -> History:
@@ -45,8 +53,8 @@ def recovered(output: Path) -> History:
 class Building:
     """One plan while it is carried out. Ended by an error, it keeps the partitions that are done, if there are any."""
 
-    def __init__(self, history: History, plan: PlanRecord, sink: Sink, place: Place, recorder: Recorder) -> None:
-        self._history, self._plan, self._sink, self._place, self._recorder = history, plan, sink, place, recorder
+    def __init__(self, history: History, plan: PlanRecord, sink: Sink, place: Place, run: RunRecord) -> None:
+        self._history, self._plan, self._sink, self._place, self._run = history, plan, sink, place, run
         self._partitions, self._done = 0, 0
         self._journal: Journal | None = None
 
@@ -110,7 +118,7 @@ class Building:
                     "Run the same command again to see whether anything is left to do."
                 )
             _publish(self._history, commit)
-            self._recorder.published(result)
+            self._run.published(result.record())
 
     @property
     def _journal_path(self) -> Path:
@@ -132,9 +140,10 @@ class Building:
                 _drop(self._history, self._plan)
         if isinstance(error, KeyboardInterrupt):
             interrupted = InterruptedRunError(f"interrupted; {self._kept()}")
-            self._recorder.failed(interrupted)
+            self._run.failed(interrupted)
             raise interrupted from error
-        self._recorder.failed(error)
+        if isinstance(error, Exception):
+            self._run.failed(error)
 
     def _kept(self) -> str:
         if not self._done:
