@@ -16,8 +16,8 @@ SoftmaxDaskError (the library's)
     │   ├── NullRowsError (ValueError)         a null where a logit is expected
     │   ├── BadTargetError (ValueError)        a target that is none of the classes
     │   ├── NonFiniteRowsError (ValueError)    undecidable rows, where the config allows none
-    │   ├── ExpectationError (ValueError)      a run that did not come to what `expect` says
     │   ├── InputChangedError (ValueError)     rows that are scored already are not what they were
+    │   ├── ExpectationError (ValueError)      a run that did not come to what `expect` says
     │   ├── MissingChunkError (OSError)
     │   ├── CorruptChunkError (OSError)
     │   ├── CorruptFileError (OSError)
@@ -107,12 +107,12 @@ class NonFiniteRowsError(DataError, ValueError):
     """Rows with NaN, +inf or only -inf, and `nonfinite: error`."""
 
 
-class ExpectationError(DataError, ValueError):
-    """A run did not come to what `expect` says."""
-
-
 class InputChangedError(DataError, ValueError):
     """Part of the source was changed, or is gone, after it was scored."""
+
+
+class ExpectationError(DataError, ValueError):
+    """A run did not come to what `expect` says."""
 
 
 class MissingChunkError(DataError, OSError):

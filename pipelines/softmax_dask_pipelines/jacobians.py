@@ -157,7 +157,6 @@ def execute(
     job: JacobianJob, *, replace: bool = False, on_start: OnStart | None = None, on_receipt: OnReceipt | None = None
 ) -> JacobianResult:
     """Compute and write every piece, then publish. Whatever ends it before that, nothing of it stays."""
-    begin = perf_counter()
     output = Path(job.spec.path)
     if on_start is not None:
         on_start(job.total_rows)
@@ -167,18 +166,15 @@ def execute(
         plan = _plan(job, history, replace=replace)
         place = history.place(plan)
         sink = ZarrSink(job.spec, place, more=_layouts(job))
-        totals = _Totals(on_receipt)
-
-        def result() -> JacobianResult:
-            return JacobianResult(job, totals.undecidable, totals.bytes_written, perf_counter() - begin)
-
+        totals = _Totals(job, on_receipt)
         told = Told(job.config.model_dump(mode="json"), short_facts_of_source(job.source.facts))
-        record = RunRecord(output, run, told, lambda: result().record())
-        with Building(history, plan, sink, place, record, partitions=0) as building:
+        record = RunRecord(output, run, told, lambda: totals.result().record())
+        with Building(history, plan, sink, place, record) as building:
             _compute(job, sink, totals)
             building.seal()
-            building.publish(found := result())
-    return found
+            result = totals.result()
+            building.publish(result)
+    return result
 
 
 def _compute(job: JacobianJob, sink: ZarrSink, totals: "_Totals") -> None:
@@ -192,7 +188,7 @@ def _compute(job: JacobianJob, sink: ZarrSink, totals: "_Totals") -> None:
 def _plan(job: JacobianJob, history: History, *, replace: bool) -> PlanRecord:
     """A plan that no other run goes on with: of a piece that is done nothing is noted."""
     number = history.number + 1
-    return PlanRecord(
+    return PlanRecord.made(
         commit=number,
         first=number,
         replaces=replace,
@@ -224,16 +220,20 @@ def _task(job: JacobianJob, sink: ZarrSink, places: range, stop: Event) -> Jacob
 class _Totals:
     """Receipts, added up."""
 
-    def __init__(self, on_receipt: OnReceipt | None) -> None:
-        self.undecidable = 0
-        self.bytes_written = 0
-        self._on_receipt = on_receipt
+    def __init__(self, job: JacobianJob, on_receipt: OnReceipt | None) -> None:
+        self._job, self._on_receipt = job, on_receipt
+        self._begin = perf_counter()
+        self._undecidable = 0
+        self._bytes_written = 0
 
     def add(self, receipt: JacobianReceipt) -> None:
-        self.undecidable += receipt.undecidable
-        self.bytes_written += receipt.bytes_written
+        self._undecidable += receipt.undecidable
+        self._bytes_written += receipt.bytes_written
         if self._on_receipt is not None:
             self._on_receipt(receipt)
+
+    def result(self) -> JacobianResult:
+        return JacobianResult(self._job, self._undecidable, self._bytes_written, perf_counter() - self._begin)
 
 
 def _layouts(job: JacobianJob) -> list[ArrayLayout]:

@@ -44,7 +44,7 @@ class RunResult:
     """As the last plan had it."""
     partitions: int
     bytes_in: int
-    """Logits, decoded."""
+    """Logits that this run has read, decoded."""
     tally: Tally
     """Of all rows, also of those that an earlier run of the same plan has scored."""
     seconds: float
@@ -53,7 +53,7 @@ class RunResult:
     """Of it, what compiling the kernels took, or loading them from the disk cache."""
     bytes_written: int
     read_s: float
-    """Of all threads together, as `kernel_s` and `write_s`."""
+    """Of this run, all threads together, as `kernel_s` and `write_s`."""
     kernel_s: float
     write_s: float
     is_up_to_date: bool = False
@@ -217,7 +217,7 @@ def execute(
     `on_start` is told how many rows there are to score, and `on_receipt` of each partition: also of those that an
     earlier run has done.
     """
-    results = []
+    results: list[RunResult] = []
     output = Path(job.spec.path)
     with locked(output) as run:
         opening = Opening(job, replace=replace)
@@ -235,30 +235,27 @@ def _carry_out(
     step: Step, history: History, opening: Opening, run: RunIdentity, on_receipt: OnReceipt | None
 ) -> RunResult:
     """Score one plan, and publish it."""
-    begin, job = perf_counter(), step.job
+    job = step.job
     place = history.place(step.plan, durable=job.config.durability == "fsync")
     sink = open_sink(job.spec, place)
-    totals = _Totals(on_receipt)
-
-    def result() -> RunResult:
-        return totals.result(job, seconds=perf_counter() - begin)
-
+    totals = _Totals(job, on_receipt)
     told = Told(job.config.model_dump(mode="json"), short_facts_of_source(job.facts))
-    record = RunRecord(history.output, run, told, lambda: result().record())
-    with Building(history, step.plan, sink, place, record, partitions=len(job.plan.numbers)) as building:
+    record = RunRecord(history.output, run, told, lambda: totals.result().record())
+    with Building(history, step.plan, sink, place, record) as building:
         _score_missing(job, sink, building, totals)
-        totals.require_expected(job)
+        totals.require_expected()
         building.seal()
         opening.require_unchanged(step.plan)
-        building.publish(found := result())
-    return found
+        result = totals.result()
+        building.publish(result)
+    return result
 
 
 def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals") -> None:
     """Score the partitions that no earlier run has done."""
     done = set()
-    for receipt in building.finished():
-        totals.add(receipt)
+    for receipt in building.finished(len(job.plan.numbers)):
+        totals.add_done(receipt)
         done.add(receipt.partition)
     missing = [number for number in job.plan.numbers if number not in done]
     if not missing:
@@ -303,36 +300,46 @@ def _compile_kernels(job: Job, task: ScoreTask) -> float:
 
 
 class _Totals:
-    """Receipts, added up: a run of a million partitions keeps none of them."""
+    """Receipts of one plan, added up: a run of a million partitions keeps none of them."""
 
-    def __init__(self, on_receipt: OnReceipt | None) -> None:
+    def __init__(self, job: Job, on_receipt: OnReceipt | None) -> None:
         self.compile_s = 0.0
-        self._on_receipt = on_receipt
+        self._job, self._on_receipt = job, on_receipt
+        self._begin = perf_counter()
         self._tally = Tally()
         self._shift: Shift | None = None
+        self._rows_read = 0
         self._bytes_written = 0
         self._seconds = {"read_s": 0.0, "kernel_s": 0.0, "write_s": 0.0}
 
     def add(self, receipt: Receipt) -> None:
-        self._tally = Tally.merged([self._tally, receipt.tally])
-        self._bytes_written += receipt.bytes_written
+        """Of a partition that this run has scored."""
+        self._rows_read += receipt.rows
         for name in self._seconds:
             self._seconds[name] += getattr(receipt, name)
+        self.add_done(receipt)
+
+    def add_done(self, receipt: Receipt) -> None:
+        """Of a partition that an earlier run has scored."""
+        self._tally = Tally.merged([self._tally, receipt.tally])
+        self._bytes_written += receipt.bytes_written
         if self._on_receipt is not None:
             self._on_receipt(receipt)
 
-    def require_expected(self, job: Job) -> None:
+    def require_expected(self) -> None:
         """Refuse to publish what the config does not expect."""
+        job = self._job
         self._shift = shift_of(job.config, job.spec.path, self._tally, job.facts.classes)
         require_expected(job.config.expect, self._tally, self._shift)
 
-    def result(self, job: Job, *, seconds: float) -> RunResult:
+    def result(self) -> RunResult:
+        job = self._job
         return RunResult(
             job=job,
             partitions=len(job.plan.numbers),
-            bytes_in=job.plan.bytes_in,
+            bytes_in=job.plan.bytes_in * self._rows_read // max(1, job.plan.rows_to_score),
             tally=self._tally,
-            seconds=seconds,
+            seconds=perf_counter() - self._begin,
             compile_s=self.compile_s,
             bytes_written=self._bytes_written,
             read_s=self._seconds["read_s"],
@@ -355,8 +362,8 @@ def _together(job: Job, results: Sequence[RunResult]) -> RunResult:
         read_s=sum(result.read_s for result in results),
         kernel_s=sum(result.kernel_s for result in results),
         write_s=sum(result.write_s for result in results),
-        is_up_to_date=not results,
         shift=results[-1].shift if results else None,
+        is_up_to_date=not results,
     )
 
 

@@ -132,8 +132,8 @@ def _advice_lines(facts: SourceFacts) -> list[Line]:
 
 def output_text(spec: OutputSpec) -> str:
     """Where an output goes, and whether something is there."""
-    there = ", is there already: goes on with it; --replace would swap it" if os.path.lexists(spec.path) else ""
-    return f"{spec.path} ({spec.format}){there}"
+    known = ", is there already: goes on with it; --replace would swap it" if os.path.lexists(spec.path) else ""
+    return f"{spec.path} ({spec.format}){known}"
 
 
 def _target_lines(facts: dict[str, Any]) -> list[Line]:

@@ -205,7 +205,7 @@ def test_another_source_is_refused_and_named(source, output, tmp_path):
 @pytest.mark.parametrize("finished", [False, True])
 @pytest.mark.parametrize("name", ["logits/c/3/0", "id/c/0", "target/c/0"])
 def test_a_changed_input_is_refused_and_named(source, output, finished, name):
-    run(source, output) if finished else stopped(source, output)
+    run(source, output) if finished else stopped(source, output, after=10)
     touch(source / name)
     first = {"l": "rows 30 to 39 of logits", "i": "rows 0 to 39 of id", "t": "rows 0 to 63 of target"}[name[0]]
 
@@ -292,18 +292,21 @@ def test_a_flipped_bit_in_the_journal_is_seen(source, output, scored):
     assert files_of(output) == never_stopped(source, output)
 
 
-def test_bad_data_keeps_what_is_done_and_the_run_goes_on_when_it_is_mended(source, output, scored):
-    chunk = source / "logits" / "c" / "0" / "0"
-    whole, status = chunk.read_bytes(), chunk.stat()
-    chunk.write_bytes(whole[:-1])
-    os.utime(chunk, ns=(status.st_atime_ns, status.st_mtime_ns))
-    with pytest.raises(CorruptChunkError):
-        run(source, output)
+@pytest.mark.parametrize("chunk", ["0", "10"], ids=["a full chunk", "the last chunk"])
+def test_bad_data_keeps_what_is_done_and_the_run_goes_on_when_it_is_mended(source, output, scored, chunk):
+    path = source / "logits" / "c" / chunk / "0"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    for _ in range(2):
+        with pytest.raises(CorruptChunkError):
+            run(source, output)
+    path.write_bytes(whole)
 
-    with pytest.raises(CorruptChunkError):
-        run(source, output)
+    run(source, output)
 
-    assert len(scored[1]) < len(scored[0])
+    assert len(scored[0]) > len(scored[1]) >= len(scored[2])
+    assert files_of(output) == never_stopped(source, output)
+    assert run(source, output).is_up_to_date
 
 
 def test_rows_that_were_refused_may_be_marked_by_the_next_run(tmp_path, output, scored):

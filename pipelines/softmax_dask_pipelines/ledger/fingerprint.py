@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -17,11 +17,19 @@ Content = Callable[[str, range], str]
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """Something that is not as it was."""
+
+    words: str
+    rows: range | None
+    """Which rows it has, as they were numbered; None: it may be any."""
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """What the input is now, beside what it was."""
 
-    changed: tuple[str, ...]
-    """What is not as it was, in words."""
+    changed: tuple[Change, ...]
     added_files: tuple[str, ...] = ()
     added_rows: int = 0
 
@@ -63,9 +71,9 @@ def compare(old: Stamps, new: Stamps, content: Content) -> Difference:
     if old.files is not None and new.files is not None:
         return _of_files(old.files, new.files)
     if old.document != new.document or [each.name for each in old.arrays] != [each.name for each in new.arrays]:
-        return Difference(("the metadata of its arrays was changed",))
+        return Difference((Change("the metadata of its arrays was changed", None),))
     pairs = list(zip(old.arrays, new.arrays, strict=True))
-    changed = tuple(word for before, now in pairs for word in _changes(before, now, content))
+    changed = tuple(change for before, now in pairs for change in _changes(before, now, content))
     return Difference(changed, added_rows=max(0, new.arrays[0].rows - old.arrays[0].rows))
 
 
@@ -80,6 +88,21 @@ def joined(old: Stamps, new: Stamps, added_files: tuple[str, ...]) -> Stamps:
         np.concatenate([old.files.digests, new.files.digests[places]]),
     )
     return Stamps(new.document, files=files)
+
+
+def amended(old: Stamps, new: Stamps, content: Content) -> Stamps:
+    """What was known, of the same rows, as it is now."""
+    if old.files is not None and new.files is not None:
+        now = dict(zip(new.files.names, new.files.digests, strict=True))
+        known = zip(old.files.names, old.files.digests, strict=True)
+        digests = np.array([now.get(name, digest) for name, digest in known], np.uint64)
+        return replace(old, files=replace(old.files, digests=digests))
+    pairs = zip(old.arrays, new.arrays, strict=True)
+    return replace(old, arrays=tuple(_amended(before, now, content) for before, now in pairs))
+
+
+def _amended(old: ArrayStamps, new: ArrayStamps, content: Content) -> ArrayStamps:
+    return replace(old, digests=new.digests[: len(old.digests)], tail=content(old.name, old.tail_rows))
 
 
 def rows_from(first: int, known: Stamps, now: Stamps) -> tuple[range, ...]:
@@ -112,26 +135,33 @@ def _edges(files: FileStamps) -> tuple[list[int], list[int]]:
 
 def _of_files(old: FileStamps, new: FileStamps) -> Difference:
     known, now = dict(zip(old.names, old.digests, strict=True)), dict(zip(new.names, new.digests, strict=True))
-    changed = [
-        f"{name} {'was changed' if name in now else 'is gone'}" for name in known if now.get(name) != known[name]
-    ]
-    added = tuple(name for name in new.names if name not in known)
     rows = dict(zip(new.names, new.rows, strict=True))
+    changed = []
+    for name, start, stop in zip(old.names, *_edges(old), strict=True):
+        if now.get(name) != known[name]:
+            same_rows = rows.get(name) == stop - start
+            words = f"{name} {'was changed' if name in now else 'is gone'}"
+            changed.append(Change(words, range(start, stop) if same_rows else None))
+    added = tuple(name for name in new.names if name not in known)
     return Difference(tuple(changed), added, sum(rows[name] for name in added))
 
 
-def _changes(old: ArrayStamps, new: ArrayStamps, content: Content) -> Iterator[str]:
+def _changes(old: ArrayStamps, new: ArrayStamps, content: Content) -> Iterator[Change]:
     if new.rows < old.rows:
-        yield f"{_called(old)} has {new.rows:,} rows, and had {old.rows:,}"
+        yield Change(f"{_called(old)} has {new.rows:,} rows, and had {old.rows:,}", None)
         return
     for number in np.flatnonzero(old.digests[: old.full] != new.digests[: old.full]).tolist():
         start = number * old.height
-        yield f"rows {start:,} to {start + old.height - 1:,} of {_called(old)} were changed"
+        yield _change(old, range(start, start + old.height))
     tail = old.tail_rows
     same_file = len(tail) == 0 or old.digests[old.full] == new.digests[old.full]
     # Who appends rows writes the last file anew: then what is in it tells.
     if not same_file and (not old.tail or content(old.name, tail) != old.tail):
-        yield f"rows {tail.start:,} to {tail.stop - 1:,} of {_called(old)} were changed"
+        yield _change(old, tail)
+
+
+def _change(array: ArrayStamps, rows: range) -> Change:
+    return Change(f"rows {rows.start:,} to {rows.stop - 1:,} of {_called(array)} were changed", rows)
 
 
 def _called(array: ArrayStamps) -> str:

@@ -1,7 +1,7 @@
 """What OUTPUT.job knows of an output: its commits, and the plan that is open, if a run did not end."""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ _PLAN = re.compile(r"plan-([0-9a-f]{16})\.json")
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """All that a later run must know to go on: written before anything else, never changed."""
+    """All that a later run must know to go on: written before anything else."""
 
+    id: str
+    """Hash of the plan as it was made."""
     commit: int
     """Number of the commit that it becomes."""
     first: int
@@ -38,10 +40,11 @@ class PlanRecord:
     attributes: dict[str, Any]
     """What the output says of itself."""
 
-    @property
-    def id(self) -> str:
-        """Hash of everything: who makes the same plan again, goes on with it."""
-        return blake2b(record("plan", asdict(self)), digest_size=8).hexdigest()
+    @classmethod
+    def made(cls, **fields: Any) -> "PlanRecord":
+        """The plan of these fields, with its id."""
+        plan = cls(id="", **fields)
+        return replace(plan, id=blake2b(record("plan", asdict(plan)), digest_size=8).hexdigest())
 
     @property
     def is_whole(self) -> bool:

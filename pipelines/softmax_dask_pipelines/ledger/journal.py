@@ -132,4 +132,5 @@ def _receipt(line: dict[str, Any]) -> Receipt:
 def tally_of_json(found: dict[str, Any]) -> Tally:
     """From JSON, whose keys are texts."""
     labels = {int(label): count for label, count in found["labels"].items()}
-    return Tally(**(found | {"labels": labels, "lower_bounds": frozenset(found["lower_bounds"])}))
+    groups, low = tuple(found["label_groups"]), frozenset(found["lower_bounds"])
+    return Tally(**(found | {"labels": labels, "label_groups": groups, "lower_bounds": low}))

@@ -36,11 +36,8 @@ from softmax_dask_pipelines.task import Receipt
 class Result(Protocol):
     """What a run came to."""
 
-    def facts(self) -> dict[str, Any]:
-        """Its figures, for the commit: JSON types only."""
-
     def record(self) -> dict[str, Any]:
-        """Its figures, for the manifest: JSON types only."""
+        """Its figures, for the commit and the manifest: JSON types only."""
 
 
 def recovered(output: Path) -> History:
@@ -56,20 +53,18 @@ def recovered(output: Path) -> History:
 class Building:
     """One plan while it is carried out. Ended by an error, it keeps the partitions that are done, if there are any."""
 
-    def __init__(
-        self, history: History, plan: PlanRecord, sink: Sink, place: Place, run: RunRecord, *, partitions: int
-    ) -> None:
-        self._history, self._plan, self._sink, self._place = history, plan, sink, place
-        self._run, self._partitions, self._done = run, partitions, 0
+    def __init__(self, history: History, plan: PlanRecord, sink: Sink, place: Place, run: RunRecord) -> None:
+        self._history, self._plan, self._sink, self._place, self._run = history, plan, sink, place, run
+        self._partitions, self._done = 0, 0
         self._journal: Journal | None = None
 
     def __enter__(self) -> "Building":
         """Write down the plan, if that is not done, and make its place."""
         open_plan, path = self._history.open, self._history.path("plan", self._plan)
         try:
+            if open_plan is not None and open_plan.id != self._plan.id:
+                _drop(self._history, open_plan)
             if self._plan != open_plan:
-                if open_plan is not None:
-                    _drop(self._history, open_plan)
                 storage.put(path, [record("plan", asdict(self._plan))])
                 storage.sync_folder(path.parent)
             self._sink.prepare()
@@ -84,8 +79,9 @@ class Building:
         if error is not None:
             self._end(error)
 
-    def finished(self) -> Iterator[Receipt]:
-        """The partitions that an earlier run has done."""
+    def finished(self, partitions: int) -> Iterator[Receipt]:
+        """Those of so many partitions that an earlier run has done."""
+        self._partitions = partitions
         for receipt in finished(self._journal_path, self._sink.find):
             self._done += 1
             yield receipt
@@ -103,7 +99,7 @@ class Building:
         self._sink.seal()
 
     def publish(self, result: Result) -> None:
-        """Commit, make visible, and record the run.
+        """Commit, and make visible; the figures go into the records.
 
         Raises
         ------
@@ -115,7 +111,7 @@ class Building:
         if self._plan.is_whole and not self._plan.replaces:
             require_absent(self._history.output)
         with _uninterrupted():
-            commit = Commit(self._plan, self._place.made(), result.facts(), datetime.now(UTC).isoformat())
+            commit = Commit(self._plan, self._place.made(), result.record(), datetime.now(UTC).isoformat())
             if not put_commit(self._history.folder, commit):
                 raise LockedError(
                     f"{self._history.output}: another run has written it meanwhile; expected one at a time. "
