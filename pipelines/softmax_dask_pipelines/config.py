@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any, TypeVar, get_args
 
 import yaml
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from softmax_dask import COLUMNS
+from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.config_models import (
     Config,
     JacobianConfig,
@@ -24,6 +26,7 @@ from softmax_dask_pipelines.config_yaml import MAX_BYTES, line_of, parse_value, 
 from softmax_dask_pipelines.errors import ConfigError, PermissionDeniedError
 
 __all__ = [
+    "ClusterConfig",
     "Config",
     "JacobianConfig",
     "MatrixOutputConfig",
@@ -35,6 +38,7 @@ __all__ = [
     "output_format_of",
     "read_class_names",
     "read_config",
+    "require_distributed",
 ]
 
 _NAMES_BYTES = 64 * 2**20
@@ -111,6 +115,21 @@ def read_class_names(path: str) -> tuple[str, ...]:
     if not names or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{path}: holds no class names; expected one name a line, or a JSON list of texts.")
     return tuple(names)
+
+
+def require_distributed(cluster: ClusterConfig) -> None:
+    """Refuse a cluster where the package for it is missing.
+
+    Raises
+    ------
+    ConfigError
+        It is, and the message says how to get it.
+    """
+    if cluster.kind != "local" and find_spec("distributed") is None:
+        raise ConfigError(
+            f"cluster: is {cluster.kind}, which needs the package distributed, and that is not there. "
+            "Install it (pip install 'softmax-dask[distributed]'), or use cluster: local."
+        )
 
 
 def key_of(loc: Sequence[str | int]) -> str:
@@ -201,7 +220,7 @@ def _remedy(error: ErrorDetails, value: Any) -> str:
 
 
 def _unknown_key(loc: list[str], model: type[BaseModel]) -> str:
-    keys = list(_section_at(loc[:-1], model).model_fields)
+    keys = [field.alias or name for name, field in _section_at(loc[:-1], model).model_fields.items()]
     nearest = get_close_matches(loc[-1], keys, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return f"is no key; expected one of {', '.join(keys)}.{hint}"

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from softmax_dask import COLUMNS
+from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.config_schedule import Day, Expectations, Retries, Section, Zone, no_bool
 
 _MOST_THREADS = 4096
@@ -182,8 +183,16 @@ class ScoreConfig(Section):
     nonfinite: Literal["propagate", "error"] = Field(
         "propagate", description="rows with NaN, +inf or only -inf: mark them in the output, or refuse"
     )
-    memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
-    threads: Threads | None = Field(None, description="rows are scored by this many threads; all cores")
+    memory_limit: Bytes | None = Field(
+        None, description="of the whole process, on a cluster of each worker, such as 2GiB; half of what is free"
+    )
+    threads: Threads | None = Field(
+        None, description="rows are scored by this many threads, on a cluster in each worker; all cores"
+    )
+    cluster: ClusterConfig = Field(
+        default_factory=ClusterConfig,
+        description="where: local, processes, or a section with connect: or class:; local",
+    )
     date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")
     timezone: Zone = Field("UTC", description="where it is today, such as Europe/Berlin")
     on_missing: Literal["error", "retry", "nothing"] = Field(

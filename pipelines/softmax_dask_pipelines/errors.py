@@ -7,6 +7,7 @@ SoftmaxDaskError (the library's)
     │   ├── SourceNotFoundError (FileNotFoundError)
     │   │   └── SourceAbsentError              nothing is there yet: `on_missing` says what that means
     │   ├── ColumnNotFoundError (LookupError)  an array or column that the source does not have
+    │   ├── WorkerMismatchError                workers with other versions or kernels than here
     │   ├── PathConflictError (ValueError)     output and input are one, or one inside the other
     │   └── PermissionDeniedError (PermissionError)
     ├── DataError                              exit 3: the data is bad, or breaks a contract
@@ -23,6 +24,7 @@ SoftmaxDaskError (the library's)
     │   ├── CorruptFileError (OSError)
     │   ├── UnsafeCodecError (ValueError)      a codec that is unknown, or can run code
     │   ├── MetadataLimitError (ValueError)    metadata, texts or pages larger than can be planned for
+    │   ├── PoisonPartitionError               a partition that ends every worker which scores it
     │   └── MemoryBudgetError (MemoryError)    the plan does not fit the memory limit
     ├── OutputExistsError (FileExistsError)    exit 4: not ours, or of other settings; never touched without `--replace`
     ├── NothingToDoError                       exit 0: no source is there, and `on_missing: nothing`
@@ -32,6 +34,7 @@ SoftmaxDaskError (the library's)
         ├── SourceUnavailableError (OSError)   the storage of the source fails, again and again
         ├── DiskFullError (OSError)
         ├── StorageFailedError (OSError)       the file system of the output fails
+        ├── ClusterUnavailableError (OSError)  a Dask cluster that cannot be reached, has no workers, or was lost
         └── InterruptedRunError                SIGINT, SIGTERM or SIGHUP
 """
 
@@ -67,6 +70,10 @@ class SourceAbsentError(SourceNotFoundError):
 
 class ColumnNotFoundError(UsageError, LookupError):
     """The source has no array or column of that name."""
+
+
+class WorkerMismatchError(UsageError):
+    """A worker of the cluster has other versions, or kernels, than the process that has the plan."""
 
 
 class PathConflictError(UsageError, ValueError):
@@ -135,6 +142,10 @@ class MetadataLimitError(DataError, ValueError):
     """Metadata, texts or pages that are too long, or describe more than there can be."""
 
 
+class PoisonPartitionError(DataError):
+    """A partition that ends every worker which scores it, also where nothing else runs."""
+
+
 class MemoryBudgetError(DataError, MemoryError):
     """The run does not fit the memory limit."""
 
@@ -175,6 +186,10 @@ class DiskFullError(TemporaryError, OSError):
 
 class StorageFailedError(TemporaryError, OSError):
     """The file system that the output goes to fails."""
+
+
+class ClusterUnavailableError(TemporaryError, OSError):
+    """A Dask cluster cannot be reached, has no workers, or was lost."""
 
 
 class InterruptedRunError(TemporaryError):

@@ -8,13 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from threading import Event
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config
+from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config, require_distributed
 from softmax_dask_pipelines.expectations import Shift, require_expected, shift_of
 from softmax_dask_pipelines.job import Job, prepare
 from softmax_dask_pipelines.ledger.history import History
@@ -25,12 +22,14 @@ from softmax_dask_pipelines.ledger.opening import Opening, Step
 from softmax_dask_pipelines.ledger.publication import Building, recovered
 from softmax_dask_pipelines.notices import NoteWarning
 from softmax_dask_pipelines.retrying import Retrying
-from softmax_dask_pipelines.runner import run_on_threads
+from softmax_dask_pipelines.runner import Stop, run_on_threads
 from softmax_dask_pipelines.sinks import Sink, open_sink
-from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
 from softmax_dask_pipelines.sources.record import short_facts_of_source
 from softmax_dask_pipelines.tally import Tally
-from softmax_dask_pipelines.task import Receipt, ScoreTask
+from softmax_dask_pipelines.task import Receipt, ScoreTask, compile_kernels
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 OnStart = Callable[[int], None]
 OnReceipt = Callable[[Receipt], None]
@@ -134,6 +133,8 @@ def score(
     on_changed: str = "error",
     durability: str = "fsync",
     replace: bool = False,
+    cluster: str | Mapping[str, Any] = "local",
+    client: "Client | None" = None,
 ) -> RunResult:
     """Score the logits at `source` and write the results to `output`, which is complete or absent.
 
@@ -164,6 +165,8 @@ def score(
     on_changed : "error", "rescore" (all of it) or "ignore", where what was scored has changed in the source
     durability : "fsync", or "none": what is written may be lost when the machine stops
     replace : an output that is there is swapped for the new one when that is complete
+    cluster : "local", "processes", or the keys of a config's `cluster:`, such as {"connect": "tcp://127.0.0.1:8786"}
+    client : a distributed.Client, whose workers see the paths of source and output; instead of `cluster`
 
     Returns
     -------
@@ -205,18 +208,25 @@ def score(
         "threads": threads,
         "on_changed": on_changed,
         "durability": durability,
+        "cluster": cluster,
     }
-    return execute(prepare(make_config(ScoreConfig, given, key_of)), replace=replace)
+    return execute(prepare(make_config(ScoreConfig, given, key_of)), replace=replace, client=client)
 
 
 def execute(
-    job: Job, *, replace: bool = False, on_start: OnStart | None = None, on_receipt: OnReceipt | None = None
+    job: Job,
+    *,
+    replace: bool = False,
+    client: "Client | None" = None,
+    on_start: OnStart | None = None,
+    on_receipt: OnReceipt | None = None,
 ) -> RunResult:
     """Score what is not scored yet, then publish. Ended before that, the next run goes on with what is done.
 
     `on_start` is told how many rows there are to score, and `on_receipt` of each partition: also of those that an
-    earlier run has done.
+    earlier run has done. `client` submits to a Dask cluster that is there, whatever the config says.
     """
+    require_distributed(job.config.cluster)
     results: list[RunResult] = []
     output = Path(job.spec.path)
     with locked(output) as run:
@@ -224,7 +234,7 @@ def execute(
         while (step := opening.step(history := recovered(output))) is not None:
             if on_start is not None:
                 on_start(step.job.total_rows)
-            results.append(_carry_out(step, history, opening, run, on_receipt))
+            results.append(_carry_out(step, history, opening, run, on_receipt, client))
             if step.is_last:
                 break
             opening, run = Opening(job, replace=False), RunIdentity.new()
@@ -232,7 +242,7 @@ def execute(
 
 
 def _carry_out(
-    step: Step, history: History, opening: Opening, run: RunIdentity, on_receipt: OnReceipt | None
+    step: Step, history: History, opening: Opening, run: RunIdentity, on_receipt: OnReceipt | None, client: "Client | None"
 ) -> RunResult:
     """Score one plan, and publish it."""
     job = step.job
@@ -242,7 +252,7 @@ def _carry_out(
     told = Told(job.config.model_dump(mode="json"), short_facts_of_source(job.facts))
     record = RunRecord(history.output, run, told, lambda: totals.result().record())
     with Building(history, step.plan, sink, place, record) as building:
-        _score_missing(job, sink, building, totals)
+        _score_missing(job, sink, building, totals, client)
         totals.require_expected()
         building.seal()
         opening.require_unchanged(step.plan)
@@ -251,7 +261,7 @@ def _carry_out(
     return result
 
 
-def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals") -> None:
+def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals", client: "Client | None") -> None:
     """Score the partitions that no earlier run has done."""
     done = set()
     for receipt in building.finished(len(job.plan.numbers)):
@@ -261,7 +271,6 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals") 
     if not missing:
         return
     task = _task(job, sink)
-    totals.compile_s = _compile_kernels(job, task)
 
     def take(receipt: Receipt) -> None:
         for note in receipt.notes:
@@ -269,8 +278,14 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals") 
         building.note(receipt)
         totals.add(receipt)
 
-    again = Retrying(task, retries=job.config.retries, stop=task.stop)
-    run_on_threads(again, missing, threads=job.plan.threads, take=take, stop=task.stop)
+    if client is None and job.config.cluster.kind == "local":
+        totals.compile_s = _compile_kernels(job, task)
+        again = Retrying(task, retries=job.config.retries, stop=task.stop)
+        run_on_threads(again, missing, threads=job.plan.threads, take=take, stop=task.stop)
+    else:
+        from softmax_dask_pipelines.cluster_scoring import score_on_cluster
+
+        score_on_cluster(job, task, missing, client=client, take=take)
 
 
 def _task(job: Job, sink: Sink) -> ScoreTask:
@@ -283,19 +298,14 @@ def _task(job: Job, sink: Sink) -> ScoreTask:
         wide_dtype=job.spec.wide_dtype,
         top_k=job.spec.top_k,
         refuse_nonfinite=job.config.nonfinite == "error",
-        stop=Event(),
+        stop=Stop(),
     )
 
 
 def _compile_kernels(job: Job, task: ScoreTask) -> float:
-    """Compile, or load, once: threads that all come first would wait for one another. Seconds."""
-    begin, spec = perf_counter(), job.spec
-    out = {
-        column.name: np.empty((1, *column.tail(spec.classes, spec.top_k)), column_dtype(spec, column))
-        for column in computed_columns(spec)
-    }
-    targets = np.zeros(1, np.int64) if spec.has_targets else None
-    task.decide(np.zeros((1, spec.classes), job.facts.dtype), targets, out)
+    """Seconds that it took."""
+    begin = perf_counter()
+    compile_kernels(task, job.spec)
     return perf_counter() - begin
 
 
