@@ -54,8 +54,11 @@ def _processes(config: ClusterConfig, plan: Plan, tasks: int) -> Iterator[Client
             n_workers=min(plan.workers, tasks),
             threads_per_worker=plan.threads,
             memory_limit=plan.memory_limit_bytes,
+            preload=["softmax_dask_pipelines.cluster_preload"],
             host="127.0.0.1",
             dashboard_address=None,
+            # Else Dask's server for health and metrics takes the port 8787, or warns that somebody has it.
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
@@ -77,8 +80,8 @@ def _connect(config: ClusterConfig, plan: Plan, tasks: int) -> Iterator[Client]:
         client = Client(**given, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterUnavailableError(
-            f"cluster.connect: is {where!r}, where no Dask scheduler answers ({error}); expected the address of one, such "
-            "as tcp://127.0.0.1:8786, or its scheduler file. Start it, and run the same command again."
+            f"cluster.connect: is {where!r}, where no Dask scheduler answers ({error}); expected the address of one, "
+            "such as tcp://127.0.0.1:8786, or its scheduler file. Start it, and run the same command again."
         ) from error
     with client:
         yield client
@@ -120,7 +123,9 @@ def _class_of(name: str) -> Callable[..., Any]:
             f"Install it: pip install {package}."
         ) from error
     if not (isinstance(found, type) and hasattr(found, "scale")):
-        raise ConfigError(f"cluster.class: {name} is no Dask cluster; expected a class such as distributed.LocalCluster.")
+        raise ConfigError(
+            f"cluster.class: {name} is no Dask cluster; expected a class such as distributed.LocalCluster."
+        )
     return found
 
 

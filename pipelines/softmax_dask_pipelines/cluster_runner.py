@@ -8,6 +8,7 @@ ran beside it: they are tried again at the end, one at a time and alone, which s
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -30,36 +31,50 @@ _LOOK_EVERY_S = 1.0
 _ATTEMPTS = 3
 
 
-def run_on_cluster(
-    client: Client, work: Work, numbers: Sequence[int], *, take: Callable[[Any], None], wait_s: float
-) -> None:
-    """Call `work.task` of each number on the client's workers, and `take` of each result in the caller's thread.
+@dataclass(frozen=True, slots=True)
+class ClusterRun:
+    """A run for which workers are ready."""
 
-    The first error of a task, or of `take`, ends the run; it is raised when every task that had begun has ended, or
-    `GRACE_S` later. What a worker that does not answer still writes then is what it would have written.
+    client: Client
+    name: str
+
+
+@contextmanager
+def on_workers(client: Client, work: Work) -> Iterator[ClusterRun]:
+    """Have all workers ready for a run, also those that are still to come.
+
+    When the block ends, tasks that have begun end at their next block, or `GRACE_S` later. What a worker that does not
+    answer still writes then is what it would have written before.
+
+    Raises
+    ------
+    ClusterUnavailableError
+        The scheduler is gone.
+    """
+    name = f"softmax-dask-{uuid4().hex[:12]}"
+    with _lost_means_try_again():
+        _register(client, WorkerHands(work, grace_s=GRACE_S), name)
+        try:
+            yield ClusterRun(client, name)
+        finally:
+            # It waits for workers, and one of them may not answer.
+            with suppress(OSError, TimeoutError, ValueError):
+                client.sync(client._unregister_worker_plugin, name=name, callback_timeout=GRACE_S + 2)
+
+
+def run_on_cluster(run: ClusterRun, numbers: Sequence[int], *, take: Callable[[Any], None], wait_s: float) -> None:
+    """Call the task of each number on the workers, and `take` of each result in the caller's thread.
+
+    The first error of a task, or of `take`, ends the run: what has not begun is cancelled.
 
     Raises
     ------
     PoisonPartitionError
         Partitions ended every worker that had them, also alone. All others are done.
     ClusterUnavailableError
-        There was no worker for `wait_s` seconds, or the scheduler is gone.
+        There was no worker for `wait_s` seconds.
     """
-    with _lost_means_try_again(), _on_workers(client, work) as run:
-        _Window(client, run, take, wait_s).work_through(numbers)
-
-
-@contextmanager
-def _on_workers(client: Client, work: Work) -> Iterator[str]:
-    """Have all workers ready for a run, also those that are still to come; its name."""
-    run = f"softmax-dask-{uuid4().hex[:12]}"
-    _register(client, WorkerHands(work, grace_s=GRACE_S), run)
-    try:
-        yield run
-    finally:
-        # It waits for workers, and one of them may not answer.
-        with suppress(OSError, TimeoutError, ValueError):
-            client.sync(client._unregister_worker_plugin, name=run, callback_timeout=GRACE_S + 2)
+    _Window(run.client, run.name, take, wait_s).work_through(numbers)
 
 
 def _register(client: Client, hands: WorkerHands, run: str) -> None:

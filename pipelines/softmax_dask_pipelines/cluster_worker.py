@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from threading import BoundedSemaphore, Lock
+from threading import BoundedSemaphore, Event, Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from softmax_dask import kernel_name
 from softmax_dask_pipelines.errors import InterruptedRunError, MemoryBudgetError, WorkerMismatchError
-from softmax_dask_pipelines.runner import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +36,8 @@ class Work:
     task: Callable[[int], Any]
     prepare: Callable[[], object]
     """Called once a worker before its first task, such as to compile kernels."""
-    stop: Stop
-    """The one that `task` looks at; a worker has its own."""
+    stop: Event
+    """The one that `task` looks at; a `Stop`, so that each worker has its own."""
     threads: int
     """Tasks that may run at once in a process, where its memory is enough."""
     process_bytes: int
@@ -148,8 +147,8 @@ def _places(work: Work, worker: Worker) -> int:
     if fitting < 1:
         raise MemoryBudgetError(
             f"{worker.address}: this worker may take {limit:,} bytes; expected at least "
-            f"{work.process_bytes + work.task_bytes:,}. Give workers more memory, or set memory_limit to what they have, "
-            "so that partitions are cut smaller."
+            f"{work.process_bytes + work.task_bytes:,}. Give workers more memory, or set memory_limit to what they "
+            "have, so that partitions are cut smaller."
         )
     return int(min(fitting, work.threads, worker.state.nthreads))
 

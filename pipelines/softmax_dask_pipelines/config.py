@@ -33,6 +33,7 @@ __all__ = [
     "OutputConfig",
     "ScoreConfig",
     "SourceConfig",
+    "cluster_of_flags",
     "key_of",
     "make_config",
     "output_format_of",
@@ -77,12 +78,15 @@ def make_config(model: type[ConfigT], data: Mapping[str, Any], where: Where) -> 
         raise ConfigError(f"{where(first['loc'])}: {_explain(first, model)}") from None
 
 
-def read_config(path: str, overrides: Sequence[str] = (), *, date: str | None = None) -> Config:
+def read_config(
+    path: str, overrides: Sequence[str] = (), *, date: str | None = None, flags: Mapping[str, Any] | None = None
+) -> Config:
     """The config in a YAML file, after `key=value` overrides (`output.path=x`), its paths filled in.
 
     Parameters
     ----------
     date : a day such as "2026-11-26", "today" or "yesterday", for `{date:...}` in paths; default the config's, or today
+    flags : `cluster` and `scheduler`, as the command line's flags of these names
 
     Raises
     ------
@@ -93,13 +97,16 @@ def read_config(path: str, overrides: Sequence[str] = (), *, date: str | None = 
     data, tree = parse_yaml(text, lambda line: path if line is None else f"{path}:{line}")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}; expected keys such as source: and output:.")
-    flags = {_override(data, text): "--set" for text in overrides}
+    given = {_override(data, text): "--set" for text in overrides}
     if date is not None:
         data["date"] = date
-        flags["date",] = "--date"
+        given["date",] = "--date"
+    for name, cluster in cluster_of_flags(flags or {}).items():
+        data["cluster"] = cluster
+        given["cluster",] = f"--{name}"
 
     def where(loc: Sequence[str | int]) -> str:
-        return _place(path, tree, loc, flags)
+        return _place(path, tree, loc, given)
 
     fill_paths(data, where)
     return make_config(_model_of(data, where), data, where)
@@ -115,6 +122,20 @@ def read_class_names(path: str) -> tuple[str, ...]:
     if not names or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{path}: holds no class names; expected one name a line, or a JSON list of texts.")
     return tuple(names)
+
+
+def cluster_of_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flag that says where to score, if one does, and what it is in a config.
+
+    Raises
+    ------
+    ConfigError
+        Both do.
+    """
+    given = {name: flags[name] for name in ("cluster", "scheduler") if flags.get(name) is not None}
+    if len(given) > 1:
+        raise ConfigError("--cluster, --scheduler: are both given; expected one of the two.")
+    return {name: value if name == "cluster" else {"connect": value} for name, value in given.items()}
 
 
 def require_distributed(cluster: ClusterConfig) -> None:
@@ -183,7 +204,7 @@ def _place(path: str, tree: yaml.Node | None, loc: Sequence[str | int], flags: M
     """`file:line: key`, of the innermost part of `loc` that the file has; of an override the flag."""
     for keys, flag in flags.items():
         if tuple(loc[: len(keys)]) == keys:
-            return flag if flag == "--date" else f"{flag} {key_of(loc)}"
+            return f"{flag} {key_of(loc)}" if flag == "--set" else flag
     return f"{path}:{line_of(tree, tuple(loc))}: {key_of(loc)}"
 
 

@@ -32,7 +32,11 @@ _Count = Annotated[
 _Seconds = Annotated[
     float, BeforeValidator(no_bool), Field(gt=0, le=1e7), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})
 ]
-_KEYS_OF: dict[str, Kind] = {"connect": "connect", "class": "class", "kwargs": "class", "scale": "class"} | {
+_KEYS_OF: dict[str, Kind] = {
+    "connect": "connect",
+    "class": "class",
+    "kwargs": "class",
+    "scale": "class",
     "adapt": "class",
     "workers": "processes",
 }
@@ -52,7 +56,9 @@ class ClusterConfig(Section):
         None, min_length=1, description="address of a scheduler, such as tls://host:8786, or its scheduler file"
     )
     class_name: str | None = Field(
-        None, alias="class", description=f"a Dask cluster class by its name; in {', '.join(PREFIXES).replace('., ', ', ')[:-1]}"
+        None,
+        alias="class",
+        description=f"a Dask cluster class by its name, which begins with {', '.join(PREFIXES)}",
     )
     kwargs: dict[str, Any] | None = Field(None, description="class: its arguments")
     scale: _Count | None = Field(None, description="class: how many workers")

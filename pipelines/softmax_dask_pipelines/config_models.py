@@ -18,6 +18,7 @@ from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.config_schedule import Day, Expectations, Retries, Section, Zone, no_bool
 
 _MOST_THREADS = 4096
+_LOCAL = ClusterConfig.model_validate("local")
 _ENDINGS = {".zarr": "zarr", ".parquet": "parquet", ".pq": "parquet"}
 
 
@@ -184,13 +185,13 @@ class ScoreConfig(Section):
         "propagate", description="rows with NaN, +inf or only -inf: mark them in the output, or refuse"
     )
     memory_limit: Bytes | None = Field(
-        None, description="of the whole process, on a cluster of each worker, such as 2GiB; half of what is free"
+        None, description="of the whole process, such as 2GiB; on a cluster, of each worker; half of what is free"
     )
     threads: Threads | None = Field(
         None, description="rows are scored by this many threads, on a cluster in each worker; all cores"
     )
     cluster: ClusterConfig = Field(
-        default_factory=ClusterConfig,
+        _LOCAL,
         description="where: local, processes, or a section with connect: or class:; local",
     )
     date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")

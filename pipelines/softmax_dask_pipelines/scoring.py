@@ -49,7 +49,8 @@ class RunResult:
     seconds: float
     """Wall time of this run, from the first write to the publication."""
     compile_s: float
-    """Of it, what compiling the kernels took, or loading them from the disk cache."""
+    """Of it, what compiling the kernels took, or loading them from the disk cache; on a cluster, until the workers that
+    were there then had done so."""
     bytes_written: int
     read_s: float
     """Of this run, all threads together, as `kernel_s` and `write_s`."""
@@ -242,7 +243,12 @@ def execute(
 
 
 def _carry_out(
-    step: Step, history: History, opening: Opening, run: RunIdentity, on_receipt: OnReceipt | None, client: "Client | None"
+    step: Step,
+    history: History,
+    opening: Opening,
+    run: RunIdentity,
+    on_receipt: OnReceipt | None,
+    client: "Client | None",
 ) -> RunResult:
     """Score one plan, and publish it."""
     job = step.job
@@ -285,7 +291,7 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals", 
     else:
         from softmax_dask_pipelines.cluster_scoring import score_on_cluster
 
-        score_on_cluster(job, task, missing, client=client, take=take)
+        totals.compile_s = score_on_cluster(job, task, missing, client=client, take=take)
 
 
 def _task(job: Job, sink: Sink) -> ScoreTask:
