@@ -1,7 +1,7 @@
 """The large sizes of the fault tests, and `faults.md` from what they find: `make faults`.
 
 Every crash point of two histories (kill, and a file system that forgets names), power cuts, errors of the system,
-races, readers, mutants, and kills of the real command. About an hour on two cores; power cuts need root and a loop mount.
+races, readers, mutants, and kills of the real command. Power cuts need root and loop mounts.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def text_of(found: dict[str, Any]) -> str:
     caught, kills = found["mutants"]["more"]["caught"], found["random kills"]
     each = kills["partitions"] // kills["histories"]
     lines += [
-        f"\nProtocols broken on purpose that were noticed: {sum(caught.values())} of {len(caught)} ({', '.join(caught)}).",
+        f"\nProtocols broken on purpose, and noticed: {sum(caught.values())} of {len(caught)} ({', '.join(caught)}).",
         f"\nOf the real command, {kills['tried']} kills in {kills['histories']} histories of {each} partitions: "
         f"{kills['recomputed partitions a kill']:.2f} partitions a kill were computed again.",
         f"\nExit codes where the system said no: {json.dumps(found['failing calls']['more']['exit codes'])}.",

@@ -28,7 +28,7 @@ SoftmaxDaskError (the library's)
     ├── NothingToDoError                       exit 0: no source is there, and `on_missing: nothing`
     └── TemporaryError                         exit 75: the same command may work later
         ├── LockedError                        another run is writing this output
-        ├── SourceNotReadyError                no source is there, and `on_missing: retry`
+        ├── SourceNotReadyError                no source is there and `on_missing: retry`, or no file of it is whole
         ├── SourceUnavailableError (OSError)   the storage of the source fails, again and again
         ├── DiskFullError (OSError)
         ├── StorageFailedError (OSError)       the file system of the output fails
@@ -162,7 +162,7 @@ class LockedError(TemporaryError):
 
 
 class SourceNotReadyError(TemporaryError):
-    """There is no source yet, and `on_missing` is retry."""
+    """There is no source yet, and `on_missing` is retry; or none of its files is whole yet."""
 
 
 class SourceUnavailableError(TemporaryError, OSError):
