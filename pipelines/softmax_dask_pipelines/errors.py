@@ -18,6 +18,7 @@ SoftmaxDaskError (the library's)
     │   ├── NonFiniteRowsError (ValueError)    undecidable rows, where the config allows none
     │   ├── InputChangedError (ValueError)     rows that are scored already are not what they were
     │   ├── ExpectationError (ValueError)      a run that did not come to what `expect` says
+    │   ├── OutputDamagedError (OSError)       an output is not what was written
     │   ├── MissingChunkError (OSError)
     │   ├── CorruptChunkError (OSError)
     │   ├── CorruptFileError (OSError)
@@ -113,6 +114,10 @@ class InputChangedError(DataError, ValueError):
 
 class ExpectationError(DataError, ValueError):
     """A run did not come to what `expect` says."""
+
+
+class OutputDamagedError(DataError, OSError):
+    """An output is not what was written, or not what its input gives."""
 
 
 class MissingChunkError(DataError, OSError):

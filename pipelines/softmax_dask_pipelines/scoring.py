@@ -266,7 +266,7 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals") 
     missing = [number for number in job.plan.numbers if number not in done]
     if not missing:
         return
-    task = _task(job, sink)
+    task = task_of(job, sink, Event())
     totals.compile_s = _compile_kernels(job, task)
 
     def take(receipt: Receipt) -> None:
@@ -279,7 +279,8 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals") 
     run_on_threads(again, missing, threads=job.plan.threads, take=take, stop=task.stop)
 
 
-def _task(job: Job, sink: Sink) -> ScoreTask:
+def task_of(job: Job, sink: Sink, stop: Event) -> ScoreTask:
+    """What scores the partitions of a run; `stop` ends those that have begun."""
     return ScoreTask(
         source=job.source,
         sink=sink,
@@ -289,7 +290,7 @@ def _task(job: Job, sink: Sink) -> ScoreTask:
         wide_dtype=job.spec.wide_dtype,
         top_k=job.spec.top_k,
         refuse_nonfinite=job.config.nonfinite == "error",
-        stop=Event(),
+        stop=stop,
     )
 
 
