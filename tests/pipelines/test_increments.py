@@ -160,6 +160,21 @@ def test_an_increment_that_was_stopped_is_invisible_and_gone_on_with(growing):
     assert growing.commits == 2
 
 
+def test_a_change_of_what_is_published_is_refused_while_an_increment_is_open(growing):
+    growing.grow(40)
+    growing.run()
+    growing.grow(60)
+    with pytest.raises(InterruptedRunError):
+        growing.run(stop_after=2)
+    first = {".zarr": growing.source / "logits" / "c" / "1" / "0", ".pq": growing.source / "part-98.parquet"}
+    os.utime(first[growing.source.suffix], (1e9, 1e9))
+
+    with pytest.raises(InputChangedError):
+        growing.run()
+
+    growing.require_scored(40)
+
+
 def test_an_input_that_grew_while_a_plan_was_open_is_scored_in_two_commits(growing):
     growing.grow(35)
     with pytest.raises(InterruptedRunError):

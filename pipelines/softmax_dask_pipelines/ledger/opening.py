@@ -86,12 +86,14 @@ class Opening:
         return self._step(plan, is_last=not (found.added_rows or found.added_files))
 
     def _is_scored(self, history: History, plan: PlanRecord, change: Change) -> bool:
-        """Whether some partition that is done has rows that were changed."""
+        """Whether some partition that is done, by this plan or an earlier commit, has rows that were changed."""
+        if change.rows is None or change.rows.start < plan.visible_rows:
+            return True
         first = plan.visible_rows if self._job.spec.format == "parquet" else 0
         numbers = (receipt.partition for receipt in read_journal(history.path("journal", plan)))
         starts = (first + number * plan.partition_rows for number in numbers)
         rows = change.rows
-        return rows is None or any(start < rows.stop and rows.start < start + plan.partition_rows for start in starts)
+        return any(start < rows.stop and rows.start < start + plan.partition_rows for start in starts)
 
     def _whole(self, history: History, *, replaces: bool) -> Step:
         """All of the input, into an output of its own."""
