@@ -135,6 +135,7 @@ def source_request(given: SourceConfig) -> SourceRequest:
         missing_chunks=given.missing_chunks,
         nulls=given.nulls,
         link=given.link,
+        storage_options=given.storage_options,
     )
 
 

@@ -124,6 +124,7 @@ def score(
     missing_chunks: str = "error",
     nulls: str = "error",
     link: str = "softmax",
+    storage_options: Mapping[str, Any] | None = None,
     top_k: int | None = None,
     output_format: str | None = None,
     dtype: str | None = None,
@@ -141,7 +142,7 @@ def score(
 
     Parameters
     ----------
-    source : Zarr group or array, Parquet file or folder of files, local
+    source : Zarr group or array, Parquet file or folder of files, local or s3://bucket/key
         Logits, (rows, classes). Format, array or column are found out where that can only mean one thing.
     output : a path where nothing is yet, or what this function has written there; ends in .zarr or .parquet, or give
         `output_format`
@@ -155,6 +156,7 @@ def score(
     missing_chunks : "error", or "fill" for a Zarr source that did not store chunks that are all fill value
     nulls : "error", or "abstain": a Parquet row that is null or holds one is undecidable
     link : "sigmoid" for one logit z a row, read as the two logits 0 and z
+    storage_options : profile, endpoint_url, region, anon, requester_pays of a source on s3://; by the environment
     top_k : classes in top_k_labels and top_k_probabilities
     dtype : "float16", "float32" or "float64", of probabilities and log_probabilities
     rename : name of carried ids or of a Hive key -> its name in the output
@@ -190,6 +192,7 @@ def score(
             "missing_chunks": missing_chunks,
             "nulls": nulls,
             "link": link,
+            "storage_options": storage_options,
         },
         "output": {
             "path": fspath(output),
