@@ -157,7 +157,8 @@ def _override(data: dict[str, Any], text: str) -> tuple[str, ...]:
     for name in outer:
         section = section.setdefault(name, {})
         if not isinstance(section, dict):
-            raise ConfigError(f"--set {key}: {name} is no section; expected a key such as output.path.")
+            shown = f"{key}=..." if is_credential(key) else text
+            raise ConfigError(f"--set {shown}: {name} is no section; expected a key such as output.path.")
     section[last] = parse_value(value, lambda line: f"--set {key}")
     return path
 
