@@ -48,7 +48,6 @@ _EXPECTED = {
     "string_type": "text",
     "string_unicode": "text that is UTF-8",
     "tuple_type": "a list such as [label, confidence]",
-    "model_type": "a section with keys of its own, such as path:",
 }
 """Pydantic's type of an error -> what was expected, in the words of people who write YAML."""
 
@@ -182,7 +181,7 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     # Whoever has put a credential there has made a mistake that logs need not repeat.
     is_open = "storage_options" not in error["loc"]
     shown = "missing" if value is None else _shown(value) if is_open else "not what it can be"
-    return f"is {shown}; expected {_expected(error)}.{_remedy(error, value)}"
+    return f"is {shown}; expected {_expected(error, model)}.{_remedy(error, value)}"
 
 
 def _shown(value: Any) -> str:
@@ -190,7 +189,9 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _expected(error: ErrorDetails) -> str:
+def _expected(error: ErrorDetails, model: type[BaseModel]) -> str:
+    if error["type"] == "model_type":
+        return f"a section with keys of its own, such as {_first_key(_section_at(error['loc'], model))}:"
     message = str(error.get("ctx", {}).get("error", error["msg"])).removeprefix("Value error, ")
     plain = message.replace("Input should be ", "").replace("String should have ", "")
     return _EXPECTED.get(error["type"], plain)
@@ -206,15 +207,22 @@ def _remedy(error: ErrorDetails, value: Any) -> str:
 
 
 def _unknown_key(loc: list[str], model: type[BaseModel]) -> str:
-    section: Any = model
-    for key in loc[:-1]:
-        section = _section_of(section.model_fields[key].annotation)
-    keys = list(section.model_fields)
+    keys = list(_section_at(loc[:-1], model).model_fields)
     nearest = get_close_matches(loc[-1], keys, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return f"is no key; expected one of {', '.join(keys)}.{hint}"
 
 
-def _section_of(annotation: Any) -> Any:
-    """The model, of a section that may be left out."""
-    return next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
+def _section_at(loc: Sequence[str | int], model: type[BaseModel]) -> type[BaseModel]:
+    """The model of the section that these keys lead to."""
+    section: Any = model
+    for key in loc:
+        annotation = section.model_fields[key].annotation
+        section = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
+    return section  # type: ignore[no-any-return]
+
+
+def _first_key(section: type[BaseModel]) -> str:
+    """One that must be given, where there is one."""
+    fields = section.model_fields
+    return next((key for key, field in fields.items() if field.is_required()), next(iter(fields)))

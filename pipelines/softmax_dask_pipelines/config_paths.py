@@ -1,13 +1,15 @@
 """The templates in the paths of a config's nested dicts, filled in before anything is checked. Reads no file."""
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date
 from typing import Any, TypeVar
 
 from softmax_dask_pipelines.config_schedule import day_of, zone_of
 from softmax_dask_pipelines.errors import ConfigError
-from softmax_dask_pipelines.templates import filled, has_date, pattern_of
+from softmax_dask_pipelines.notices import NoteWarning
+from softmax_dask_pipelines.templates import filled, has_date, meant_otherwise, pattern_of
 
 T = TypeVar("T")
 Keys = tuple[str, ...]
@@ -38,6 +40,9 @@ def fill_paths(data: dict[str, Any], where: Where) -> None:
             "as {date:%Y-%m-%d} in source.path or output.path. Write one, or leave the date out."
         )
     for keys, text in texts.items():
+        otherwise = meant_otherwise(text)
+        if otherwise is not None:
+            warnings.warn(f"{where(keys)}: {otherwise}", NoteWarning, stacklevel=4)
         _put(data, keys, _of_template(lambda text: filled(text, day, os.environ), text, where(keys)))
     if _OUTPUT in dated:
         _look_for_other_days(data, texts[_OUTPUT])

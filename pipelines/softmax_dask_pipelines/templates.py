@@ -22,6 +22,13 @@ _CREDENTIAL = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|SIGNATURE|KEY$|SAS$", r
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f*?\[\]{}]")
 """In a value: control characters, patterns and templates."""
 
+_FOREIGN = (
+    (r"\$([A-Za-z_]\w*)", r"{env:\1}"),
+    (r"^~(?=/)", "{env:HOME}"),
+    (r"%Y(?:\W?%[md])*", r"{date:\g<0>}"),
+)
+"""What shells and strftime would make something of, and the template that does."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
@@ -59,6 +66,16 @@ def filled(text: str, day: date, environment: Mapping[str, str]) -> str:
         elif piece.kind == "env":
             path += _value(piece.spec, environment, at_the_beginning=path in ("", "file://"))
     return path
+
+
+def meant_otherwise(text: str) -> str | None:
+    """What people write for a variable or a date, and what stands for itself here: what it is, and what they mean."""
+    plain = "{}".join(piece.before for piece in _pieces(text))
+    for pattern, template in _FOREIGN:
+        found = re.search(pattern, plain)
+        if found is not None:
+            return f"{found[0]} stands for itself; expected {found.expand(template)}, if that is meant."
+    return None
 
 
 def pattern_of(text: str, environment: Mapping[str, str]) -> str:

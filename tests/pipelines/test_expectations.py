@@ -175,7 +175,11 @@ class TestBounds:
             ("row={min: 3}", "expect.row: is no key; expected one of rows, nonfinite_fraction, "),
             ("nonfinite_fraction={max: 5}", "expect.nonfinite_fraction.max: is 5; expected less than or equal to 1."),
             ("mean_confidence={min: .nan}", "expect.mean_confidence.min: is nan; expected "),
-            ("label_share_shift=0.1", "expect.label_share_shift: is 0.1; expected a section with keys"),
+            (
+                "label_share_shift=0.1",
+                "expect.label_share_shift: is 0.1; expected a section with keys of its own, such as max:.",
+            ),
+            ("rows=1000", "expect.rows: is 1000; expected a section with keys of its own, such as min:."),
         ],
     )
     def test_what_cannot_be_expected_is_refused(self, text, message):

@@ -172,6 +172,15 @@ class TestVariables:
 
         assert (config.source.path, config.output.path) == ("dumps/{x}.zarr", "{env:HOME}.zarr")
 
+    def test_a_variable_as_shells_write_it_is_a_warning_with_its_line(self, nightly):
+        nightly.write_text(NIGHTLY.replace("{env:SCORES}", "$SCORES"))
+
+        outcome = softmax_dask("validate", nightly)
+
+        assert outcome.code == 0
+        said = "$SCORES stands for itself; expected {env:SCORES}, if that is meant."
+        assert outcome.err == f"Warning: {nightly}:4: output.path: {said}\n"
+
     def test_what_is_no_path_keeps_its_braces(self, nightly):
         nightly.write_text(NIGHTLY.replace("output:", '  array: "{logits}"\noutput:'))
 

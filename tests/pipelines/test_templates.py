@@ -5,7 +5,7 @@ from datetime import date
 
 import pytest
 
-from softmax_dask_pipelines.templates import escaped, filled, has_date, pattern_of
+from softmax_dask_pipelines.templates import escaped, filled, has_date, meant_otherwise, pattern_of
 
 DAY = date(2026, 3, 7)
 VARIABLES = {
@@ -101,3 +101,22 @@ def test_the_pattern_of_a_path_matches_it_on_any_day_and_nothing_else():
 @pytest.mark.parametrize("text", ["{date:%Y}", "a}b{", "plain"])
 def test_an_escaped_text_stands_for_itself(text):
     assert filled(escaped(text), DAY, {}) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("$DUMPS/{date:%Y}.zarr", "$DUMPS stands for itself; expected {env:DUMPS}, if that is meant."),
+        ("{env:ROOT}/a$B", "$B stands for itself; expected {env:B}, if that is meant."),
+        ("~/dumps/x.zarr", "~ stands for itself; expected {env:HOME}, if that is meant."),
+        ("d/%Y-%m-%d/{date:%Y}", "%Y-%m-%d stands for itself; expected {date:%Y-%m-%d}, if that is meant."),
+        ("d/%Y%m%d.zarr", "%Y%m%d stands for itself; expected {date:%Y%m%d}, if that is meant."),
+    ],
+)
+def test_what_shells_and_strftime_would_fill_in_is_noticed(text, said):
+    assert meant_otherwise(text) == said
+
+
+@pytest.mark.parametrize("text", ["{env:ROOT}/{date:%Y-%m-%d}.zarr", "a~/b", "cost$", "100%", "a$1"])
+def test_other_paths_are_not(text):
+    assert meant_otherwise(text) is None

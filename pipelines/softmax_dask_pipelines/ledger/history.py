@@ -13,6 +13,7 @@ from softmax_dask_pipelines.sinks.places import Increment, Place, Whole, holds_a
 
 _COMMIT = re.compile(r"commit-(\d{6,})\.json")
 _PLAN = re.compile(r"plan-([0-9a-f]{16})\.json")
+_LEFTOVER = re.compile(r"(commit-\d{6,}|plan-[0-9a-f]{16}|\d{8}T\d{6}Z-[0-9a-f]{8})\.json\.[0-9a-f]{8}\.tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,12 @@ def put_commit(folder: Path, commit: Commit) -> bool:
 def stale_plans(history: History) -> list[PlanRecord]:
     """Plans that no run goes on with: those that are committed, and all but the open one."""
     return [plan for plan in _plans(history.folder) if plan != history.open]
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Documents that a crash has left half written, or without their name."""
+    places = (folder, folder / "runs")
+    return [place / name for place in places for name in _names(place) if _LEFTOVER.fullmatch(name)]
 
 
 def _plans(folder: Path) -> list[PlanRecord]:

@@ -21,6 +21,7 @@ from softmax_dask_pipelines.ledger.history import (
     PlanRecord,
     commit_numbers,
     commit_path,
+    leftovers,
     put_commit,
     read_commit,
     stale_plans,
@@ -47,6 +48,8 @@ def recovered(output: Path) -> History:
         _publish(history, history.latest)
     for plan in stale_plans(history):
         _drop(history, plan)
+    for path in leftovers(history.folder):
+        storage.remove(path)
     return History.of(output)
 
 
