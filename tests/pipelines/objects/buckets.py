@@ -20,8 +20,11 @@ class Bucket:
     @staticmethod
     def made(name: str, port: int) -> "Bucket":
         bucket = Bucket(name, port)
-        assert bucket._asked("PUT", "")[0] == 200
+        bucket.make()
         return bucket
+
+    def make(self) -> None:
+        assert self._asked("PUT", "")[0] == 200
 
     def url(self, key: str) -> str:
         return f"s3://{self.name}/{key}"

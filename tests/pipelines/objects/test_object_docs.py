@@ -1,0 +1,46 @@
+"""The commands that pages show of object stores, run beside one."""
+
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from softmax_dask_pipelines import sample
+from tests.pipelines.command import softmax_dask
+from tests.pipelines.objects.buckets import Bucket
+
+ROOT = Path(__file__).parents[3]
+PAGES = ("docs/object_stores.md",)
+
+
+@pytest.fixture
+def dumps_bucket(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """The bucket `dumps` with what the pages speak of."""
+    monkeypatch.setattr(sample, "ROWS", 500)
+    monkeypatch.chdir(tmp_path)
+    named = replace(bucket, name="dumps")
+    named.make()
+    for name in ("logits.zarr", "logits.parquet"):
+        sample.write_sample(Path(name))
+    named.upload(Path("logits.zarr"), "2026-11-26/logits.zarr")
+    named.upload(Path("logits.parquet"), "2026-11-26/part-0.parquet")
+    return named
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.usefixtures("dumps_bucket")
+def test_commands_run(page, proxy):
+    lines = re.findall(r"^(?:\$ )?softmax-dask (.+)$", (ROOT / page).read_text(), re.MULTILINE)
+
+    outcomes = [_outcome_of(line, number, proxy.url) for number, line in enumerate(lines)]
+
+    assert lines
+    assert [(outcome.code, outcome.err) for outcome in outcomes] == [(0, "")] * len(lines)
+
+
+def _outcome_of(line: str, number: int, url: str):
+    """Each with an output of its own: pages show alternatives."""
+    words = shlex.split(line.replace("https://minio.example.org:9000", url).replace("decisions.", f"{number}."))
+    return softmax_dask(*words)
