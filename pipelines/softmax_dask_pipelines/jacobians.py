@@ -87,6 +87,7 @@ def write_jacobian(
     class_axis: int | None = None,
     missing_chunks: str = "error",
     nulls: str = "error",
+    settle: float = 60.0,
     link: str = "softmax",
     storage_options: Mapping[str, Any] | None = None,
     dtype: str | None = None,
@@ -113,7 +114,7 @@ def write_jacobian(
     temperature : above 0, no unit
     dtype : "float16", "float32" or "float64", of the matrices; default float32, of float64 logits float64
     memory_limit : bytes, or a text such as "2GiB"; of the whole process; default half of what is free
-    array, column, column_prefix, source_dtype, id, target, classes, class_axis, missing_chunks, nulls, link,
+    array, column, column_prefix, source_dtype, id, target, classes, class_axis, missing_chunks, nulls, settle, link,
     storage_options, rename, threads, replace : as of `score`
 
     Returns
@@ -141,6 +142,7 @@ def write_jacobian(
             "class_axis": class_axis,
             "missing_chunks": missing_chunks,
             "nulls": nulls,
+            "settle": settle,
             "link": link,
             "storage_options": storage_options,
         },

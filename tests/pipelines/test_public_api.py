@@ -16,9 +16,12 @@ PROMISED = (
     "PipelineError",
     "RunResult",
     "ScoreConfig",
+    "Verified",
     "open_logits",
     "run",
     "score",
+    "status",
+    "verify",
     "write_jacobian",
 )
 MODULES = tuple(module.name for module in pkgutil.iter_modules(softmax_dask_pipelines.__path__))

@@ -25,6 +25,7 @@ _KEYS = {
     "class_axis": "source.class_axis",
     "missing_chunks": "source.missing_chunks",
     "nulls": "source.nulls",
+    "settle": "source.settle",
     "link": "source.link",
     "storage_option": "source.storage_options",
     "output_format": "output.format",
@@ -54,6 +55,11 @@ _SOURCE_OPTIONS = (
     click.option("--class-axis", help="Zarr and npy: axis of the classes, 0 or 1. Default: the last."),
     click.option("--missing-chunks", help="Zarr: error, or fill (read as the fill value). Default: error."),
     click.option("--nulls", help="Parquet: error, or abstain (the row is undecidable). Default: error."),
+    click.option(
+        "--settle",
+        metavar="SECONDS",
+        help="Of many Parquet files, one that is not whole and younger waits for another run. Default: 60.",
+    ),
     click.option("--link", help="sigmoid: the source has one logit z a row, read as 0 and z. Default: softmax."),
     click.option(
         "--storage-option",

@@ -1,6 +1,7 @@
 """The files of a Parquet source: which they are, and what their footers say."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from softmax_dask_pipelines.errors import (
     PipelineError,
     SourceFormatError,
     SourceNotFoundError,
+    SourceNotReadyError,
 )
+from softmax_dask_pipelines.notices import NoteWarning
 from softmax_dask_pipelines.sources.parquet_footer import parse_footer
 from softmax_dask_pipelines.sources.parquet_paths import MAGIC
 from softmax_dask_pipelines.sources.parquet_places import File, Place, arrow_source, place_at, read_at
@@ -63,14 +66,31 @@ class Part:
         return self.place.opened(self.path, small=small)
 
 
-def open_parts(path: str, options: StorageOptions | None = None) -> list[Part]:
-    """The footers of the file `path`, or of all files of that folder or pattern: part-2 before part-10."""
+def open_parts(path: str, options: StorageOptions | None = None, *, settle_s: float = 0.0) -> list[Part]:
+    """The footers of the file `path`, or of all files of that folder or pattern: part-2 before part-10.
+
+    Of several files, one that is not whole and was changed in the last `settle_s` seconds is left out, and a warning
+    says so: the footer comes last, so it is still being written.
+    """
     parts: list[Part] = []
     first_row = 0
     place = place_at(path, options)
-    for name in place.files():
-        parts.append(_open_part(place, name, first_row))
-        first_row += parts[-1].rows
+    names = place.files()
+    for name in names:
+        try:
+            part = _open_part(place, name, first_row)
+        except CorruptFileError:
+            if names == [path] or not place.is_younger(name, settle_s):
+                raise
+            text = f"{name}: is still being written, or was cut short in the last {settle_s:g} seconds; left out."
+            warnings.warn(text, NoteWarning, stacklevel=4)
+            continue
+        parts.append(part)
+        first_row += part.rows
+    if not parts:
+        raise SourceNotReadyError(
+            f"{path}: none of its {len(names)} files is whole yet; expected at least one. Run the same command again."
+        )
     return parts
 
 

@@ -1,6 +1,7 @@
 """Where the files of a Parquet source are: in folders, or in an object store. Nothing else knows the difference."""
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ class Place(Protocol):
 
     def looks(self, files: Sequence[str]) -> list[Look | None]:
         """How files look now; None where one is gone."""
+
+    def is_younger(self, file: str, seconds: float) -> bool:
+        """Whether a file may still be being written, for it was changed in the last so many seconds."""
 
     def opened(self, file: str, *, small: bool = False) -> AbstractContextManager[File]:
         """The file, to be read by `read_at` and by pyarrow; `small`: no more than a few bytes here and there."""
@@ -90,6 +94,10 @@ class FolderPlace:
     def looks(self, files: Sequence[str]) -> list[Look | None]:
         """Size and time of modification; None where a file is gone."""
         return [_look(file) for file in files]
+
+    def is_younger(self, file: str, seconds: float) -> bool:
+        """Whether it was changed in the last so many seconds."""
+        return time.time() - os.stat(file).st_mtime < seconds
 
     @contextmanager
     def opened(self, file: str, *, small: bool = False) -> Iterator[File]:
