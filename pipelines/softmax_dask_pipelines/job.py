@@ -136,6 +136,7 @@ def source_request(given: SourceConfig) -> SourceRequest:
         nulls=given.nulls,
         settle_s=given.settle,
         link=given.link,
+        storage_options=given.storage_options,
     )
 
 

@@ -128,6 +128,7 @@ def score(
     nulls: str = "error",
     settle: float = 60.0,
     link: str = "softmax",
+    storage_options: Mapping[str, Any] | None = None,
     top_k: int | None = None,
     output_format: str | None = None,
     dtype: str | None = None,
@@ -145,7 +146,7 @@ def score(
 
     Parameters
     ----------
-    source : Zarr group or array, Parquet file or folder of files, local
+    source : Zarr group or array, Parquet file or folder of files, local or s3://bucket/key
         Logits, (rows, classes). Format, array or column are found out where that can only mean one thing.
     output : a path where nothing is yet, or what this function has written there; ends in .zarr or .parquet, or give
         `output_format`
@@ -160,6 +161,7 @@ def score(
     nulls : "error", or "abstain": a Parquet row that is null or holds one is undecidable
     settle : seconds; of many Parquet files one that is not whole, and younger than this, is left for the next run
     link : "sigmoid" for one logit z a row, read as the two logits 0 and z
+    storage_options : profile, endpoint_url, region, anon, requester_pays of a source on s3://; by the environment
     top_k : classes in top_k_labels and top_k_probabilities
     dtype : "float16", "float32" or "float64", of probabilities and log_probabilities
     rename : name of carried ids or of a Hive key -> its name in the output
@@ -196,6 +198,7 @@ def score(
             "nulls": nulls,
             "settle": settle,
             "link": link,
+            "storage_options": storage_options,
         },
         "output": {
             "path": fspath(output),
