@@ -781,9 +781,7 @@ def assert_logarithm(found: Any, expected: Any, truth: Mapping[str, Any], dtype:
     assert (same | near).all(), f"{found[~(same | near)][:5]} beside {expected[~(same | near)][:5]}"
 
 
-def assert_column(
-    column: str, found: Any, truth: Mapping[str, Any], dtype: np.dtype[Any], kernels: ModuleType
-) -> None:
+def assert_column(column: str, found: Any, truth: Mapping[str, Any], dtype: np.dtype[Any], kernels: ModuleType) -> None:
     """The tolerance of the contract, column by column."""
     if column in (*INTEGERS, "max_logit"):
         np.testing.assert_array_equal(found, truth[column].astype(found.dtype))

@@ -1,6 +1,5 @@
 """The k largest classes: one contract for the backends, and the public function."""
 
-
 import dask
 import dask.array as da
 import ml_dtypes

@@ -30,15 +30,14 @@ template <typename A> DEVICE double over_temperature(double x, Temperature<A> t,
   return over_temperature(x, t.inverse, t.inverse_lost, more);
 }
 
-// The probability of a class is its exponential times this.
+// The probability of a class is its exponential times this. Of a peak that is not finite, NaN comes of itself: +inf has
+// the exponential NaN, and where all is -inf the exponentials are 0 and 0 / 0.
 template <typename T, typename A> DEVICE A share_of(const Found<A>& found, const Powers<T>& powers) {
-  const A all = (A)(found.total + (double)powers.of(found.peak));
-  return is_finite(found.peak) ? (A)1 / all : Limits<A>::nan();
+  return (A)1 / (A)(found.total + (double)powers.of(found.peak));
 }
 // log(sum of exponentials) relative to the winner's own: its log-probability is minus this.
 template <typename T, typename A> DEVICE double log_sum_of(const Found<A>& found, const Powers<T>& powers) {
-  const double others = found.total / (double)powers.of(found.peak);
-  return is_finite(found.peak) ? log1p_of(others) : Limits<double>::nan();
+  return log1p_of(found.total / (double)powers.of(found.peak));
 }
 
 template <typename T, int WORK, typename A, typename O>
@@ -47,7 +46,7 @@ DEVICE void finish(const Found<A>& found, const T* row, i64 i, int classes, Temp
   const Powers<T> powers(found.peak, t.scale);
   A one_log2;
   const double one = (double)powers.of(found.peak, one_log2);
-  const double others = is_finite(found.peak) ? found.total / one : Limits<double>::nan();
+  const double others = found.total / one;
   const double top = 1.0 / (1.0 + others);
   const bool decided = others == others;
   if (out.label) store(out.label + i, decided ? found.winner : -1);

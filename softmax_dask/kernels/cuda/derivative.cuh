@@ -79,7 +79,7 @@ DEVICE void matrix_rows(const A* shares, const int* winners, const A* rests, i64
       if (++k == breadth) k = 0, ++j;
       if (j == height) j = 0, ++row;
     }
-    if (((u64)out & 15) == 0 && at + VECTOR <= all) store_words((char*)(out + at), words);
+    if (((u64)out & 15) == 0 && at + VECTOR <= all) store_words(out + at, words);
   }
 }
 

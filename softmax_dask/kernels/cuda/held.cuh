@@ -31,15 +31,14 @@ template <int N, typename A> DEVICE A largest_of(const A* v) {
 }
 
 // The lowest class here that has the logit `peak`. `top` holds the largest logit of each pack: few packs are searched.
-template <typename Place, typename A> DEVICE int find(const A* v, const A* top, A peak, int classes, const Place& at) {
+template <typename Place, typename A> DEVICE int find(const A* v, const A* top, A peak, const Place& at) {
   int found = NONE;
 #pragma unroll
   for (int k = 0; k < Place::N / Place::V; ++k) {
     if (found == NONE && same(top[k], peak)) {
 #pragma unroll
       for (int j = Place::V - 1; j >= 0; --j) {
-        const int column = at.first() + k * Place::STEP + j;
-        if (same(v[k * Place::V + j], peak) && column < classes) found = column;
+        if (same(v[k * Place::V + j], peak)) found = at.first() + k * Place::STEP + j;
       }
     }
   }
@@ -60,27 +59,27 @@ template <typename Place, typename A> DEVICE void replace(A* v, A* top, int winn
 }
 
 // Classes here that come before the target: larger logits, and equal ones of lower classes.
-template <typename Place, typename A> DEVICE int count_before(const A* v, i64 target, A x, int classes, const Place& at) {
+template <typename Place, typename A> DEVICE int count_before(const A* v, i64 target, A x, const Place& at) {
   int count = 0;
 #pragma unroll
   for (int i = 0; i < Place::N; ++i) {
     const int column = at.first() + i / Place::V * Place::STEP + i % Place::V;
-    count += (above(v[i], x) || (same(v[i], x) && column < target)) && column < classes;
+    count += above(v[i], x) || (same(v[i], x) && column < target);
   }
   return count;
 }
 
 // The winner's logit is taken out of `v`: its term is kept apart, so confident rows keep their digits.
 template <typename T, int WORK, typename Place, typename A>
-DEVICE Found<A> look(A* v, i64 target, A target_logit, int classes, Temperature<A> t, const Place& at,
+DEVICE Found<A> look(A* v, i64 target, A target_logit, Temperature<A> t, const Place& at,
                      const Group<Place::MEMBERS>& group) {
   Found<A> found;
   A top[Place::N / Place::V];
 #pragma unroll
   for (int k = 0; k < Place::N / Place::V; ++k) top[k] = largest_of<Place::V>(v + k * Place::V);
-  found.rank = WORK & RANK ? count_before(v, target, target_logit, classes, at) : 0;
+  found.rank = WORK & RANK ? count_before(v, target, target_logit, at) : 0;
   found.peak = group.template all<Largest>(0, largest_of<Place::N / Place::V>(top));
-  found.winner = group.template all<Lowest>(1, find(v, top, found.peak, classes, at));
+  found.winner = group.template all<Lowest>(1, find(v, top, found.peak, at));
   replace(v, top, found.winner, minus_infinity<A>(), at);
 
   const Powers<T> powers(found.peak, t.scale);
@@ -158,7 +157,7 @@ DEVICE void held_rows(const T* logits, i64 stride, i64 rows, int classes, int ba
           target = load(targets + row);
           if (target >= 0 && target < classes) target_logit = (A)decode(load(logits + row * stride + target));
         }
-        const Found<A> found = look<T, WORK>(v, target, target_logit, classes, t, place, group);
+        const Found<A> found = look<T, WORK>(v, target, target_logit, t, place, group);
         write_wide<T>(v, found, row, rows, classes, t, place, out);
         if (i == group.member() && Place::MEMBERS > 32) put(kept + i, found);
         if (i == group.member() && Place::MEMBERS <= 32) mine = found;

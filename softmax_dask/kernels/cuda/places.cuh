@@ -29,21 +29,21 @@ template <typename T, int LANES, int PACKS> struct PartOfWarp {
   }
   template <typename O, typename Value> DEVICE void store(O* out, i64 row, i64 rows, int classes, Value value) const {
     const int OUT_BYTES = V * sizeof(O), ALIGNED = OUT_BYTES < 16 ? OUT_BYTES : 16;
-    if (row >= rows) return;
-    O* begin = out + row * classes;
-    const bool aligned = ((u64)begin & (ALIGNED - 1)) == 0;
+    O* begin = out + (row < rows ? row : 0) * classes;
+    const bool aligned = ((u64)out & (ALIGNED - 1)) == 0;  // then every row is: it is a multiple of that
+    const int last = row < rows ? classes : 0;
 #pragma unroll
     for (int k = 0; k < PACKS; ++k) {
       const int column = first() + k * STEP;
-      if (aligned && column + V <= classes) {
+      if (aligned) {
         Words<OUT_BYTES / 4> pack;
 #pragma unroll
         for (int j = 0; j < V; ++j) put_item(pack.w, j, Encode<O>::of(value(k * V + j)));
-        store_words((char*)(begin + column), pack);
+        store_part(begin, column, 0, last, pack);
       } else {
 #pragma unroll
         for (int j = 0; j < V; ++j)
-          if (column + j < classes) ::store(begin + column + j, Encode<O>::of(value(k * V + j)));
+          if (column + j < last) ::store(begin + column + j, Encode<O>::of(value(k * V + j)));
       }
     }
   }
@@ -90,7 +90,7 @@ template <typename T, int LANES, int HELD, typename O> struct Tile {
       for (int i = thread(); i < count * classes; i += THREADS)
         put((T*)(tile + skip) + i, ::load(logits + (top + i / classes) * stride + i % classes));
     }
-    meet();
+    meet();  // the tile is there
 #pragma unroll
     for (int j = 0; j < N; ++j) {
       const int column = first() + j * STEP;

@@ -34,12 +34,8 @@ DEVICE Words<4> load_words(const char* p) {
   const Word4 q = load16(p);
   return {{q.w[0], q.w[1], q.w[2], q.w[3]}};
 }
-DEVICE void store_words(char* p, Words<2> v) { store8(p, {{v.w[0], v.w[1]}}); }
-DEVICE void store_words(char* p, Words<4> v) { store16(p, {{v.w[0], v.w[1], v.w[2], v.w[3]}}); }
-DEVICE void store_words(char* p, Words<8> v) {
-  store16(p, {{v.w[0], v.w[1], v.w[2], v.w[3]}});
-  store16(p + 16, {{v.w[4], v.w[5], v.w[6], v.w[7]}});
-}
+DEVICE void store_words(void* p, Words<2> v) { store8(p, {{v.w[0], v.w[1]}}); }
+DEVICE void store_words(void* p, Words<4> v) { store16(p, {{v.w[0], v.w[1], v.w[2], v.w[3]}}); }
 
 // ---- numbers of 2, 4 or 8 bytes in words
 
@@ -53,10 +49,37 @@ DEVICE void put_bits(u32* w, int i, u16 bits) { w[i / 2] = i % 2 ? w[i / 2] | (u
 DEVICE void put_item(u32* w, int i, half x) { put_bits(w, i, x.bits); }
 DEVICE void put_item(u32* w, int i, bfloat x) { put_bits(w, i, x.bits); }
 
+// Classes past the row are -inf; few packs hold any, so the others are not asked class by class.
 template <typename T, int V, typename A> DEVICE void unpack(Words<4> words, int column, int classes, A* v) {
 #pragma unroll
-  for (int j = 0; j < V; ++j)
-    v[j] = column + j < classes ? (A)decode(item_of(words.w, j, (T*)0)) : minus_infinity<A>();
+  for (int j = 0; j < V; ++j) v[j] = (A)decode(item_of(words.w, j, (T*)0));
+  if (column + V > classes) {
+#pragma unroll
+    for (int j = 0; j < V; ++j) v[j] = column + j < classes ? v[j] : minus_infinity<A>();
+  }
+}
+
+// Writes the numbers of `pack` that belong to first..last-1 of `out`; the first one is that of `column`.
+template <typename O, int WORDS> DEVICE void store_part(O* out, int column, int first, int last, Words<WORDS> pack) {
+  const int COUNT = 4 * WORDS / sizeof(O);
+  if (column >= first && column + COUNT <= last) return store_words(out + column, pack);
+#pragma unroll
+  for (int j = 0; j < COUNT; ++j)
+    if (column + j >= first && column + j < last) store(out + column + j, item_of(pack.w, j, (O*)0));
+}
+// Of 32 bytes a thread, neighbours swap halves: then both of their stores fill sectors, and not every half of them.
+template <typename O> DEVICE void store_part(O* out, int column, int first, int last, Words<8> pack) {
+  const int COUNT = 16 / sizeof(O);
+  const bool odd = thread() & 1;
+  Words<4> one, other;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const u32 theirs = from_lane_xor(odd ? pack.w[i] : pack.w[4 + i], 1);
+    one.w[i] = odd ? theirs : pack.w[i];
+    other.w[i] = odd ? pack.w[4 + i] : theirs;
+  }
+  store_part(out, odd ? column - COUNT : column, first, last, one);
+  store_part(out, odd ? column + COUNT : column + 2 * COUNT, first, last, other);
 }
 
 // ---- a stretch of PACKS * 32 packs from class `first` on; classes past the row are -inf
@@ -91,9 +114,9 @@ DEVICE void load_stretch(const T* row, int first, int classes, int lane, A* v) {
 // Writes value(0..), V numbers a pack, of the type O, to the row `out`.
 template <typename O, int V, int PACKS, typename Value>
 DEVICE void store_stretch(O* out, int first, int classes, int lane, Value value) {
-  const int BYTES = V * sizeof(O), ALIGNED = BYTES < 16 ? BYTES : 16;
+  const int BYTES = V * sizeof(O);
   typedef Words<BYTES / 4> Pack;
-  const int behind_bytes = (int)((u64)(out + first) & (ALIGNED - 1));
+  const int behind_bytes = (int)((u64)(out + first) & (BYTES - 1));
   const int spill = behind_bytes / (int)sizeof(O);  // numbers that the next thread writes
   Pack before = {};
 #pragma unroll
@@ -104,13 +127,7 @@ DEVICE void store_stretch(O* out, int first, int classes, int lane, Value value)
     Pack pack = mine;
     if (spill) pack = behind(words_from_lane(lane == 31 ? before : mine, (lane + 31) % 32), mine, BYTES - behind_bytes);
     const int column = first + (k * 32 + lane) * V - spill;
-    if (column >= first && column + V <= classes) {
-      store_words((char*)(out + column), pack);
-    } else {
-#pragma unroll
-      for (int j = 0; j < V; ++j)
-        if (column + j >= first && column + j < classes) store(out + column + j, item_of(pack.w, j, (O*)0));
-    }
+    store_part(out, column, first, classes, pack);
     before = mine;
   }
   const int rest = first + PACKS * 32 * V - spill;  // what the last thread still holds

@@ -54,7 +54,7 @@ DEVICE void take_chunk(const A* v, int column, i64 target, A target_logit, int c
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       const int c = column + i / V * 32 * V + i % V;
-      s.before += (above(v[i], target_logit) || (same(v[i], target_logit) && c < target)) && c < classes;
+      s.before += above(v[i], target_logit) || (same(v[i], target_logit) && c < target);
     }
   }
 }
@@ -81,10 +81,8 @@ DEVICE Found<A> merge(const T* row, int classes, Temperature<A> t, Running<A>& s
   if (candidate) {
     load_best<T, PACKS>(row, s.best, classes, v);
 #pragma unroll
-    for (int i = N - 1; i >= 0; --i) {
-      const int c = s.best + i / V * 32 * V + i % V;
-      if (same(v[i], found.peak) && c < classes) mine = c;
-    }
+    for (int i = N - 1; i >= 0; --i)
+      if (same(v[i], found.peak)) mine = s.best + i / V * 32 * V + i % V;
   }
   found.winner = group.template all<Lowest>(1, mine);
   const Powers<T> powers(found.peak, t.scale);

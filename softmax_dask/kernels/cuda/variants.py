@@ -80,7 +80,7 @@ def place_of(classes: int, dtype: np.dtype[Any]) -> Place:
         return Place("warps", _WARP, _power_of_two(-(-packs // _WARP)))
     if warps <= _MOST_WARPS:
         return Place("warps", _WARP * warps, most)
-    return Place("stream", _WARP * 8, most // 2)
+    return Place("stream", _WARP * 8, 4)
 
 
 def _most_packs(dtype: np.dtype[Any]) -> int:
@@ -89,9 +89,9 @@ def _most_packs(dtype: np.dtype[Any]) -> int:
 
 
 def _part_of_warp(packs: int, dtype: np.dtype[Any]) -> Place:
-    # About 16 logits a thread: fewer make the sums over threads dear. Two threads at least: 32 bytes are a sector.
+    # About 16 logits a thread: fewer make the sums over threads dear. Two threads at least: neighbours swap halves.
     most = _most_packs(dtype)
-    lanes = min(_WARP, max(_power_of_two(-(-packs // (most // 2))), min(2, packs)))
+    lanes = min(_WARP, max(_power_of_two(-(-packs // (most // 2))), 2))
     held = _power_of_two(-(-packs // lanes))
     return Place("part", lanes, held) if lanes < _WARP else Place("warps", _WARP, held)
 
@@ -118,6 +118,8 @@ def kernel_at(place: Place, dtype: np.dtype[Any], wide: np.dtype[Any], work: Wor
     t, o = DTYPES[dtype], DTYPES[wide]
     if place.kind == "stream":
         work |= Work.DECIDE
+    if work and place.members == _WARP * _MOST_WARPS:
+        work |= Work.ENTROPY  # without it, the compiler runs out of registers there
     name = f"{place.kind}_{place.members}_{place.held}_{t}_{o}_{int(work)}"
     threads = max(BLOCK, place.members)
     warps = place.members // _WARP

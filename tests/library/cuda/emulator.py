@@ -53,7 +53,10 @@ class _Buffer(ctypes.Structure):
 
 class _Launch(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int) for name in ("blocks", "threads", "order", "poison", "seed", "traced", "flush", "count")),
+        *(
+            (name, ctypes.c_int)
+            for name in ("blocks", "threads", "order", "poison", "seed", "traced", "flush", "count")
+        ),
         ("buffers", ctypes.POINTER(_Buffer)),
     )
 
