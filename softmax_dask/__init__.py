@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         UnsupportedArrayError,
         VectorError,
     )
-    from softmax_dask.facts import KernelFacts, kernel_facts
+    from softmax_dask.facts import KernelFacts, kernel_facts, kernel_name
     from softmax_dask.jacobians import jacobian, jvp, log_softmax_jvp, log_softmax_vjp, vjp
     from softmax_dask.notices import SingleClassWarning, SoftmaxDaskWarning, TopKWarning
     from softmax_dask.sizes import BLOCK_BYTES, float_dtype, result_dtype
@@ -57,6 +57,7 @@ _HOMES = {
     "jacobian": "jacobians",
     "jvp": "jacobians",
     "kernel_facts": "facts",
+    "kernel_name": "facts",
     "log_softmax": "arrays",
     "log_softmax_jvp": "jacobians",
     "log_softmax_vjp": "jacobians",
@@ -91,6 +92,7 @@ __all__ = [
     "jacobian",
     "jvp",
     "kernel_facts",
+    "kernel_name",
     "log_softmax",
     "log_softmax_jvp",
     "log_softmax_vjp",

@@ -1,10 +1,11 @@
 """Columns of one array in memory: checks, allocation, slabs.
 
-Rows go to the kernels in slabs. A slab is a view where the kernel can read it as it lies
-(its own dtype, and either classes or rows next to each other), else a small copy, so that no input
-is ever copied whole, whatever its byte order, its dtype and its strides.
+Rows go to the kernels in slabs, or all at once where nothing need be copied. A slab is a view where the kernel
+can read it as it lies (its own dtype, and either classes or rows next to each other), else a small copy, so that
+no input is ever copied whole, whatever its byte order, its dtype and its strides.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from softmax_dask.slabs import (
     empty,
     flatten,
     group_axes,
+    is_aligned,
     is_writeable,
     readable,
     rows_lie_together,
@@ -161,13 +163,33 @@ def _fill(
     floats = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
     if moved.size == 0:
         return
-    for index in slabs(moved.shape, backend.slab_bytes):
+    as_it_lies = moved.nbytes > backend.slab_bytes and _is_taken_as_it_lies(moved, results, dtype, floats)
+    for index in slabs(moved.shape, sys.maxsize if as_it_lies else backend.slab_bytes):
         slab = moved[index]
         groups = group_axes(slab) if planes else None
         part = {name: array[(*index, ...)] for name, array in results.items()}
         targets = None if truth is None else truth[index].reshape(-1)
         logits = readable(backend, flatten(slab, groups), dtype)
         _fill_slab(backend, logits, targets, part, floats, temperature, groups)
+
+
+def _is_taken_as_it_lies(
+    moved: Array, results: Mapping[str, Array], dtype: np.dtype[Any], floats: np.dtype[Any]
+) -> bool:
+    """Whether kernels need a copy of nothing, so that all rows are theirs at once.
+
+    A kernel that is given all results of an array can tell that they are too large for the caches.
+    """
+    return (
+        moved.dtype == dtype
+        and moved.flags.c_contiguous
+        and is_aligned(moved)
+        and "correct" not in results  # which is made of another array
+        and all(
+            array.flags.c_contiguous and (array.dtype == floats or COLUMNS[name].kind not in ("float", "wide"))
+            for name, array in results.items()
+        )
+    )
 
 
 def _fill_slab(

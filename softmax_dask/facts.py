@@ -43,3 +43,10 @@ def kernel_facts() -> KernelFacts:
         converts_float16=simd.CONVERTS_HALVES,
         cache_folder=str(row.decision_row.stats.cache_path),
     )
+
+
+def kernel_name() -> str:
+    """Name of the kernels that compute here, such as `cpu-16-lanes-v2`: kernels of one name give the same bits."""
+    from softmax_dask.kernels import cpu
+
+    return cpu.NAME

@@ -4,6 +4,7 @@ import doctest
 import re
 import shlex
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,12 @@ def user(small_demo, tmp_path, monkeypatch):
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for name in ("logits.zarr", "logits.parquet"):
         (tmp_path / name).symlink_to(tmp_path / "softmax-dask-demo" / name)
+    yesterday = datetime.now(UTC).date() - timedelta(1)
+    for day in {"2026-11-25", str(yesterday), str(yesterday + timedelta(1))}:  # midnight may pass meanwhile
+        (tmp_path / "dumps" / day).mkdir(parents=True)
+        (tmp_path / "dumps" / day / "logits.zarr").symlink_to(tmp_path / "softmax-dask-demo" / "logits.zarr")
+    monkeypatch.setenv("DUMPS", "dumps")
+    monkeypatch.setenv("SCORES", "scores")
     monkeypatch.setattr(sample, "ROWS", 2000)
     monkeypatch.chdir(tmp_path)
 

@@ -1,9 +1,9 @@
 """A config from a YAML file, from flags or from Python, and errors that name the line, the flag or the key."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -19,6 +19,7 @@ from softmax_dask_pipelines.config_models import (
     SourceConfig,
     output_format_of,
 )
+from softmax_dask_pipelines.config_paths import Where, fill_paths
 from softmax_dask_pipelines.config_yaml import MAX_BYTES, line_of, parse_value, parse_yaml
 from softmax_dask_pipelines.errors import ConfigError, PermissionDeniedError
 
@@ -36,9 +37,6 @@ __all__ = [
     "read_config",
 ]
 
-Where = Callable[[Sequence[str | int]], str]
-"""From the place of a value in the config to what an error begins with: a file and line, a flag, a key."""
-
 _NAMES_BYTES = 64 * 2**20
 """Of a file of class names: far more than any model has."""
 
@@ -49,7 +47,6 @@ _EXPECTED = {
     "string_type": "text",
     "string_unicode": "text that is UTF-8",
     "tuple_type": "a list such as [label, confidence]",
-    "model_type": "a section with keys of its own, such as path:",
 }
 """Pydantic's type of an error -> what was expected, in the words of people who write YAML."""
 
@@ -76,8 +73,12 @@ def make_config(model: type[ConfigT], data: Mapping[str, Any], where: Where) -> 
         raise ConfigError(f"{where(first['loc'])}: {_explain(first, model)}") from None
 
 
-def read_config(path: str, overrides: Sequence[str] = ()) -> Config:
-    """The config in a YAML file, after `key=value` overrides (`output.path=x`).
+def read_config(path: str, overrides: Sequence[str] = (), *, date: str | None = None) -> Config:
+    """The config in a YAML file, after `key=value` overrides (`output.path=x`), its paths filled in.
+
+    Parameters
+    ----------
+    date : a day such as "2026-11-26", "today" or "yesterday", for `{date:...}` in paths; default the config's, or today
 
     Raises
     ------
@@ -88,11 +89,15 @@ def read_config(path: str, overrides: Sequence[str] = ()) -> Config:
     data, tree = parse_yaml(text, lambda line: path if line is None else f"{path}:{line}")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}; expected keys such as source: and output:.")
-    changed = {_override(data, text) for text in overrides}
+    flags = {_override(data, text): "--set" for text in overrides}
+    if date is not None:
+        data["date"] = date
+        flags["date",] = "--date"
 
     def where(loc: Sequence[str | int]) -> str:
-        return _place(path, tree, loc, changed)
+        return _place(path, tree, loc, flags)
 
+    fill_paths(data, where)
     return make_config(_model_of(data, where), data, where)
 
 
@@ -155,11 +160,11 @@ def _override(data: dict[str, Any], text: str) -> tuple[str, ...]:
     return path
 
 
-def _place(path: str, tree: yaml.Node | None, loc: Sequence[str | int], changed: set[tuple[str, ...]]) -> str:
+def _place(path: str, tree: yaml.Node | None, loc: Sequence[str | int], flags: Mapping[tuple[str, ...], str]) -> str:
     """`file:line: key`, of the innermost part of `loc` that the file has; of an override the flag."""
-    for override in changed:
-        if tuple(loc[: len(override)]) == override:
-            return f"--set {'.'.join(override)}"
+    for keys, flag in flags.items():
+        if tuple(loc[: len(keys)]) == keys:
+            return flag if flag == "--date" else f"{flag} {key_of(loc)}"
     return f"{path}:{line_of(tree, tuple(loc))}: {key_of(loc)}"
 
 
@@ -170,7 +175,7 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return "is missing; expected a value."
     shown = "missing" if value is None else _shown(value)
-    return f"is {shown}; expected {_expected(error)}.{_remedy(error, value)}"
+    return f"is {shown}; expected {_expected(error, model)}.{_remedy(error, value)}"
 
 
 def _shown(value: Any) -> str:
@@ -178,7 +183,9 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _expected(error: ErrorDetails) -> str:
+def _expected(error: ErrorDetails, model: type[BaseModel]) -> str:
+    if error["type"] == "model_type":
+        return f"a section with keys of its own, such as {_first_key(_section_at(error['loc'], model))}:"
     message = str(error.get("ctx", {}).get("error", error["msg"])).removeprefix("Value error, ")
     plain = message.replace("Input should be ", "").replace("String should have ", "")
     return _EXPECTED.get(error["type"], plain)
@@ -194,8 +201,22 @@ def _remedy(error: ErrorDetails, value: Any) -> str:
 
 
 def _unknown_key(loc: list[str], model: type[BaseModel]) -> str:
-    section: Any = model.model_fields[loc[0]].annotation if len(loc) > 1 else model
-    keys = list(section.model_fields)
+    keys = list(_section_at(loc[:-1], model).model_fields)
     nearest = get_close_matches(loc[-1], keys, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return f"is no key; expected one of {', '.join(keys)}.{hint}"
+
+
+def _section_at(loc: Sequence[str | int], model: type[BaseModel]) -> type[BaseModel]:
+    """The model of the section that these keys lead to."""
+    section: Any = model
+    for key in loc:
+        annotation = section.model_fields[key].annotation
+        section = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
+    return section  # type: ignore[no-any-return]
+
+
+def _first_key(section: type[BaseModel]) -> str:
+    """One that must be given, where there is one."""
+    fields = section.model_fields
+    return next((key for key, field in fields.items() if field.is_required()), next(iter(fields)))

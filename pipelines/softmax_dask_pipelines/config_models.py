@@ -6,9 +6,7 @@ from typing import Annotated, Any, Literal
 from dask.utils import parse_bytes
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationInfo,
     WithJsonSchema,
@@ -16,6 +14,7 @@ from pydantic import (
 )
 
 from softmax_dask import COLUMNS
+from softmax_dask_pipelines.config_schedule import Day, Expectations, Retries, Section, Zone, no_bool
 
 _MOST_THREADS = 4096
 _ENDINGS = {".zarr": "zarr", ".parquet": "parquet", ".pq": "parquet"}
@@ -30,13 +29,6 @@ def _known_column(name: str) -> str:
     if name not in COLUMNS:
         raise ValueError(f"one of {', '.join(COLUMNS)}")
     return name
-
-
-def _no_bool(value: Any) -> Any:
-    """Pydantic takes true as 1, and YAML reads `yes` and `on` as true."""
-    if isinstance(value, bool):
-        raise ValueError("a number")
-    return value
 
 
 def _usable_temperature(value: float) -> float:
@@ -84,23 +76,23 @@ def _range_of_rows(value: Any) -> Any:
 
 ColumnName = Annotated[str, AfterValidator(_known_column), WithJsonSchema({"enum": list(COLUMNS)})]
 _ABOVE_0 = {"type": "integer", "exclusiveMinimum": 0}
-Count = Annotated[int, BeforeValidator(_no_bool), Field(gt=0), WithJsonSchema(_ABOVE_0)]
+Count = Annotated[int, BeforeValidator(no_bool), Field(gt=0), WithJsonSchema(_ABOVE_0)]
 Threads = Annotated[
     int,
-    BeforeValidator(_no_bool),
+    BeforeValidator(no_bool),
     Field(gt=0, le=_MOST_THREADS),
     WithJsonSchema(_ABOVE_0 | {"maximum": _MOST_THREADS}),
 ]
 Temperature = Annotated[
     float,
-    BeforeValidator(_no_bool),
+    BeforeValidator(no_bool),
     AfterValidator(_usable_temperature),
     WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
 ]
 Bytes = Annotated[
     int,
     BeforeValidator(_bytes_of_text),
-    BeforeValidator(_no_bool),
+    BeforeValidator(no_bool),
     Field(gt=0),
     WithJsonSchema({"anyOf": [_ABOVE_0, {"type": "string"}]}),
 ]
@@ -112,17 +104,13 @@ CarriedName = Annotated[str, Field(min_length=1)]
 RowRange = Annotated[str, BeforeValidator(_range_of_rows)]
 Confidence = Annotated[
     float,
-    BeforeValidator(_no_bool),
+    BeforeValidator(no_bool),
     Field(gt=0, le=1),
     WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
 ]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SourceConfig(_Section):
+class SourceConfig(Section):
     """Where the logits are. Everything but `path` is found out when it is left out."""
 
     path: str = Field(
@@ -150,7 +138,7 @@ class SourceConfig(_Section):
     )
 
 
-class OutputConfig(_Section):
+class OutputConfig(Section):
     """Where the results go."""
 
     format: Literal["zarr", "parquet"] | None = Field(None, description="found out from the ending of the path")
@@ -165,7 +153,7 @@ class OutputConfig(_Section):
     )
 
 
-class MatrixOutputConfig(_Section):
+class MatrixOutputConfig(Section):
     """Where the matrices go."""
 
     format: Literal["zarr"] | None = Field(None, description="found out from the ending of the path")
@@ -180,7 +168,7 @@ class MatrixOutputConfig(_Section):
     )
 
 
-class ScoreConfig(_Section):
+class ScoreConfig(Section):
     """One scoring run."""
 
     verb: Literal["score"] = Field("score", description="what to do; left out: score")
@@ -196,9 +184,22 @@ class ScoreConfig(_Section):
     )
     memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
     threads: Threads | None = Field(None, description="rows are scored by this many threads; all cores")
+    date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")
+    timezone: Zone = Field("UTC", description="where it is today, such as Europe/Berlin")
+    on_missing: Literal["error", "retry", "nothing"] = Field(
+        "error", description="a source that is not there yet: exit 2 (error), 75 (retry) or 0 (nothing)"
+    )
+    retries: Retries = Field(2, description="how often what fails because a storage is away is tried again")
+    expect: Expectations | None = Field(None, description="what a run must come to, or nothing is published")
+    on_changed: Literal["error", "rescore", "ignore"] = Field(
+        "error", description="what was scored has changed in the source: refuse, score all again, or leave it"
+    )
+    durability: Literal["fsync", "none"] = Field(
+        "fsync", description="none: faster, and lost when the machine itself stops; a kill loses nothing either way"
+    )
 
 
-class JacobianConfig(_Section):
+class JacobianConfig(Section):
     """The derivatives of the probabilities of some rows."""
 
     verb: Literal["jacobian"] = Field(description="what to do")
@@ -212,6 +213,12 @@ class JacobianConfig(_Section):
     temperature: Temperature = Field(1.0, description="divides the logits; above 0")
     memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
     threads: Threads | None = Field(None, description="matrices are computed by this many threads; all cores")
+    date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")
+    timezone: Zone = Field("UTC", description="where it is today, such as Europe/Berlin")
+    on_missing: Literal["error", "retry", "nothing"] = Field(
+        "error", description="a source that is not there yet: exit 2 (error), 75 (retry) or 0 (nothing)"
+    )
+    retries: Retries = Field(2, description="how often what fails because a storage is away is tried again")
 
     @field_validator("where_confidence_below")
     @classmethod

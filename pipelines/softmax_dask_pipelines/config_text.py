@@ -9,8 +9,11 @@ from pydantic import BaseModel, Discriminator, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from softmax_dask_pipelines.config_models import Config
+from softmax_dask_pipelines.templates import escaped
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_PATHS = ("path", "classes", "previous")
+"""Keys whose values may have templates."""
 _HEAD = """\
 # What `softmax-dask run THIS_FILE` does. Paths are relative to the working directory.
 # A key that begins with # is left out; its comment says what that means.
@@ -44,11 +47,12 @@ def _section(section: BaseModel, indent: str) -> Iterator[str]:
 def _entry(key: str, value: Any) -> str:
     if value is None:
         return f"{key}:"
-    plain = {key: list(value) if isinstance(value, tuple) else value}
+    text = escaped(value) if key in _PATHS else value
+    plain = {key: list(text) if isinstance(text, tuple) else text}
     flow = None if isinstance(value, tuple | dict) else False
     # One line each: a long path must not be folded.
-    text = yaml.safe_dump(plain, default_flow_style=flow, allow_unicode=True, width=10**9, sort_keys=False)
-    return text.rstrip("\n")
+    entry = yaml.safe_dump(plain, default_flow_style=flow, allow_unicode=True, width=10**9, sort_keys=False)
+    return entry.rstrip("\n")
 
 
 class _WithoutTitles(GenerateJsonSchema):

@@ -5,6 +5,7 @@ SoftmaxDaskError (the library's)
     ├── UsageError                             exit 2: the command or the config is wrong
     │   ├── ConfigError (ValueError)           a value or key of a config file, or a flag
     │   ├── SourceNotFoundError (FileNotFoundError)
+    │   │   └── SourceAbsentError              nothing is there yet: `on_missing` says what that means
     │   ├── ColumnNotFoundError (LookupError)  an array or column that the source does not have
     │   ├── PathConflictError (ValueError)     output and input are one, or one inside the other
     │   └── PermissionDeniedError (PermissionError)
@@ -15,15 +16,20 @@ SoftmaxDaskError (the library's)
     │   ├── NullRowsError (ValueError)         a null where a logit is expected
     │   ├── BadTargetError (ValueError)        a target that is none of the classes
     │   ├── NonFiniteRowsError (ValueError)    undecidable rows, where the config allows none
+    │   ├── InputChangedError (ValueError)     rows that are scored already are not what they were
+    │   ├── ExpectationError (ValueError)      a run that did not come to what `expect` says
     │   ├── MissingChunkError (OSError)
     │   ├── CorruptChunkError (OSError)
     │   ├── CorruptFileError (OSError)
     │   ├── UnsafeCodecError (ValueError)      a codec that is unknown, or can run code
     │   ├── MetadataLimitError (ValueError)    metadata, texts or pages larger than can be planned for
     │   └── MemoryBudgetError (MemoryError)    the plan does not fit the memory limit
-    ├── OutputExistsError (FileExistsError)    exit 4: never touched without `--replace`
+    ├── OutputExistsError (FileExistsError)    exit 4: not ours, or of other settings; never touched without `--replace`
+    ├── NothingToDoError                       exit 0: no source is there, and `on_missing: nothing`
     └── TemporaryError                         exit 75: the same command may work later
         ├── LockedError                        another run is writing this output
+        ├── SourceNotReadyError                no source is there, and `on_missing: retry`
+        ├── SourceUnavailableError (OSError)   the storage of the source fails, again and again
         ├── DiskFullError (OSError)
         ├── StorageFailedError (OSError)       the file system of the output fails
         └── InterruptedRunError                SIGINT, SIGTERM or SIGHUP
@@ -55,6 +61,10 @@ class SourceNotFoundError(UsageError, FileNotFoundError):
     """There is nothing at the source's path."""
 
 
+class SourceAbsentError(SourceNotFoundError):
+    """There is nothing at the source's path yet: no such path, an empty folder, a pattern that matches no file."""
+
+
 class ColumnNotFoundError(UsageError, LookupError):
     """The source has no array or column of that name."""
 
@@ -68,7 +78,7 @@ class PermissionDeniedError(UsageError, PermissionError):
 
 
 class DataError(PipelineError):
-    """The data is bad, or breaks a contract; no output was published."""
+    """The data is bad, or breaks a contract; nothing was published."""
 
     exit_code = 3
 
@@ -97,6 +107,14 @@ class NonFiniteRowsError(DataError, ValueError):
     """Rows with NaN, +inf or only -inf, and `nonfinite: error`."""
 
 
+class InputChangedError(DataError, ValueError):
+    """Part of the source was changed, or is gone, after it was scored."""
+
+
+class ExpectationError(DataError, ValueError):
+    """A run did not come to what `expect` says."""
+
+
 class MissingChunkError(DataError, OSError):
     """A chunk of the logits is not there."""
 
@@ -122,9 +140,15 @@ class MemoryBudgetError(DataError, MemoryError):
 
 
 class OutputExistsError(PipelineError, FileExistsError):
-    """There is something at the output's path; it was not touched."""
+    """What is at the output's path is not ours, or has other settings; it was not touched."""
 
     exit_code = 4
+
+
+class NothingToDoError(PipelineError):
+    """There is no source, and `on_missing` is nothing: all is well."""
+
+    exit_code = 0
 
 
 class TemporaryError(PipelineError):
@@ -135,6 +159,14 @@ class TemporaryError(PipelineError):
 
 class LockedError(TemporaryError):
     """Another run is writing this output."""
+
+
+class SourceNotReadyError(TemporaryError):
+    """There is no source yet, and `on_missing` is retry."""
+
+
+class SourceUnavailableError(TemporaryError, OSError):
+    """The storage of the source failed, and did so again when it was tried again."""
 
 
 class DiskFullError(TemporaryError, OSError):

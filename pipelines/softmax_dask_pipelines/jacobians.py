@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
+from secrets import token_hex
 from threading import Event
 from time import perf_counter
 from typing import Any
@@ -17,11 +18,20 @@ from softmax_dask_pipelines.config import JacobianConfig, key_of, make_config
 from softmax_dask_pipelines.gathering import read_rows
 from softmax_dask_pipelines.jacobian_job import JacobianJob, prepare
 from softmax_dask_pipelines.jacobian_task import JacobianReceipt, JacobianTask
-from softmax_dask_pipelines.ledger.publication import publish
+from softmax_dask_pipelines.ledger.fingerprint import json_of
+from softmax_dask_pipelines.ledger.history import History, PlanRecord
+from softmax_dask_pipelines.ledger.lock import locked
+from softmax_dask_pipelines.ledger.manifest import RunRecord, Told
+from softmax_dask_pipelines.ledger.publication import Building, recovered
+from softmax_dask_pipelines.retrying import Retrying
 from softmax_dask_pipelines.runner import run_on_threads
+from softmax_dask_pipelines.sinks.places import require_absent, require_output
 from softmax_dask_pipelines.sinks.zarr import ZarrSink
 from softmax_dask_pipelines.sinks.zarr_layout import ArrayLayout
+from softmax_dask_pipelines.sources import Stamps
+from softmax_dask_pipelines.sources.record import short_facts_of_source
 
+OnStart = Callable[[int], None]
 OnReceipt = Callable[[JacobianReceipt], None]
 
 
@@ -52,6 +62,10 @@ class JacobianResult:
             "bytes_written": self.bytes_written,
             "seconds": self.seconds,
         }
+
+    def record(self) -> dict[str, Any]:
+        """What stands in the manifest."""
+        return self.facts()
 
 
 def write_jacobian(
@@ -139,22 +153,53 @@ def write_jacobian(
     return execute(prepare(make_config(JacobianConfig, given, key_of)), replace=replace)
 
 
-def execute(job: JacobianJob, *, replace: bool = False, on_receipt: OnReceipt | None = None) -> JacobianResult:
+def execute(
+    job: JacobianJob, *, replace: bool = False, on_start: OnStart | None = None, on_receipt: OnReceipt | None = None
+) -> JacobianResult:
     """Compute and write every piece, then publish. Whatever ends it before that, nothing of it stays."""
-    begin = perf_counter()
-    sink = ZarrSink(job.spec, replace=replace, more=_layouts(job))
-    totals = _Totals(on_receipt)
+    output = Path(job.spec.path)
+    if on_start is not None:
+        on_start(job.total_rows)
+    with locked(output) as run:
+        history = recovered(output)
+        (require_output if replace else require_absent)(output)
+        plan = _plan(job, history, replace=replace)
+        place = history.place(plan)
+        sink = ZarrSink(job.spec, place, more=_layouts(job))
+        totals = _Totals(job, on_receipt)
+        told = Told(job.config.model_dump(mode="json"), short_facts_of_source(job.source.facts))
+        record = RunRecord(output, run, told, lambda: totals.result().record())
+        with Building(history, plan, sink, place, record) as building:
+            _compute(job, sink, totals)
+            building.seal()
+            result = totals.result()
+            building.publish(result)
+    return result
 
-    def write() -> None:
-        stop = Event()
-        for places in job.batches():
-            task = _task(job, sink, places, stop)
-            run_on_threads(task, task.pieces, threads=job.threads, take=totals.add, stop=stop)
 
-    def result() -> JacobianResult:
-        return JacobianResult(job, totals.undecidable, totals.bytes_written, perf_counter() - begin)
+def _compute(job: JacobianJob, sink: ZarrSink, totals: "_Totals") -> None:
+    stop = Event()
+    for places in job.batches():
+        task = _task(job, sink, places, stop)
+        again = Retrying(task, retries=job.config.retries, stop=stop)
+        run_on_threads(again, task.pieces, threads=job.threads, take=totals.add, stop=stop)
 
-    return publish(sink, Path(job.spec.path), config=job.config.model_dump(mode="json"), write=write, result=result)
+
+def _plan(job: JacobianJob, history: History, *, replace: bool) -> PlanRecord:
+    """A plan that no other run goes on with: of a piece that is done nothing is noted."""
+    number = history.number + 1
+    return PlanRecord.made(
+        commit=number,
+        first=number,
+        replaces=replace,
+        settings={"verb": "jacobian", "run": token_hex(8)},
+        input=json_of(Stamps("")),
+        rows=job.spec.rows,
+        visible_rows=0,
+        partition_rows=job.spec.partition_rows,
+        chunk_rows=job.spec.chunk_rows,
+        attributes=job.spec.attributes,
+    )
 
 
 def _task(job: JacobianJob, sink: ZarrSink, places: range, stop: Event) -> JacobianTask:
@@ -175,16 +220,20 @@ def _task(job: JacobianJob, sink: ZarrSink, places: range, stop: Event) -> Jacob
 class _Totals:
     """Receipts, added up."""
 
-    def __init__(self, on_receipt: OnReceipt | None) -> None:
-        self.undecidable = 0
-        self.bytes_written = 0
-        self._on_receipt = on_receipt
+    def __init__(self, job: JacobianJob, on_receipt: OnReceipt | None) -> None:
+        self._job, self._on_receipt = job, on_receipt
+        self._begin = perf_counter()
+        self._undecidable = 0
+        self._bytes_written = 0
 
     def add(self, receipt: JacobianReceipt) -> None:
-        self.undecidable += receipt.undecidable
-        self.bytes_written += receipt.bytes_written
+        self._undecidable += receipt.undecidable
+        self._bytes_written += receipt.bytes_written
         if self._on_receipt is not None:
             self._on_receipt(receipt)
+
+    def result(self) -> JacobianResult:
+        return JacobianResult(self._job, self._undecidable, self._bytes_written, perf_counter() - self._begin)
 
 
 def _layouts(job: JacobianJob) -> list[ArrayLayout]:

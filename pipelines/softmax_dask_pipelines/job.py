@@ -1,10 +1,12 @@
 """A run that is ready to begin: the config checked against its source, and cut. Nothing is written."""
 
+import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +15,11 @@ from softmax_dask_pipelines import machine
 from softmax_dask_pipelines.config import ScoreConfig, SourceConfig, output_format_of, read_class_names
 from softmax_dask_pipelines.errors import ConfigError
 from softmax_dask_pipelines.output_checks import checked_output, require_apart_from_files, require_room
-from softmax_dask_pipelines.plan import Plan, Sizes, make_plan
+from softmax_dask_pipelines.plan import Plan, Sizes, make_plan, make_plan_as_cut
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, require_own_names
 from softmax_dask_pipelines.sources import Source, SourceFacts, SourceRequest, open_source
 from softmax_dask_pipelines.sources.names import listing, nearest
+from softmax_dask_pipelines.sources.rows import rows_of
 
 _ID_BYTES = 64
 """Of an id of unknown length, in memory and encoded."""
@@ -51,7 +54,24 @@ class Job:
     @property
     def total_rows(self) -> int:
         """Rows that the run works through."""
-        return self.plan.rows
+        return self.plan.rows_to_score
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Which rows of a source are scored, and in which pieces, where an output or an open plan has decided that."""
+
+    rows: tuple[range, ...]
+    """Of the source, in the order of the output; those that are needed no more are left out."""
+    first_row: int
+    """Number of the first of them in the output's partitions."""
+    partition_rows: int
+    chunk_rows: int
+    visible_rows: int
+    """Rows that the output has already."""
+    commit: int
+    """How many commits the output has with this one."""
+    attributes: dict[str, Any]
 
 
 def prepare(config: ScoreConfig) -> Job:
@@ -69,8 +89,34 @@ def prepare(config: ScoreConfig) -> Job:
     )
     spec = _output_spec(config, output, source.facts, columns, top_k, plan)
     require_own_names(spec)
-    require_room(output, plan.bytes_out)
+    if not os.path.lexists(output):  # else it is known only later how much of it is done
+        require_room(output, plan.bytes_out)
     return Job(config, source, spec, plan)
+
+
+def recut(job: Job, cut: Cut) -> Job:
+    """The same run, of these rows and in these pieces."""
+    source = rows_of(job.source, cut.rows, first_row=cut.first_row)
+    spec = replace(
+        job.spec,
+        rows=source.facts.rows,
+        partition_rows=cut.partition_rows,
+        chunk_rows=cut.chunk_rows,
+        visible_rows=cut.visible_rows,
+        commit=cut.commit,
+        attributes=cut.attributes,
+    )
+    plan = make_plan_as_cut(
+        _sizes(job.config, source.facts, spec.columns, spec.top_k),
+        partition_rows=cut.partition_rows,
+        chunk_rows=cut.chunk_rows,
+        first=spec.first_partition,
+        threads=job.config.threads or machine.cores(),
+        memory_limit_bytes=job.config.memory_limit or machine.free_memory_bytes() // 2,
+    )
+    if os.path.lexists(spec.path):  # `prepare` has looked otherwise
+        require_room(Path(spec.path), plan.bytes_out)
+    return Job(job.config, source, spec, plan)
 
 
 def source_request(given: SourceConfig) -> SourceRequest:

@@ -5,7 +5,7 @@ Inside it rows are read in the source's own blocks and computed in chunks that f
 so its size is not bounded by memory but by what a crash may cost.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 
 from softmax_dask import BLOCK_BYTES
@@ -75,11 +75,23 @@ class Plan:
     peak_bytes: int
     """Memory of the whole process, at most."""
     memory_limit_bytes: int
+    first: int = 0
+    """Number of the first partition to score: those before it are done, by earlier runs."""
 
     @property
     def count(self) -> int:
         """Number of partitions; one even when there are no rows, so that every output has its schema."""
         return max(1, -(-self.rows // self.partition_rows))
+
+    @property
+    def numbers(self) -> range:
+        """Of the partitions to score."""
+        return range(self.first, self.count)
+
+    @property
+    def rows_to_score(self) -> int:
+        """Rows of these partitions."""
+        return self.rows - self.first * self.partition_rows
 
     def partition(self, number: int) -> Partition:
         """The rows of partition `number`."""
@@ -109,6 +121,31 @@ def make_plan(sizes: Sizes, *, threads: int, memory_limit_bytes: int, process_by
         f"{_bytes_text(process_bytes)} for the process and {_bytes_text(peak - process_bytes)} for one thread with "
         f"blocks of {sizes.read_rows} x {sizes.classes} logits. Raise the limit, or store the logits in smaller chunks."
     )
+
+
+def make_plan_as_cut(
+    sizes: Sizes, *, partition_rows: int, chunk_rows: int, first: int, threads: int, memory_limit_bytes: int
+) -> Plan:
+    """A run that is cut already, as the output says: threads are all that there is to choose.
+
+    Raises
+    ------
+    MemoryBudgetError
+        One thread would need more than the limit.
+    """
+    task_bytes = _task_bytes(sizes, chunk_rows, partition_rows)
+    workers = min(threads, (memory_limit_bytes - PROCESS_BYTES) // max(1, task_bytes))
+    if workers < 1:
+        raise MemoryBudgetError(
+            f"memory_limit is {_bytes_text(memory_limit_bytes)}; expected at least "
+            f"{_bytes_text(PROCESS_BYTES + task_bytes)} for one thread, in partitions of {partition_rows} rows as the "
+            "output has them. Raise the limit, or start over with --replace."
+        )
+    peak = PROCESS_BYTES + workers * task_bytes
+    plan = _plan(sizes, partition_rows, chunk_rows, workers, peak, memory_limit_bytes)
+    scored = sizes.rows - first * partition_rows
+    bytes_out = scored * (sizes.wide_bytes + sizes.narrow_bytes)
+    return replace(plan, first=first, bytes_in=scored * sizes.row_bytes, bytes_out=bytes_out)
 
 
 def chunk_rows(sizes: Sizes) -> int:

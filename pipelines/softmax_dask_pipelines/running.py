@@ -1,14 +1,17 @@
 """A config, whatever its verb: checked, and run."""
 
 from collections.abc import Callable, Sequence
+from datetime import date
 from os import PathLike, fspath
 from typing import Any
 
 from softmax_dask_pipelines import jacobian_job, jacobians, job, scoring
 from softmax_dask_pipelines.config import Config, JacobianConfig, ScoreConfig, read_config
+from softmax_dask_pipelines.errors import ConfigError, NothingToDoError, SourceAbsentError, SourceNotReadyError
 from softmax_dask_pipelines.jacobian_job import JacobianJob
 from softmax_dask_pipelines.jacobians import JacobianResult
 from softmax_dask_pipelines.job import Job
+from softmax_dask_pipelines.retrying import attempted
 from softmax_dask_pipelines.scoring import RunResult
 from softmax_dask_pipelines.selection import OnSearch
 
@@ -23,26 +26,70 @@ _EXECUTE: dict[type[Any], Callable[..., RunResult | JacobianResult]] = {
 
 
 def run(
-    config: Config | str | PathLike[str], *, overrides: Sequence[str] = (), replace: bool = False
-) -> RunResult | JacobianResult:
+    config: Config | str | PathLike[str],
+    *,
+    overrides: Sequence[str] = (),
+    date: date | str | None = None,
+    replace: bool = False,
+) -> RunResult | JacobianResult | None:
     """Run a config: a `ScoreConfig`, a `JacobianConfig`, or the path of a YAML file with `key=value` overrides.
+
+    Parameters
+    ----------
+    date : the day of `{date:...}` in the paths of a file: a date, or a text such as "2026-11-26" or "yesterday"
+
+    Returns
+    -------
+    RunResult, JacobianResult
+        What it came to; None where there is no source yet and the config says `on_missing: nothing`.
 
     Raises
     ------
     UsageError, DataError, OutputExistsError, TemporaryError
         See `softmax_dask_pipelines.errors`; nothing is published, and an old output stays.
     """
-    ready = config if isinstance(config, Config) else read_config(fspath(config), overrides)
-    return execute(prepare(ready), replace=replace)
+    try:
+        return execute(prepare(_read(config, overrides, None if date is None else str(date))), replace=replace)
+    except NothingToDoError:
+        return None
 
 
 def prepare(config: Config, *, on_search: OnSearch | None = None) -> Job | JacobianJob:
-    """Check everything that can be checked before anything is written, and find the rows that are wanted."""
-    return _PREPARE[type(config)](config, on_search)
+    """Check everything that can be checked before anything is written, and find the rows that are wanted.
+
+    Raises
+    ------
+    NothingToDoError, SourceNotReadyError, SourceAbsentError
+        Nothing is at the source's path, and `on_missing` is nothing, retry or error.
+    """
+    try:
+        return attempted(
+            lambda: _PREPARE[type(config)](config, on_search), retries=config.retries, what=config.source.path
+        )
+    except SourceAbsentError as error:
+        if config.on_missing == "retry":
+            raise SourceNotReadyError(
+                f"{error} It may come: run the same command again (on_missing: retry)."
+            ) from error
+        if config.on_missing == "nothing":
+            raise NothingToDoError(f"{error} There is nothing to do (on_missing: nothing).") from error
+        raise
+
+
+def _read(config: Config | str | PathLike[str], overrides: Sequence[str], day: str | None) -> Config:
+    if not isinstance(config, Config):
+        return read_config(fspath(config), overrides, date=day)
+    if day is not None or overrides:
+        raise ConfigError("date and overrides change a config file; expected neither of them with a config object.")
+    return config
 
 
 def execute(
-    ready: Job | JacobianJob, *, replace: bool = False, on_receipt: Callable[[Any], None] | None = None
+    ready: Job | JacobianJob,
+    *,
+    replace: bool = False,
+    on_start: Callable[[int], None] | None = None,
+    on_receipt: Callable[[Any], None] | None = None,
 ) -> RunResult | JacobianResult:
-    """Do it; the output is complete when this returns, and else absent."""
-    return _EXECUTE[type(ready)](ready, replace=replace, on_receipt=on_receipt)
+    """Do it; the output is complete when this returns, and else as it was."""
+    return _EXECUTE[type(ready)](ready, replace=replace, on_start=on_start, on_receipt=on_receipt)

@@ -1,6 +1,6 @@
 """Score a dump of logits: the story, from top to bottom.
 
-source -> plan -> partitions -> task (read, kernel, write) on Dask's threads -> receipts -> publish -> result
+source -> plan -> partitions -> task (read, kernel, write) on Dask's threads -> receipts, journal -> commit -> result
 """
 
 import warnings
@@ -15,15 +15,24 @@ from typing import Any
 import numpy as np
 
 from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config
+from softmax_dask_pipelines.expectations import Shift, require_expected, shift_of
 from softmax_dask_pipelines.job import Job, prepare
-from softmax_dask_pipelines.ledger.publication import publish
+from softmax_dask_pipelines.ledger.history import History
+from softmax_dask_pipelines.ledger.identity import RunIdentity
+from softmax_dask_pipelines.ledger.lock import locked
+from softmax_dask_pipelines.ledger.manifest import RunRecord, Told
+from softmax_dask_pipelines.ledger.opening import Opening, Step
+from softmax_dask_pipelines.ledger.publication import Building, recovered
 from softmax_dask_pipelines.notices import NoteWarning
+from softmax_dask_pipelines.retrying import Retrying
 from softmax_dask_pipelines.runner import run_on_threads
 from softmax_dask_pipelines.sinks import Sink, open_sink
 from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
+from softmax_dask_pipelines.sources.record import short_facts_of_source
 from softmax_dask_pipelines.tally import Tally
 from softmax_dask_pipelines.task import Receipt, ScoreTask
 
+OnStart = Callable[[int], None]
 OnReceipt = Callable[[Receipt], None]
 
 
@@ -32,16 +41,25 @@ class RunResult:
     """What a run came to."""
 
     job: Job
+    """As the last plan had it."""
+    partitions: int
+    bytes_in: int
+    """Logits that this run has read, decoded."""
     tally: Tally
+    """Of all rows, also of those that an earlier run of the same plan has scored."""
     seconds: float
-    """Wall time, from the first check of the output to its publication."""
+    """Wall time of this run, from the first write to the publication."""
     compile_s: float
     """Of it, what compiling the kernels took, or loading them from the disk cache."""
     bytes_written: int
     read_s: float
-    """Of all threads together, as `kernel_s` and `write_s`."""
+    """Of this run, all threads together, as `kernel_s` and `write_s`."""
     kernel_s: float
     write_s: float
+    is_up_to_date: bool = False
+    """Whether there was nothing to do."""
+    shift: Shift | None = None
+    """From the previous run, where the config expects something of it."""
 
     def facts(self) -> dict[str, Any]:
         """The figures of a run, for machines: JSON types only, seconds and bytes."""
@@ -49,6 +67,7 @@ class RunResult:
         decided = tally.rows - tally.undecidable
         return {
             "output": self.job.spec.path,
+            "up_to_date": self.is_up_to_date,
             "rows": tally.rows,
             "classes": self.job.facts.classes,
             "undecidable_rows": tally.undecidable,
@@ -66,16 +85,21 @@ class RunResult:
                 }
                 for label, count in sorted(tally.labels.items(), key=lambda item: (-item[1], item[0]))[:5]
             ],
-            "partitions": plan.count,
+            "label_share_shift": None if self.shift is None else self.shift.distance,
+            "partitions": self.partitions,
             "threads": plan.threads,
             "seconds": self.seconds,
             "compile_s": self.compile_s,
-            "bytes_in": plan.bytes_in,
+            "bytes_in": self.bytes_in,
             "bytes_written": self.bytes_written,
             "read_s": self.read_s,
             "kernel_s": self.kernel_s,
             "write_s": self.write_s,
         }
+
+    def record(self) -> dict[str, Any]:
+        """What stands in the manifest: also the counts that the next run compares its own with."""
+        return {**self.facts(), "label_groups": list(self.tally.label_groups)}
 
     def _name_of(self, label: int) -> str | None:
         names = self.job.facts.class_names
@@ -107,15 +131,20 @@ def score(
     nonfinite: str = "propagate",
     memory_limit: int | str | None = None,
     threads: int | None = None,
+    on_changed: str = "error",
+    durability: str = "fsync",
     replace: bool = False,
 ) -> RunResult:
     """Score the logits at `source` and write the results to `output`, which is complete or absent.
+
+    Called again after it was ended, it goes on; over a finished output, it scores what the source has new.
 
     Parameters
     ----------
     source : Zarr group or array, Parquet file or folder of files, local
         Logits, (rows, classes). Format, array or column are found out where that can only mean one thing.
-    output : a path where nothing is yet; ends in .zarr or .parquet, or give `output_format`
+    output : a path where nothing is yet, or what this function has written there; ends in .zarr or .parquet, or give
+        `output_format`
     columns : names in `softmax_dask.COLUMNS`
         Default: label and confidence; label_name with class names; nll and correct with targets.
     temperature : above 0, no unit
@@ -132,6 +161,8 @@ def score(
     nonfinite : "propagate" marks rows with NaN, +inf or only -inf; "error" refuses them
     memory_limit : bytes, or a text such as "2GiB"; of the whole process; default half of what is free
     threads : default all cores
+    on_changed : "error", "rescore" (all of it) or "ignore", where what was scored has changed in the source
+    durability : "fsync", or "none": what is written may be lost when the machine stops
     replace : an output that is there is swapped for the new one when that is complete
 
     Returns
@@ -172,25 +203,74 @@ def score(
         "nonfinite": nonfinite,
         "memory_limit": memory_limit,
         "threads": threads,
+        "on_changed": on_changed,
+        "durability": durability,
     }
     return execute(prepare(make_config(ScoreConfig, given, key_of)), replace=replace)
 
 
-def execute(job: Job, *, replace: bool = False, on_receipt: OnReceipt | None = None) -> RunResult:
-    """Score every partition, then publish. Whatever ends it before that, nothing of it stays."""
-    begin = perf_counter()
-    sink = open_sink(job.spec, replace=replace)
-    totals = _Totals()
+def execute(
+    job: Job, *, replace: bool = False, on_start: OnStart | None = None, on_receipt: OnReceipt | None = None
+) -> RunResult:
+    """Score what is not scored yet, then publish. Ended before that, the next run goes on with what is done.
 
-    def write() -> None:
-        task = _task(job, sink)
-        totals.compile_s = _compile_kernels(job, task)
-        _run(task, totals, on_receipt)
+    `on_start` is told how many rows there are to score, and `on_receipt` of each partition: also of those that an
+    earlier run has done.
+    """
+    results: list[RunResult] = []
+    output = Path(job.spec.path)
+    with locked(output) as run:
+        opening = Opening(job, replace=replace)
+        while (step := opening.step(history := recovered(output))) is not None:
+            if on_start is not None:
+                on_start(step.job.total_rows)
+            results.append(_carry_out(step, history, opening, run, on_receipt))
+            if step.is_last:
+                break
+            opening, run = Opening(job, replace=False), RunIdentity.new()
+    return _together(job, results)
 
-    def result() -> RunResult:
-        return totals.result(job, seconds=perf_counter() - begin)
 
-    return publish(sink, Path(job.spec.path), config=job.config.model_dump(mode="json"), write=write, result=result)
+def _carry_out(
+    step: Step, history: History, opening: Opening, run: RunIdentity, on_receipt: OnReceipt | None
+) -> RunResult:
+    """Score one plan, and publish it."""
+    job = step.job
+    place = history.place(step.plan, durable=job.config.durability == "fsync")
+    sink = open_sink(job.spec, place)
+    totals = _Totals(job, on_receipt)
+    told = Told(job.config.model_dump(mode="json"), short_facts_of_source(job.facts))
+    record = RunRecord(history.output, run, told, lambda: totals.result().record())
+    with Building(history, step.plan, sink, place, record) as building:
+        _score_missing(job, sink, building, totals)
+        totals.require_expected()
+        building.seal()
+        opening.require_unchanged(step.plan)
+        result = totals.result()
+        building.publish(result)
+    return result
+
+
+def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals") -> None:
+    """Score the partitions that no earlier run has done."""
+    done = set()
+    for receipt in building.finished(len(job.plan.numbers)):
+        totals.add_done(receipt)
+        done.add(receipt.partition)
+    missing = [number for number in job.plan.numbers if number not in done]
+    if not missing:
+        return
+    task = _task(job, sink)
+    totals.compile_s = _compile_kernels(job, task)
+
+    def take(receipt: Receipt) -> None:
+        for note in receipt.notes:
+            warnings.warn(note, NoteWarning, stacklevel=2)
+        building.note(receipt)
+        totals.add(receipt)
+
+    again = Retrying(task, retries=job.config.retries, stop=task.stop)
+    run_on_threads(again, missing, threads=job.plan.threads, take=take, stop=task.stop)
 
 
 def _task(job: Job, sink: Sink) -> ScoreTask:
@@ -207,17 +287,6 @@ def _task(job: Job, sink: Sink) -> ScoreTask:
     )
 
 
-def _run(task: ScoreTask, totals: "_Totals", on_receipt: OnReceipt | None) -> None:
-    def take(receipt: Receipt) -> None:
-        totals.add(receipt)
-        for note in receipt.notes:
-            warnings.warn(note, NoteWarning, stacklevel=2)
-        if on_receipt is not None:
-            on_receipt(receipt)
-
-    run_on_threads(task, range(task.plan.count), threads=task.plan.threads, take=take, stop=task.stop)
-
-
 def _compile_kernels(job: Job, task: ScoreTask) -> float:
     """Compile, or load, once: threads that all come first would wait for one another. Seconds."""
     begin, spec = perf_counter(), job.spec
@@ -231,29 +300,71 @@ def _compile_kernels(job: Job, task: ScoreTask) -> float:
 
 
 class _Totals:
-    """Receipts, added up: a run of a million partitions keeps none of them."""
+    """Receipts of one plan, added up: a run of a million partitions keeps none of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Job, on_receipt: OnReceipt | None) -> None:
         self.compile_s = 0.0
+        self._job, self._on_receipt = job, on_receipt
+        self._begin = perf_counter()
         self._tally = Tally()
+        self._shift: Shift | None = None
+        self._rows_read = 0
         self._bytes_written = 0
         self._seconds = {"read_s": 0.0, "kernel_s": 0.0, "write_s": 0.0}
 
     def add(self, receipt: Receipt) -> None:
-        self._tally = Tally.merged([self._tally, receipt.tally])
-        self._bytes_written += receipt.bytes_written
+        """Of a partition that this run has scored."""
+        self._rows_read += receipt.rows
         for name in self._seconds:
             self._seconds[name] += getattr(receipt, name)
+        self.add_done(receipt)
 
-    def result(self, job: Job, *, seconds: float) -> RunResult:
+    def add_done(self, receipt: Receipt) -> None:
+        """Of a partition that an earlier run has scored."""
+        self._tally = Tally.merged([self._tally, receipt.tally])
+        self._bytes_written += receipt.bytes_written
+        if self._on_receipt is not None:
+            self._on_receipt(receipt)
+
+    def require_expected(self) -> None:
+        """Refuse to publish what the config does not expect."""
+        job = self._job
+        self._shift = shift_of(job.config, job.spec.path, self._tally, job.facts.classes)
+        require_expected(job.config.expect, self._tally, self._shift)
+
+    def result(self) -> RunResult:
+        job = self._job
         return RunResult(
             job=job,
+            partitions=len(job.plan.numbers),
+            bytes_in=job.plan.bytes_in * self._rows_read // max(1, job.plan.rows_to_score),
             tally=self._tally,
-            seconds=seconds,
+            seconds=perf_counter() - self._begin,
             compile_s=self.compile_s,
             bytes_written=self._bytes_written,
-            **self._seconds,
+            read_s=self._seconds["read_s"],
+            kernel_s=self._seconds["kernel_s"],
+            write_s=self._seconds["write_s"],
+            shift=self._shift,
         )
+
+
+def _together(job: Job, results: Sequence[RunResult]) -> RunResult:
+    """What the plans of one command came to; of none, that all is up to date."""
+    return RunResult(
+        job=results[-1].job if results else job,
+        partitions=sum(result.partitions for result in results),
+        bytes_in=sum(result.bytes_in for result in results),
+        tally=Tally.merged(result.tally for result in results),
+        seconds=sum(result.seconds for result in results),
+        compile_s=sum(result.compile_s for result in results),
+        bytes_written=sum(result.bytes_written for result in results),
+        read_s=sum(result.read_s for result in results),
+        kernel_s=sum(result.kernel_s for result in results),
+        write_s=sum(result.write_s for result in results),
+        shift=results[-1].shift if results else None,
+        is_up_to_date=not results,
+    )
 
 
 def _mean(total: float, count: int) -> float | None:

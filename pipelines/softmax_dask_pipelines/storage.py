@@ -1,7 +1,8 @@
 """Every write of a run goes through here: whole, durable, and atomic where it says so.
 
 A file appears under its name only when all of its bytes are on the disk: temporary
-name, fsync, rename. A folder's own entry is made durable by `sync_folder`.
+name, fsync, rename. A folder's own entry is made durable by `sync_folder`. Who has asked for no
+durability (`durable=False`) still gets whole files, as long as the machine itself does not stop.
 """
 
 import ctypes
@@ -52,34 +53,73 @@ _MEANINGS: dict[int, tuple[type[PipelineError], str]] = {
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_CANNOT_LINK = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 """What kernels and file systems without RENAME_EXCHANGE answer; some network file systems say EPERM."""
 
 
-def put(path: Path, parts: Sequence[Buffer]) -> int:
-    """Write the concatenated `parts` as the file `path`, replacing one that is there; bytes written."""
-    with writing(path) as temporary, open(temporary, "wb") as file:
-        for part in parts:
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-        return file.tell()
+def put(path: Path, parts: Sequence[Buffer], *, scratch: Path | None = None, durable: bool = True) -> int:
+    """Write the concatenated `parts` as the file `path`, replacing one that is there; bytes written.
+
+    Parameters
+    ----------
+    scratch : folder for the temporary file, on the same file system; the file's own, if none is given
+    """
+    with writing(path, scratch=scratch) as temporary:
+        return _write_file(temporary, parts, durable=durable)
+
+
+def put_new(path: Path, parts: Sequence[Buffer]) -> bool:
+    """Write a file where none is, durably; False, and nothing changed, where there is one: of two writers one wins."""
+    temporary = _temporary(path, path.parent)
+    try:
+        with plain_errors(path):
+            _write_file(temporary, parts, durable=True)
+            made = _link(temporary, path)
+    finally:
+        with suppress(OSError, PipelineError):
+            remove(temporary)
+    sync_folder(path.parent)
+    return made
+
+
+class Log:
+    """A file that grows at its end. What was appended survives a kill at once, a power cut after `sync`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with plain_errors(path):
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        sync_folder(path.parent)
+
+    def append(self, data: bytes) -> None:
+        """Add bytes at the end; a process that is killed may leave a part of them."""
+        with plain_errors(self._path):
+            _write_all(self._descriptor, data)
+
+    def sync(self) -> None:
+        """Make all that was appended durable."""
+        with plain_errors(self._path):
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Give the file back to the system."""
+        os.close(self._descriptor)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
+def writing(path: Path, *, scratch: Path | None = None) -> Iterator[Path]:
+    """A temporary path, renamed to `path` when the block ends well and removed when it does not.
 
     For writers that want a path of their own, of a file or a folder; whoever writes syncs it.
     """
-    # The name is an attempt's own: two attempts at one task never write into one file.
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}")
+    temporary = _temporary(path, scratch or path.parent)
     try:
         with plain_errors(path):
             yield temporary
             os.replace(temporary, path)
     except BaseException:
-        with suppress(OSError):
+        with suppress(OSError, PipelineError):
             remove(temporary)
         raise
 
@@ -155,12 +195,45 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove from a folder what writers that were killed have left there."""
-    with plain_errors(folder), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(_TEMPORARY):
-                os.unlink(entry.path)
+def _temporary(path: Path, folder: Path) -> Path:
+    # The name is an attempt's own: two attempts at one task never write into one file.
+    return folder / f"{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}"
+
+
+def _write_file(path: Path, parts: Sequence[Buffer], *, durable: bool) -> int:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        size = sum(_write_all(descriptor, part) for part in parts)
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return size
+
+
+def _write_all(descriptor: int, data: Buffer) -> int:
+    """Write all of it: the system may take a part at a time."""
+    rest = memoryview(data).cast("B")
+    size = len(rest)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    return size
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Give a file a second name, unless something has that name."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise
+        if os.path.lexists(target):
+            return False
+        # No hard links, as on FAT: the lock of the run is all there is between two writers.
+        os.rename(source, target)
+    return True
 
 
 def _sync(path: Path) -> None:

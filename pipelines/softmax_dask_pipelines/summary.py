@@ -3,11 +3,14 @@
 import os
 from typing import Any
 
+from softmax_dask_pipelines.config import Config
+from softmax_dask_pipelines.expectations import Shift
 from softmax_dask_pipelines.job import Job
 from softmax_dask_pipelines.relayout import advice
 from softmax_dask_pipelines.scoring import RunResult
 from softmax_dask_pipelines.sinks import OutputSpec
-from softmax_dask_pipelines.sources import Carried, SourceFacts
+from softmax_dask_pipelines.sources import SourceFacts
+from softmax_dask_pipelines.sources.record import facts_of_source, type_text
 
 Line = tuple[str, str]
 
@@ -15,13 +18,17 @@ Line = tuple[str, str]
 def text_of_run(result: RunResult) -> str:
     """The summary that ends a run."""
     facts = result.facts()
+    if result.is_up_to_date:
+        return table([("rows", "nothing new: the output is up to date"), ("output", facts["output"])])
     lines = [
+        *day_lines(result.job.config),
         ("rows", f"{facts['rows']:,} of {facts['classes']:,} classes"),
         ("undecidable", f"{facts['undecidable_rows']:,} rows with NaN, +inf or only -inf"),
         ("confidence", f"{_figure(facts['mean_confidence'])} mean"),
         ("entropy", f"{_figure(facts['mean_entropy'])} nat mean"),
         *_target_lines(facts),
         ("top labels", _top_labels(facts)),
+        *_shift_lines(result.shift),
         ("time", _time(facts)),
         ("output", f"{facts['output']} ({size(facts['bytes_written'])} written)"),
     ]
@@ -32,6 +39,7 @@ def text_of_plan(job: Job) -> str:
     """What a run would do."""
     plan, spec = job.plan, job.spec
     lines = [
+        *day_lines(job.config),
         *source_lines(job.facts),
         ("output", output_text(spec)),
         ("columns", ", ".join(spec.columns)),
@@ -87,29 +95,15 @@ def facts_of_inspection(facts: SourceFacts, job: Job | None = None, refusal: str
     }
 
 
-def facts_of_source(facts: SourceFacts) -> dict[str, Any]:
-    """What is known of a source, for machines."""
-    return {
-        "path": facts.path,
-        "format": facts.format,
-        "logits": facts.name,
-        "rows": facts.rows,
-        "classes": facts.classes,
-        "dtype": str(facts.dtype),
-        "stored_bytes": facts.stored_bytes,
-        "layout": facts.layout,
-        "codec": facts.codec,
-        "class_names": None if facts.class_names is None else list(facts.class_names),
-        "id": None if facts.id is None else facts.id.name,
-        "carried": {column.name: _type_text(column) for column in facts.carried},
-        "target": facts.target_name,
-    }
+def day_lines(config: Config) -> list[Line]:
+    """The day that paths were filled in with."""
+    return [] if config.date is None else [("date", config.date)]
 
 
 def source_lines(facts: SourceFacts) -> list[Line]:
     """What a source holds."""
     names = "none" if facts.class_names is None else _shortened(facts.class_names)
-    keys = [f"{column.name} ({_type_text(column)})" for column in facts.carried if not column.is_id]
+    keys = [f"{column.name} ({type_text(column)})" for column in facts.carried if not column.is_id]
     return [
         ("source", f"{facts.path} ({facts.format}{', ' + facts.name if facts.name else ''})"),
         ("logits", f"{facts.rows:,} rows x {facts.classes:,} classes, {facts.dtype}"),
@@ -119,11 +113,6 @@ def source_lines(facts: SourceFacts) -> list[Line]:
         *([("keys", ", ".join(keys))] if keys else []),
         ("targets", facts.target_name or "none"),
     ]
-
-
-def _type_text(column: Carried) -> str:
-    """Of its values."""
-    return str(getattr(column.type, "value_type", column.type))
 
 
 def _default_lines(job: Job) -> list[Line]:
@@ -143,8 +132,8 @@ def _advice_lines(facts: SourceFacts) -> list[Line]:
 
 def output_text(spec: OutputSpec) -> str:
     """Where an output goes, and whether something is there."""
-    is_there = os.path.lexists(spec.path)
-    return f"{spec.path} ({spec.format}){', is there already: --replace would swap it' if is_there else ''}"
+    known = ", is there already: goes on with it; --replace would swap it" if os.path.lexists(spec.path) else ""
+    return f"{spec.path} ({spec.format}){known}"
 
 
 def _target_lines(facts: dict[str, Any]) -> list[Line]:
@@ -152,6 +141,13 @@ def _target_lines(facts: dict[str, Any]) -> list[Line]:
         return []
     accuracy = f"{_figure(facts['accuracy'])} of {facts['labelled_rows']:,} rows with a target"
     return [("accuracy", accuracy), ("nll", f"{_figure(facts['mean_nll'])} nat mean")]
+
+
+def _shift_lines(shift: Shift | None) -> list[Line]:
+    if shift is None:
+        return []
+    figure = f"not compared: {shift.problem}" if shift.distance is None else f"{_figure(shift.distance)} of the rows"
+    return [("label shift", figure if shift.previous is None else f"{figure}, from {shift.previous}")]
 
 
 def _top_labels(facts: dict[str, Any]) -> str:

@@ -4,7 +4,8 @@ from typing import Any
 
 from softmax_dask_pipelines.jacobian_job import JacobianJob
 from softmax_dask_pipelines.jacobians import JacobianResult
-from softmax_dask_pipelines.summary import facts_of_source, output_text, size, source_lines, table
+from softmax_dask_pipelines.sources.record import facts_of_source
+from softmax_dask_pipelines.summary import day_lines, output_text, size, source_lines, table
 
 
 def text_of_run(result: JacobianResult) -> str:
@@ -13,6 +14,7 @@ def text_of_run(result: JacobianResult) -> str:
     rate = facts["bytes_out"] / max(1e-9, facts["seconds"]) / 1e9
     return table(
         [
+            *day_lines(result.job.config),
             ("rows", f"{facts['rows']:,} of {facts['of_rows']:,}, {facts['classes']:,} classes"),
             ("undecidable", f"{facts['undecidable_rows']:,} rows with NaN, +inf or only -inf"),
             ("time", f"{facts['seconds']:.2f} s, {rate:.2f} GB/s of matrices, {facts['dtype']}"),
@@ -26,6 +28,7 @@ def text_of_plan(job: JacobianJob) -> str:
     tiles = job.tiles
     return table(
         [
+            *day_lines(job.config),
             *source_lines(job.source.facts),
             ("output", output_text(job.spec)),
             ("rows", f"{len(job.rows):,} chosen"),

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 _MOST_FREQUENT = 32
 """Labels that a receipt names: bounded, so that a receipt stays small at 250,000 classes."""
+_GROUPS = 256
+"""Groups that all labels are counted in, by the remainder of the class number: bounded, and exact up to 256 classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class Tally:
     """Whether `labels` left none out."""
     lower_bounds: frozenset[int] = frozenset()
     """Those in `labels` that some part left out, so that there may be more."""
+    label_groups: tuple[int, ...] = ()
+    """Rows by label, of up to 256 classes; of more by the remainder of the label by 256. None is left out."""
 
     @staticmethod
     def merged(tallies: Iterable["Tally"]) -> "Tally":
@@ -43,7 +48,8 @@ class Tally:
         cut = [part.labels.keys() for part in parts if not part.labels_are_all]
         sums = {name: sum(getattr(part, name) for part in parts) for name in _SUMS}
         low = frozenset[int]().union(_missing(labels, cut), *(part.lower_bounds for part in parts))
-        return Tally(**sums, labels=dict(labels), labels_are_all=not cut, lower_bounds=low)
+        groups = tuple(map(sum, zip_longest(*(part.label_groups for part in parts), fillvalue=0)))
+        return Tally(**sums, labels=dict(labels), labels_are_all=not cut, lower_bounds=low, label_groups=groups)
 
     def with_labels(self, labels: NDArray[np.int32], classes: int) -> "Tally":
         """With the counts of the most frequent labels; -1 is none."""
@@ -56,7 +62,13 @@ class Tally:
             names, counts = np.unique(decided, return_counts=True)
         most = np.argsort(-counts, kind="stable")[:_MOST_FREQUENT]
         found = {int(names[i]): int(counts[i]) for i in most}
-        return replace(self, labels=found, labels_are_all=len(names) <= _MOST_FREQUENT)
+        groups = np.trim_zeros(np.bincount(names % _GROUPS, weights=counts), "b")
+        return replace(
+            self,
+            labels=found,
+            labels_are_all=len(names) <= _MOST_FREQUENT,
+            label_groups=tuple(groups.astype(np.int64).tolist()),
+        )
 
 
 def _missing(labels: Iterable[int], cut: Iterable[Container[int]]) -> frozenset[int]:

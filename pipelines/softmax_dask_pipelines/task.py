@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from softmax_dask import COLUMNS, decisions
 from softmax_dask_pipelines.errors import InterruptedRunError, NonFiniteRowsError
 from softmax_dask_pipelines.plan import Partition, Plan
-from softmax_dask_pipelines.sinks import PartitionWriter, Sink
+from softmax_dask_pipelines.sinks import PartitionWriter, Sink, StoredObject
 from softmax_dask_pipelines.sources import Source, SourceBlock
 from softmax_dask_pipelines.tally import Tally, tally_of
 
@@ -28,9 +28,10 @@ class Receipt:
 
     partition: int
     tally: Tally
+    objects: tuple[StoredObject, ...]
+    """What was stored."""
     notes: tuple[str, ...]
     """What the user should be told, though the run goes on."""
-    bytes_written: int
     read_s: float
     kernel_s: float
     write_s: float
@@ -39,6 +40,11 @@ class Receipt:
     def rows(self) -> int:
         """Rows that are done."""
         return self.tally.rows
+
+    @property
+    def bytes_written(self) -> int:
+        """Size of what was stored."""
+        return sum(stored.size_bytes for stored in self.objects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,7 @@ class _Scoring:
             partition=self._partition.number,
             notes=tuple(self._notes),
             tally=Tally.merged(self._tallies).with_labels(self._labels, self._task.source.facts.classes),
-            bytes_written=sum(stored.size_bytes for stored in objects),
+            objects=objects,
             read_s=self._seconds["read"],
             kernel_s=self._seconds["kernel"],
             write_s=self._seconds["write"],

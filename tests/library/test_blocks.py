@@ -186,6 +186,7 @@ def test_logits_are_not_changed(logits):
 
 
 def test_several_slabs_give_the_bits_of_one(logits, targets, monkeypatch):
+    logits = logits.astype(">f4")  # which is copied, slab by slab
     whole = decisions(logits, COLUMNS, targets=targets)
     monkeypatch.setattr(
         blocks, "backend_of", lambda x: replace(backend_of(x), slab_bytes=7 * CLASSES * 4)
@@ -204,6 +205,17 @@ def test_logits_as_they_lie_are_not_copied(logits, monkeypatch):
     softmax(logits[:, 2:9])
 
     assert np.shares_memory(seen[0], logits)
+
+
+def test_logits_as_they_lie_reach_the_kernel_whole(logits, monkeypatch):
+    seen = []
+    kernel = cpu.softmax_rows
+    monkeypatch.setattr(cpu, "softmax_rows", lambda x, out, t: (seen.append(x.shape), kernel(x, out, t)))
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 7 * CLASSES * 4)
+
+    softmax(logits)
+
+    assert seen == [logits.shape]
 
 
 # ---- the class axis inside

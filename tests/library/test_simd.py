@@ -369,6 +369,23 @@ def test_bits_reaching_are_those_of_larger_and_equal_lanes(dtype, place):
     assert found == sum(1 << int(number) for number in np.flatnonzero(x >= 2))
 
 
+@pytest.mark.parametrize("place", TAILS)
+def test_bits_above_are_those_of_larger_lanes(dtype, place):
+    x = np.where(np.arange(WIDTHS[dtype]) < place, 2, 1).astype(dtype)
+    x[0], x[-1] = 3, np.nan
+
+    found = bits_above_of(x, dtype(1))
+
+    assert found == sum(1 << int(number) for number in np.flatnonzero(x > 1))
+
+
+@pytest.mark.parametrize("bits", [0, 1, 0b1011, 2**62 + 1, -1, -(2**63)])
+def test_count_bits_is_how_many_are_set(bits):
+    found = count_bits_of(bits)
+
+    assert found == (bits % 2**64).bit_count()
+
+
 @pytest.mark.parametrize("number", [0, 1, 31, 32, 62, 63])
 def test_lowest_bit_is_that_which_trailing_zeros_lead_to(number):
     bits = -1 << number
@@ -541,6 +558,16 @@ def first_of(x, value):
 @njit(error_model="numpy")
 def bits_of(x, value):
     return simd.bits_reaching(memory.load(x, 0), value)
+
+
+@njit(error_model="numpy")
+def bits_above_of(x, value):
+    return simd.bits_above(memory.load(x, 0), value)
+
+
+@njit(error_model="numpy")
+def count_bits_of(bits):
+    return simd.count_bits(bits)
 
 
 @njit(error_model="numpy")

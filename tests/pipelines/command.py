@@ -1,5 +1,6 @@
 """The command line as people meet it: in this process, because that is fast, or in one of its own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -76,9 +77,21 @@ def run_alone(*arguments: object, **options: Any) -> Outcome:
 
 
 def tree(folder: Path) -> dict[str, Any]:
-    """What is in a folder, and a change of which anything would be: sizes, times and inodes."""
+    """What is in a folder, and a change of which anything would be: sizes, times and inodes; but no records of runs."""
     paths = [Path(parent, name) for parent, folders, files in os.walk(folder) for name in (*folders, *files)]
-    return {str(path): _identity(path) for path in paths}
+    return {str(path): _identity(path) for path in paths if not _is_record(path)}
+
+
+def records(output: Path) -> list[dict[str, Any]]:
+    """The records of the runs of an output, in the order in which they began."""
+    return [json.loads(path.read_text()) for path in sorted(Path(f"{output}.job", "runs").glob("*.json"))]
+
+
+def _is_record(path: Path) -> bool:
+    """Whether it is the record of a run, which stays when the run fails, or a folder of nothing but records."""
+    if path.suffix == ".json":
+        return path.parent.name == "runs" and path.parents[1].suffix == ".job"
+    return path.is_dir() and ".job" in (path.suffix, path.parent.suffix) and all(map(_is_record, path.iterdir()))
 
 
 def _identity(path: Path) -> Any:

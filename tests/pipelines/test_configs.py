@@ -20,6 +20,8 @@ def config(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     """A config by the name that its own comments use, in a folder with a small sample at the path that it names."""
     monkeypatch.setattr(sample, "ROWS", 2000)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DUMPS", "dumps")
+    monkeypatch.setenv("SCORES", "scores")
     os.symlink(request.param.parent, "configs")
     name = f"configs/{request.param.name}"
     sample.write_sample(Path(read_config(name).source.path))
@@ -27,7 +29,7 @@ def config(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_there_is_a_config_of_each_verb():
-    assert {"score_zarr", "score_parquet", "jacobian"} <= {path.stem for path in CONFIGS}
+    assert {"score_zarr", "score_parquet", "jacobian", "nightly"} <= {path.stem for path in CONFIGS}
 
 
 def test_it_validates(config):

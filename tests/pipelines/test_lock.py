@@ -26,15 +26,35 @@ def output(request, tmp_path):
     return tmp_path / request.param
 
 
-def test_a_second_run_is_told_to_try_again(source, output):
-    with locked(output):
+def test_a_second_run_is_told_to_try_again_and_who_is_first(source, output):
+    with locked(output) as run:
         outcome = softmax_dask("score", source, output)
 
     assert outcome.code == AGAIN
-    assert (
-        outcome.err
-        == f"Error: {output}: another run is writing it; expected none. Wait for it to end, and run again.\n"
+    who = f"run {run.run} on {run.host}, process {os.getpid()}, since {run.started.isoformat(timespec='seconds')}"
+    assert outcome.err == (
+        f"Error: {output}: another run is writing it ({who}); expected none. Wait for it to end, and run again.\n"
     )
+
+
+@pytest.mark.parametrize("left", [b"", b'{"ru', b'{"run": "20260307T02', b"\0" * 200, b'{"run": "\x1b[31m"}'])
+def test_what_a_killed_run_or_a_power_cut_leaves_in_the_lock_is_overwritten(output, left):
+    lock = Path(f"{output}.job", "lock")
+    lock.parent.mkdir()
+    lock.write_bytes(left)
+
+    with locked(output) as run, pytest.raises(LockedError, match=f"run {run.run} on "), locked(output):
+        pass
+
+
+@pytest.mark.parametrize("left", [b"", b"[]", b'{"run": "x"}'])
+def test_a_second_run_ends_in_one_line_whatever_the_first_has_written(source, output, left):
+    with locked(output):
+        Path(f"{output}.job", "lock").write_bytes(left)
+        outcome = softmax_dask("score", source, output)
+
+    assert outcome.code == (EXISTS if left == b"[]" else AGAIN)
+    assert outcome.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("flags", [(), ("--replace",)])

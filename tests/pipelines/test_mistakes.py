@@ -153,7 +153,7 @@ class TestNotADump:
     def test_an_empty_folder_is_refused(self, refused, output, tmp_path):
         (tmp_path / "empty").mkdir()
 
-        assert "is a folder that is empty" in refused(DATA, "score", tmp_path / "empty", output)
+        assert "is a folder with no data in it" in refused(USAGE, "score", tmp_path / "empty", output)
 
     def test_a_folder_of_other_things_is_refused_with_what_it_holds(self, refused, output, tmp_path):
         (tmp_path / "images").mkdir()
@@ -687,7 +687,7 @@ class TestFullDisk:
         assert line.startswith(f"Error: {small_disk}/")
         assert "no space left" in line
         assert "run the same command again" in line
-        assert list(small_disk.iterdir()) == []
+        assert tree(small_disk) == {}
 
     def test_the_same_command_works_when_there_is_space(self, large, small_disk):
         (small_disk / "ballast").write_bytes(bytes(560 << 10))

@@ -22,6 +22,7 @@ from softmax_dask_pipelines.job import prepare
 from softmax_dask_pipelines.plan import PROCESS_BYTES
 from softmax_dask_pipelines.scoring import execute
 from tests.pipelines import dumps
+from tests.pipelines.command import tree
 
 COMPUTED = tuple(name for name in COLUMNS if name != "label_name")
 WITHOUT_TARGETS = tuple(name for name in COMPUTED if COLUMNS[name].needs == "nothing")
@@ -96,10 +97,20 @@ def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def left_in(folder: Path) -> set[str]:
+    """Names of what is there, but for records of runs."""
+    return {Path(path).relative_to(folder).parts[0] for path in tree(folder)}
+
+
 def cut_short(source: Path, row: int) -> None:
     """Truncate the chunk of 10 rows that holds `row`."""
     chunk = source / "logits" / "c" / str(row // 10) / "0"
     chunk.write_bytes(chunk.read_bytes()[:-9])
+
+
+def cut_all_short(source: Path) -> None:
+    for row in range(0, 103, 10):
+        cut_short(source, row)
 
 
 def test_results_are_those_of_the_library_on_the_whole_array(source, data, output):
@@ -217,7 +228,7 @@ def test_a_run_leaves_the_output_and_the_record_of_the_run(source, tmp_path, out
 
     job = tmp_path / f"{output.name}.job"
     assert names_in(tmp_path) == {"in.zarr", output.name, job.name}
-    assert names_in(job) == {"runs"}
+    assert sorted(name.partition("-")[0] for name in names_in(job)) == ["commit", "journal", "runs"]
     assert len(names_in(job / "runs")) == 1
 
 
@@ -228,7 +239,7 @@ def test_the_manifest_records_config_versions_seconds_and_bytes(source, tmp_path
     manifest = json.loads(path.read_text())
     assert manifest["config"]["temperature"] == 1.25
     assert manifest["config"]["source"]["path"] == str(source)
-    assert manifest["result"] == result.facts()
+    assert manifest["result"] == result.record()
     assert manifest["versions"].keys() >= {"softmax-dask", "numpy", "numba", "zarr", "pyarrow", "dask"}
     assert manifest["started"].endswith("+00:00")
 
@@ -268,24 +279,24 @@ def test_replace_swaps_the_old_output_for_the_new_one(source, data, output):
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_a_corrupt_chunk_leaves_nothing(source, tmp_path, output, replace):
-    cut_short(source, 100)
+def test_a_corrupt_chunk_leaves_nothing_where_nothing_is_done(source, tmp_path, output, replace):
+    cut_all_short(source)
 
     with pytest.raises(CorruptChunkError):
         score(source, output, columns=COMPUTED, top_k=3, replace=replace)
 
-    assert names_in(tmp_path) == {"in.zarr"}
+    assert left_in(tmp_path) == {"in.zarr"}
 
 
 def test_a_corrupt_chunk_leaves_the_old_output_when_it_was_to_be_replaced(source, tmp_path, output):
     score(source, output)
-    before = files_of(output), names_in(tmp_path), files_of(tmp_path / f"{output.name}.job")
-    cut_short(source, 100)
+    cut_all_short(source)
+    before = files_of(output), tree(tmp_path)
 
     with pytest.raises(CorruptChunkError):
         score(source, output, columns=COMPUTED, top_k=3, replace=True)
 
-    assert (files_of(output), names_in(tmp_path), files_of(tmp_path / f"{output.name}.job")) == before
+    assert (files_of(output), tree(tmp_path)) == before
 
 
 @pytest.mark.parametrize("error", [OSError("the disk is on fire"), ZeroDivisionError("a bug"), MemoryError()])
@@ -300,19 +311,19 @@ def test_any_error_of_a_writer_leaves_nothing(source, tmp_path, output, monkeypa
     with pytest.raises(type(error)):
         score(source, output)
 
-    assert names_in(tmp_path) == {"in.zarr"}
+    assert left_in(tmp_path) == {"in.zarr"}
 
 
-def test_ctrl_c_leaves_nothing_and_says_so(source, tmp_path, output):
-    job = prepare(ScoreConfig(source={"path": str(source)}, output={"path": str(output)}))
-
-    def interrupt(_):
+def test_ctrl_c_before_anything_is_done_leaves_nothing_and_says_so(source, tmp_path, output, monkeypatch):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    with pytest.raises(InterruptedRunError, match="no output was published"):
-        execute(job, on_receipt=interrupt)
+    monkeypatch.setattr("softmax_dask_pipelines.scoring.run_on_threads", interrupt)
 
-    assert names_in(tmp_path) == {"in.zarr"}
+    with pytest.raises(InterruptedRunError, match="no output was published"):
+        score(source, output)
+
+    assert left_in(tmp_path) == {"in.zarr"}
 
 
 def test_a_failed_run_can_be_run_again(source, data, output):
@@ -398,8 +409,8 @@ source, output, at, replace = sys.argv[1:]
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
-def die_at_the_root(path, parts, put=storage.put):
-    return die() if path.name == "zarr.json" and path.parent.name in ("out.zarr", "stage") else put(path, parts)
+def die_at_the_root(path, parts, put=storage.put, **options):
+    return die() if path.name == "zarr.json" and path.parent.name.startswith("stage") else put(path, parts, **options)
 
 if at == "the first receipt":
     run = scoring.run_on_threads
@@ -417,6 +428,12 @@ def kill_a_run(source: Path, output: Path, *, at: str, replace: bool = False) ->
     line = [sys.executable, "-c", KILLED, str(source), str(output), at, "replace" if replace else ""]
     process = subprocess.run(line, capture_output=True, text=True, check=False)
     assert process.returncode == -signal.SIGKILL, process.stderr
+
+
+def require_nothing_open(job: Path) -> None:
+    """No plan, no stage, no scratch."""
+    assert {name.partition("-")[0] for name in names_in(job)} <= {"commit", "journal", "runs"}
+    assert len(list(job.glob("commit-*"))) == len(list(job.glob("journal-*"))) == 1
 
 
 def require_nothing_to_open(output: Path) -> None:
@@ -443,7 +460,7 @@ def test_a_killed_run_leaves_nothing_to_open_and_the_next_one_succeeds(source, d
     require_nothing_to_open(output)
     score(source, output, columns=("label", "confidence", "probabilities"))
     assert differing(columns_of(output), decisions(data, ("label", "confidence", "probabilities"))) == []
-    assert names_in(tmp_path / f"{name}.job") == {"runs"}
+    require_nothing_open(tmp_path / f"{name}.job")
 
 
 @pytest.mark.parametrize(
@@ -460,7 +477,7 @@ def test_a_replacement_that_is_killed_leaves_the_old_output(source, data, tmp_pa
     assert files_of(output) == before
     score(source, output, columns=("entropy",), replace=True)
     assert differing(columns_of(output), decisions(data, ("entropy",))) == []
-    assert names_in(tmp_path / f"{name}.job") == {"runs"}
+    require_nothing_open(tmp_path / f"{name}.job")
 
 
 def test_a_run_warns_of_nothing(source, output):

@@ -155,7 +155,7 @@ class TestSignals:
 
         assert outcome.code == 75
         assert re.fullmatch(r"Error: interrupted; .*again.*\n", outcome.err)
-        assert list(tmp_path.iterdir()) == []
+        assert tree(tmp_path) == {}
 
     def test_nohup_keeps_it_running_when_the_terminal_closes(self, command, tmp_path):
         process = _writing(command, tmp_path, before=("nohup",))

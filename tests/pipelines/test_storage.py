@@ -189,13 +189,73 @@ def test_remove_if_empty_keeps_a_folder_with_files(tmp_path):
     assert os.listdir(tmp_path) == ["full"]
 
 
-def test_remove_temporaries_keeps_whole_files(tmp_path):
-    storage.put(tmp_path / "chunk", [b"bytes"])
-    (tmp_path / "chunk.0123abcd.tmp").write_bytes(b"by")
+def test_a_temporary_file_stands_in_the_scratch_folder(tmp_path, monkeypatch):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "output").mkdir()
+    seen = []
+    monkeypatch.setattr(storage.os, "fsync", lambda descriptor: seen.append(os.listdir(tmp_path / "scratch")))
 
-    storage.remove_temporaries(tmp_path)
+    storage.put(tmp_path / "output" / "chunk", [b"bytes"], scratch=tmp_path / "scratch")
 
-    assert os.listdir(tmp_path) == ["chunk"]
+    assert [len(names) for names in seen] == [1]
+    assert (os.listdir(tmp_path / "scratch"), os.listdir(tmp_path / "output")) == ([], ["chunk"])
+
+
+def test_put_without_durability_syncs_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage.os, "fsync", _raising(AssertionError("synced")))
+
+    storage.put(tmp_path / "chunk", [b"bytes"], durable=False)
+
+    assert (tmp_path / "chunk").read_bytes() == b"bytes"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_put_new_writes_a_file_once(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(storage.os, "link", _raising(OSError(errno.EPERM, "no links here")))
+
+    answers = [storage.put_new(tmp_path / "commit", [text]) for text in (b"first", b"second")]
+
+    assert answers == [True, False]
+    assert (tmp_path / "commit").read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["commit"]
+
+
+def test_put_new_syncs_the_file_and_then_its_name(tmp_path, monkeypatch):
+    events = []
+    monkeypatch.setattr(storage.os, "fsync", lambda descriptor: events.append(sorted(os.listdir(tmp_path))))
+
+    storage.put_new(tmp_path / "commit", [b"decision"])
+
+    assert [["commit" in names for names in events], len(events)] == [[False, True], 2]
+
+
+def test_a_log_keeps_what_was_appended_before(tmp_path):
+    for line in (b"one\n", b"two\n"):
+        log = storage.Log(tmp_path / "journal")
+        log.append(line)
+        log.sync()
+        log.close()
+
+    assert (tmp_path / "journal").read_bytes() == b"one\ntwo\n"
+
+
+def test_a_log_on_a_full_disk_is_a_disk_full_error(tmp_path, monkeypatch):
+    log = storage.Log(tmp_path / "journal")
+    monkeypatch.setattr(storage.os, "write", _raising(OSError(errno.ENOSPC, "full")))
+
+    with pytest.raises(DiskFullError, match="journal: no space left"):
+        log.append(b"line")
+    log.close()
+
+
+def test_parts_are_written_whole_where_the_system_takes_a_few_bytes_at_a_time(tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(storage.os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+
+    storage.put(tmp_path / "chunk", [b"logits", memoryview(b" at rest")])
+
+    assert (tmp_path / "chunk").read_bytes() == b"logits at rest"
 
 
 def _write_half(path):

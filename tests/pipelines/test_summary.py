@@ -144,7 +144,7 @@ def test_the_text_of_a_plan_says_when_the_output_is_there(source, tmp_path):
     score(source, tmp_path / "out.zarr")
     job = prepare(ScoreConfig(source={"path": str(source)}, output={"path": str(tmp_path / "out.zarr")}))
 
-    assert "is there already: --replace would swap it" in text_of_plan(job)
+    assert "is there already: goes on with it; --replace would swap it" in text_of_plan(job)
 
 
 def test_the_figures_of_a_source_are_strict_json(source):

@@ -285,7 +285,7 @@ def test_read_only_logits_are_scored():
     assert sum(receipt.tally.rows for receipt in receipts) == 103
 
 
-def test_a_receipt_of_many_classes_is_smaller_than_a_kibibyte():
+def test_a_receipt_of_many_classes_is_smaller_than_two_kibibytes():
     data = np.zeros((40, 250_000), np.float32)
     data[np.arange(40), 6000 * np.arange(40)] = 1  # a label of its own for each row
     targets = np.zeros(40, np.int64)
@@ -293,7 +293,7 @@ def test_a_receipt_of_many_classes_is_smaller_than_a_kibibyte():
     receipt = make_task(data, targets=targets, read_rows=40, chunk_rows=40)(0)
 
     assert len(receipt.tally.labels) == 32
-    assert len(pickle.dumps(receipt)) < 1024
+    assert len(pickle.dumps(receipt)) < 2048
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

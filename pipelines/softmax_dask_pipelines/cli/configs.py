@@ -5,14 +5,15 @@ from collections.abc import Sequence
 
 import click
 
+from softmax_dask_pipelines.cli.flags import file_options
 from softmax_dask_pipelines.cli.output import say
 
 
 @click.command(short_help="Check a config file alone; open no source.")
 @click.argument("config")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, such as threads=4.")
+@file_options
 @click.option("--json", "as_json", is_flag=True, help="Print the config, defaults filled in, as one JSON object.")
-def validate(*, config: str, overrides: Sequence[str], as_json: bool) -> None:
+def validate(*, config: str, overrides: Sequence[str], date: str | None, as_json: bool) -> None:
     """Check that the YAML file CONFIG has known keys and usable values. `plan` checks it against its source too.
 
     \b
@@ -21,8 +22,9 @@ def validate(*, config: str, overrides: Sequence[str], as_json: bool) -> None:
     """
     from softmax_dask_pipelines.config import read_config
 
-    found = read_config(config, overrides)
-    say(json.dumps(found.model_dump(mode="json"), indent=2) if as_json else f"{config}: ok")
+    found = read_config(config, overrides, date=date)
+    day = "" if found.date is None else f", on {found.date}"
+    say(json.dumps(found.model_dump(mode="json"), indent=2) if as_json else f"{config}: ok{day}")
 
 
 @click.command(short_help="Print the JSON Schema of config files, for editors.")

@@ -35,6 +35,8 @@ _KEYS = {
     "nonfinite": "nonfinite",
     "memory_limit": "memory_limit",
     "threads": "threads",
+    "on_changed": "on_changed",
+    "durability": "durability",
     "rows": "rows",
     "where_confidence_below": "where_confidence_below",
     "limit": "limit",
@@ -56,6 +58,15 @@ _SOURCE_OPTIONS = (
     click.option("--source-dtype", help="bfloat16, where 16-bit integers hold its bits."),
 )
 
+_FILE_OPTIONS = (
+    click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, such as output.path=x.zarr."
+    ),
+    click.option(
+        "--date", metavar="D", help="Day of {date:...} in paths: 2026-11-26, yesterday, today. Default: today."
+    ),
+)
+
 _RUN_OPTIONS = (
     click.option("--replace", is_flag=True, help="Swap an output that is there for the new one."),
     click.option("--dry-run", is_flag=True, help="Check everything and print the plan; write nothing."),
@@ -67,6 +78,11 @@ _RUN_OPTIONS = (
 def source_options(command: Command) -> Command:
     """What can be said of a source."""
     return _with(command, _SOURCE_OPTIONS)
+
+
+def file_options(command: Command) -> Command:
+    """What verbs that read a config file share: what is other than in the file."""
+    return _with(command, _FILE_OPTIONS)
 
 
 def run_options(command: Command) -> Command:

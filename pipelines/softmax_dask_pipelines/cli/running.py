@@ -1,6 +1,7 @@
 """What verbs that run something share: a config becomes a run, a plan on paper, or a file."""
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,7 +9,7 @@ import click
 from softmax_dask_pipelines.cli.output import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from softmax_dask_pipelines.cli.progress import Advance
     from softmax_dask_pipelines.config import Config
@@ -40,22 +41,39 @@ def carry_out(config: "Config", *, replace: bool, dry_run: bool, as_json: bool, 
     from softmax_dask_pipelines.cli.progress import RUNNING, progress
     from softmax_dask_pipelines.running import execute
 
-    job = _prepared(config, quiet=quiet or as_json)
-    with progress(RUNNING, quiet=quiet or as_json) as advance:
-        result = execute(job, replace=replace, on_receipt=_on_receipt(advance, job.total_rows))
-    if as_json:
-        say(json.dumps(result.facts(), indent=2))
-    elif not quiet:
-        say(_texts(config).text_of_run(result))
+    with _nothing_is_fine(as_json=as_json, quiet=quiet):
+        job = _prepared(config, quiet=quiet or as_json)
+        with progress(RUNNING, quiet=quiet or as_json) as advance:
+            following = _Following(advance)
+            result = execute(job, replace=replace, on_start=following.start, on_receipt=following.take)
+        if as_json:
+            say(json.dumps({"date": config.date, **result.facts()}, indent=2))
+        elif not quiet:
+            say(_texts(config).text_of_run(result))
 
 
 def print_plan(config: "Config", *, as_json: bool, quiet: bool) -> None:
     """Say what would be done."""
-    job = _prepared(config, quiet=quiet or as_json)
-    if as_json:
-        say(json.dumps(_texts(config).facts_of_plan(job), indent=2))
-    elif not quiet:
-        say(_texts(config).text_of_plan(job))
+    with _nothing_is_fine(as_json=as_json, quiet=quiet):
+        job = _prepared(config, quiet=quiet or as_json)
+        if as_json:
+            say(json.dumps({"date": config.date, **_texts(config).facts_of_plan(job)}, indent=2))
+        elif not quiet:
+            say(_texts(config).text_of_plan(job))
+
+
+@contextmanager
+def _nothing_is_fine(*, as_json: bool, quiet: bool) -> "Iterator[None]":
+    """Where there is no source, and the config says that this is fine, say so and end well."""
+    from softmax_dask_pipelines.errors import NothingToDoError
+
+    try:
+        yield
+    except NothingToDoError as error:
+        if as_json:
+            say(json.dumps({"nothing_to_do": str(error)}, indent=2))
+        elif not quiet:
+            say(str(error))
 
 
 def _prepared(config: "Config", *, quiet: bool) -> "Job | JacobianJob":
@@ -67,11 +85,22 @@ def _prepared(config: "Config", *, quiet: bool) -> "Job | JacobianJob":
         return prepare(config, on_search=on_search)
 
 
-def _on_receipt(advance: "Advance | None", total: int) -> "Callable[[Any], None] | None":
-    if advance is None:
-        return None
-    advance(0, total)
-    return lambda receipt: advance(receipt.rows, total)
+class _Following:
+    """Tells the progress of a run how many rows are done, of how many."""
+
+    def __init__(self, advance: "Advance | None") -> None:
+        self._advance, self._total = advance, 0
+
+    def start(self, total: int) -> None:
+        """So many rows there are to do."""
+        self._total = total
+        if self._advance is not None:
+            self._advance(0, total)
+
+    def take(self, receipt: Any) -> None:
+        """A part of them is done."""
+        if self._advance is not None:
+            self._advance(receipt.rows, self._total)
 
 
 def _texts(config: "Config") -> Any:

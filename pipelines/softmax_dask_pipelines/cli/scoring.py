@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from softmax_dask_pipelines.cli.flags import config_of_flags, run_options, source_options
+from softmax_dask_pipelines.cli.flags import config_of_flags, file_options, run_options, source_options
 from softmax_dask_pipelines.cli.running import carry_out, print_plan, write_config_file
 
 
@@ -24,6 +24,8 @@ from softmax_dask_pipelines.cli.running import carry_out, print_plan, write_conf
 @click.option("--nonfinite", help="propagate (mark rows with NaN, +inf or only -inf) or error. Default: propagate.")
 @click.option("--memory-limit", help="Of the whole process, such as 2GiB. Default: half of what is free.")
 @click.option("--threads", help="Default: all cores.")
+@click.option("--on-changed", help="What was scored has changed in SOURCE: error, rescore (all) or ignore.")
+@click.option("--durability", help="fsync, or none: what is written may be lost when the machine stops.")
 @click.option("--write-config", metavar="FILE", help="Write these flags as a config for `run`; score nothing.")
 @run_options
 def score(*, replace: bool, dry_run: bool, as_json: bool, quiet: bool, write_config: str | None, **given: Any) -> None:
@@ -53,11 +55,18 @@ def score(*, replace: bool, dry_run: bool, as_json: bool, quiet: bool, write_con
 
 @click.command(short_help="Do what a YAML config says.")
 @click.argument("config")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, such as output.path=x.zarr."
-)
+@file_options
 @run_options
-def run(*, config: str, overrides: Sequence[str], replace: bool, dry_run: bool, as_json: bool, quiet: bool) -> None:
+def run(
+    *,
+    config: str,
+    overrides: Sequence[str],
+    date: str | None,
+    replace: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Score, or write Jacobians, as the YAML file CONFIG says. Paths in it are relative to the working directory.
 
     \b
@@ -66,14 +75,14 @@ def run(*, config: str, overrides: Sequence[str], replace: bool, dry_run: bool, 
     """
     from softmax_dask_pipelines.config import read_config
 
-    carry_out(read_config(config, overrides), replace=replace, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    carry_out(read_config(config, overrides, date=date), replace=replace, dry_run=dry_run, as_json=as_json, quiet=quiet)
 
 
 @click.command(short_help="Print what a config would do; write nothing.")
 @click.argument("config")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, such as threads=4.")
+@file_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def plan(*, config: str, overrides: Sequence[str], as_json: bool) -> None:
+def plan(*, config: str, overrides: Sequence[str], date: str | None, as_json: bool) -> None:
     """Check CONFIG against its source, and print partitions, bytes and memory. Nothing is written.
 
     \b
@@ -82,4 +91,4 @@ def plan(*, config: str, overrides: Sequence[str], as_json: bool) -> None:
     """
     from softmax_dask_pipelines.config import read_config
 
-    print_plan(read_config(config, overrides), as_json=as_json, quiet=False)
+    print_plan(read_config(config, overrides, date=date), as_json=as_json, quiet=False)

@@ -1,23 +1,33 @@
-"""One run at a time builds an output: the lock that the kernel frees when its process ends, however it ends."""
+"""One run at a time builds an output: the lock that the kernel frees when its process ends, however it ends.
 
+The file says who holds it, for those who come second; what a killed run has left there is overwritten.
+"""
+
+import json
 import os
 import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.errors import LockedError, OutputExistsError
+from softmax_dask_pipelines.ledger.identity import RunIdentity, text_of_run
 from softmax_dask_pipelines.sinks import job_folder
 
 if sys.platform != "win32":
     import fcntl
 
+_BEGIN = b'{"run": "'
+"""Of what a run writes into its lock."""
+_MOST_BYTES = 4096
+
 
 @contextmanager
-def locked(output: Path) -> Iterator[None]:
-    """Hold the lock of `output` while the block runs; the file is gone afterwards.
+def locked(output: Path) -> Iterator[RunIdentity]:
+    """Hold the lock of `output` while the block runs, as a new run; the file is gone afterwards.
 
     Raises
     ------
@@ -27,9 +37,11 @@ def locked(output: Path) -> Iterator[None]:
         There is something of somebody else's in its place.
     """
     path = job_folder(output) / "lock"
+    run = RunIdentity.new()
     descriptor = _acquired(path, output)
     try:
-        yield
+        _write(descriptor, run)
+        yield run
     finally:
         with suppress(OSError):
             path.unlink()
@@ -44,8 +56,11 @@ def _acquired(path: Path, output: Path) -> int:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         _require_ours(path, descriptor)
         if _is_taken(descriptor):
+            holder = _holder(descriptor)
             os.close(descriptor)
-            raise LockedError(f"{output}: another run is writing it; expected none. Wait for it to end, and run again.")
+            raise LockedError(
+                f"{output}: another run is writing it{holder}; expected none. Wait for it to end, and run again."
+            )
         if _is_still(path, descriptor):
             return descriptor
         os.close(descriptor)  # its last holder has removed it meanwhile: that lock is nobody's
@@ -53,13 +68,32 @@ def _acquired(path: Path, output: Path) -> int:
 
 def _require_ours(path: Path, descriptor: int) -> None:
     """Refuse, and close, what no run has made: it would be removed when this one ends."""
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size:
-        os.close(descriptor)
-        raise OutputExistsError(
-            f"{path}: is there, and no lock of a run; expected nothing that is not ours in {path.parent}. "
-            "Move it, or choose another path for the output."
-        )
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        # A power cut may leave zeros, or a part.
+        data = os.pread(descriptor, _MOST_BYTES + 1, 0).rstrip(b"\0")
+        if len(data) <= _MOST_BYTES and (data.startswith(_BEGIN) or _BEGIN.startswith(data)):
+            return
+    os.close(descriptor)
+    raise OutputExistsError(
+        f"{path}: is there, and no lock of a run; expected nothing that is not ours in {path.parent}. "
+        "Move it, or choose another path for the output."
+    )
+
+
+def _write(descriptor: int, run: RunIdentity) -> None:
+    """Say who holds the lock. Only a help for people: a disk that has no room for it stops no run here."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(run.facts()).encode(), 0)
+
+
+def _holder(descriptor: int) -> str:
+    """Who holds the lock; empty in the moment before that is written."""
+    try:
+        facts: Any = json.loads(os.pread(descriptor, _MOST_BYTES, 0))
+    except (OSError, ValueError):
+        return ""
+    return f" ({text_of_run(facts)})" if isinstance(facts, dict) else ""
 
 
 def _is_taken(descriptor: int) -> bool:

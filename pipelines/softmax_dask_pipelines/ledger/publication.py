@@ -1,84 +1,182 @@
-"""From the first write of an output to its publication: locked, whole or not at all, recorded."""
+"""From the first write of a plan to its publication: whole or not at all, kept for the next run, recorded.
+
+plan document -> partitions, a journal line each -> seal -> commit document, which decides -> publish -> clear
+"""
 
 import signal
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import current_thread, main_thread
-from typing import Any, Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Protocol
 
-from softmax_dask_pipelines.errors import InterruptedRunError, PipelineError
-from softmax_dask_pipelines.ledger.lock import locked
-from softmax_dask_pipelines.ledger.manifest import write_manifest
-from softmax_dask_pipelines.notices import ManifestWarning
+from softmax_dask_pipelines import storage
+from softmax_dask_pipelines.errors import InterruptedRunError, LockedError, PipelineError
+from softmax_dask_pipelines.ledger.history import (
+    Commit,
+    History,
+    PlanRecord,
+    commit_numbers,
+    commit_path,
+    leftovers,
+    put_commit,
+    read_commit,
+    stale_plans,
+)
+from softmax_dask_pipelines.ledger.journal import Journal, finished
+from softmax_dask_pipelines.ledger.manifest import RunRecord
+from softmax_dask_pipelines.ledger.records import record
 from softmax_dask_pipelines.sinks import Sink
+from softmax_dask_pipelines.sinks.places import Place, require_absent
+from softmax_dask_pipelines.task import Receipt
 
 
 class Result(Protocol):
     """What a run came to."""
 
-    def facts(self) -> dict[str, Any]:
-        """Its figures, for the manifest: JSON types only."""
+    def record(self) -> dict[str, Any]:
+        """Its figures, for the commit and the manifest: JSON types only."""
 
 
-ResultT = TypeVar("ResultT", bound=Result)
+def recovered(output: Path) -> History:
+    """What is known of an output, once all that is committed is visible, and all that nobody needs is gone."""
+    history = History.of(output)
+    if history.latest is not None and history.path("plan", history.latest.plan).exists():
+        _publish(history, history.latest)
+    for plan in stale_plans(history):
+        _drop(history, plan)
+    for path in leftovers(history.folder):
+        storage.remove(path)
+    return History.of(output)
 
 
-def publish(
-    sink: Sink,
-    output: Path,
-    *,
-    config: dict[str, Any],
-    write: Callable[[], None],
-    result: Callable[[], ResultT],
-) -> ResultT:
-    """Prepare `sink`, call `write`, and make the output visible; whatever ends it before that, nothing of it stays.
+class Building:
+    """One plan while it is carried out. Ended by an error, it keeps the partitions that are done, if there are any."""
 
-    Parameters
-    ----------
-    config : what the run was told, for its manifest
-    result : called when the output is visible
+    def __init__(self, history: History, plan: PlanRecord, sink: Sink, place: Place, run: RunRecord) -> None:
+        self._history, self._plan, self._sink, self._place, self._run = history, plan, sink, place, run
+        self._partitions, self._done = 0, 0
+        self._journal: Journal | None = None
 
-    Raises
-    ------
-    OutputExistsError, TemporaryError
-        As `Sink.prepare`; another run holds the lock; interrupted; the disk is full.
-    """
-    started = datetime.now(UTC)
-    with locked(output):
-        with _discarding(sink):
-            sink.prepare()
-            write()
+    def __enter__(self) -> "Building":
+        """Write down the plan, if that is not done, and make its place."""
+        open_plan, path = self._history.open, self._history.path("plan", self._plan)
+        try:
+            if open_plan is not None and open_plan.id != self._plan.id:
+                _drop(self._history, open_plan)
+            if self._plan != open_plan:
+                storage.put(path, [record("plan", asdict(self._plan))])
+                storage.sync_folder(path.parent)
+            self._sink.prepare()
+            self._journal = Journal(self._journal_path, self._plan.id, durable=self._place.durable)
+        except BaseException as error:
+            self._end(error)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Keep what is done, or leave nothing."""
+        if error is not None:
+            self._end(error)
+
+    def finished(self, partitions: int) -> Iterator[Receipt]:
+        """Those of so many partitions that an earlier run has done."""
+        self._partitions = partitions
+        for receipt in finished(self._journal_path, self._sink.find):
+            self._done += 1
+            yield receipt
+
+    def note(self, receipt: Receipt) -> None:
+        """Write down that a partition is done."""
+        assert self._journal is not None, "a partition before the plan was begun"
+        self._journal.add(receipt)
+        self._done += 1
+
+    def seal(self) -> None:
+        """All partitions are done: make them durable."""
+        assert self._done == self._partitions, f"{self._done} of {self._partitions} are done"
+        self._close()
+        self._sink.seal()
+
+    def publish(self, result: Result) -> None:
+        """Commit, and make visible; the figures go into the records.
+
+        Raises
+        ------
+        LockedError
+            Another run was faster.
+        OutputExistsError
+            Something else is at the output's path now.
+        """
+        if self._plan.is_whole and not self._plan.replaces:
+            require_absent(self._history.output)
         with _uninterrupted():
-            with _discarding(sink):
-                sink.publish()
-            found = result()
-            _record(output, started, config, found)
-    return found
+            commit = Commit(self._plan, self._place.made(), result.record(), datetime.now(UTC).isoformat())
+            if not put_commit(self._history.folder, commit):
+                raise LockedError(
+                    f"{self._history.output}: another run has written it meanwhile; expected one at a time. "
+                    "Run the same command again to see whether anything is left to do."
+                )
+            _publish(self._history, commit)
+            self._run.published(result.record())
+
+    @property
+    def _journal_path(self) -> Path:
+        return self._history.path("journal", self._plan)
+
+    def _close(self) -> None:
+        if self._journal is not None:
+            journal, self._journal = self._journal, None
+            try:
+                journal.sync()
+            finally:
+                journal.close()
+
+    def _end(self, error: BaseException) -> None:
+        with suppress(PipelineError):  # of a full disk, say: what is not durable will be done again
+            self._close()
+        if not self._done and not commit_path(self._history.folder, self._plan.commit).exists():
+            with suppress(PipelineError):
+                _drop(self._history, self._plan)
+        if isinstance(error, KeyboardInterrupt):
+            interrupted = InterruptedRunError(f"interrupted; {self._kept()}")
+            self._run.failed(interrupted)
+            raise interrupted from error
+        if isinstance(error, Exception):
+            self._run.failed(error)
+
+    def _kept(self) -> str:
+        if not self._done:
+            return "no output was published. Run the same command again."
+        return f"{self._done:,} of {self._partitions:,} partitions are done. Run the same command again to go on."
 
 
-def _record(output: Path, started: datetime, config: dict[str, Any], result: Result) -> None:
-    """Write the manifest. The output is there by now: a run that cannot be recorded has happened all the same."""
-    try:
-        write_manifest(output, started=started, config=config, result=result.facts())
-    except PipelineError as error:
-        text = f"the output is complete, but its manifest is not written: {error}"
-        warnings.warn(text, ManifestWarning, stacklevel=4)
+def _publish(history: History, commit: Commit) -> None:
+    """Make visible what is committed, and remove what was needed for that; again changes nothing."""
+    place = history.place(commit.plan)
+    place.publish(commit.made)
+    place.clear()
+    if commit.plan.is_whole:
+        _forget_before(history.folder, commit.plan.first)
+    storage.remove(history.path("plan", commit.plan))
 
 
-@contextmanager
-def _discarding(sink: Sink) -> Iterator[None]:
-    """If the block ends with an error, nothing that it wrote stays."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        sink.discard()
-        raise InterruptedRunError("interrupted; no output was published. Run the same command again.") from error
-    except BaseException:
-        sink.discard()
-        raise
+def _forget_before(folder: Path, number: int) -> None:
+    """Remove the commits of an output that was replaced."""
+    for old in commit_numbers(folder):
+        if old < number:
+            storage.remove(folder / f"journal-{read_commit(folder, old).plan.id}.jsonl")
+            storage.remove(commit_path(folder, old))
+
+
+def _drop(history: History, plan: PlanRecord) -> None:
+    """Remove all that was written for a plan that nobody goes on with; its document last, which tells whose it is."""
+    history.place(plan).clear()
+    storage.remove(history.path("journal", plan))
+    storage.remove(history.path("plan", plan))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Where results go: one protocol, one module a format.
 
 A sink owns whole chunks, shards or files: a partition is written by one task and shares
-no object with another. An output is complete or absent: `publish` is what makes it visible.
+no object with another. It writes into a place; what is there becomes visible when the place publishes it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from softmax_dask_pipelines.errors import ConfigError
+from softmax_dask_pipelines.sinks.places import Place
 
 Format = Literal["zarr", "parquet"]
 
@@ -74,6 +75,15 @@ class OutputSpec:
     """Whether a column `target` (int64; unlabelled: -1 in Zarr, null in Parquet) is carried."""
     attributes: dict[str, Any]
     """Facts of the plan that explain the output: temperature, source, column units. Part of its metadata."""
+    visible_rows: int = 0
+    """Rows that earlier commits have written: those of Zarr are among `rows`, those of Parquet are not."""
+    commit: int = 1
+    """How many commits the output has with this one."""
+
+    @property
+    def first_partition(self) -> int:
+        """Number of the first partition that is not done yet, or not all of it."""
+        return self.visible_rows // self.partition_rows if self.format == "zarr" else 0
 
     @property
     def has_row_numbers(self) -> bool:
@@ -115,30 +125,20 @@ class Sink(Protocol):
     """An output in the making. Pickled to the workers, which use `writer` alone."""
 
     def prepare(self) -> None:
-        """Make the place where partitions are written; what an unpublished run left there is cleared.
-
-        Raises
-        ------
-        OutputExistsError
-            There is something at the output's path, and the sink was not told to replace it.
-        """
+        """Make the folders where partitions are written; what an earlier attempt at the same plan wrote stays."""
 
     def writer(self, number: int) -> PartitionWriter:
         """Writer of partition `number`: rows number * partition_rows and on."""
 
-    def publish(self) -> None:
-        """Make the output visible, whole, in one step that the last write decides; again changes nothing."""
+    def find(self, number: int, key: str) -> Path:
+        """Where an object of a partition is before the output is published, by the key that its writer gave it."""
 
-    def discard(self) -> None:
-        """Remove everything that an unpublished run wrote; what is published stays."""
+    def seal(self) -> None:
+        """Write what explains the partitions, all of which are there, and make everything durable."""
 
 
-def open_sink(spec: OutputSpec, *, replace: bool) -> Sink:
+def open_sink(spec: OutputSpec, place: Place) -> Sink:
     """Sink of the format that `spec` asks for; nothing is written before its `prepare`.
-
-    Parameters
-    ----------
-    replace : an output that is there stays as it is until `publish`, which swaps it for the new one
 
     Raises
     ------
@@ -149,10 +149,10 @@ def open_sink(spec: OutputSpec, *, replace: bool) -> Sink:
     if spec.format == "zarr":
         from softmax_dask_pipelines.sinks.zarr import ZarrSink
 
-        return ZarrSink(spec, replace=replace)
+        return ZarrSink(spec, place)
     from softmax_dask_pipelines.sinks.parquet import ParquetSink
 
-    return ParquetSink(spec, replace=replace)
+    return ParquetSink(spec, place)
 
 
 def job_folder(output: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Writes a folder of Parquet files, `commit=000001/part-00000.parquet` and on: one a partition.
+"""Writes a folder of Parquet files, `commit=000001/part-00000.parquet` and on: one a partition, a folder a commit.
 
 Parts are written beside the output; one rename of their folder publishes them all.
 """
@@ -17,9 +17,7 @@ from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.sinks import OutputSpec, StoredObject
 from softmax_dask_pipelines.sinks.buffers import PartitionBuffers
 from softmax_dask_pipelines.sinks.parquet_layout import Batches, writer_options
-from softmax_dask_pipelines.sinks.places import Stage, seal
-
-COMMIT = "commit=000001"
+from softmax_dask_pipelines.sinks.places import Place, sync_folders
 
 _ROW_GROUP_ROWS = 1 << 20
 """Most rows of a row group where no column is wide."""
@@ -28,9 +26,8 @@ _ROW_GROUP_ROWS = 1 << 20
 class ParquetSink:
     """Parquet folder at `spec.path`, built beside it."""
 
-    def __init__(self, spec: OutputSpec, *, replace: bool) -> None:
-        self._spec = spec
-        self._place = Stage(Path(spec.path), replace=replace)
+    def __init__(self, spec: OutputSpec, place: Place) -> None:
+        self._spec, self._place = spec, place
 
     def prepare(self) -> None:
         """Make the folder of the parts."""
@@ -42,32 +39,35 @@ class ParquetSink:
 
     def writer(self, number: int) -> "ParquetPartitionWriter":
         """Writer of partition `number`."""
-        return ParquetPartitionWriter(self._spec, self._parts, number)
+        return ParquetPartitionWriter(self._spec, self._parts, self._place, number)
 
-    def publish(self) -> None:
-        """Give the folder of the parts its name, in one step."""
-        if not self._place.is_published():
-            seal(self._place.folder, [self._parts])
-        self._place.publish()
+    def find(self, number: int, key: str) -> Path:
+        """In the stage."""
+        return self._place.stage / key
 
-    def discard(self) -> None:
-        """Remove what is not published."""
-        self._place.discard()
+    def seal(self) -> None:
+        """Make the names of the parts durable; each of them explains itself."""
+        sync_folders([self._parts, self._place.stage])
 
     @property
     def _parts(self) -> Path:
-        return self._place.folder / COMMIT
+        return self._place.stage / commit_folder(self._spec)
+
+
+def commit_folder(spec: OutputSpec) -> str:
+    """Folder of the parts inside the output."""
+    return f"commit={spec.commit:06d}"
 
 
 class ParquetPartitionWriter:
     """Writes a row group when a chunk of the wide columns is full; without any, larger ones at the end."""
 
-    def __init__(self, spec: OutputSpec, folder: Path, number: int) -> None:
-        self._path = folder / f"part-{number:05d}.parquet"
+    def __init__(self, spec: OutputSpec, folder: Path, place: Place, number: int) -> None:
+        self._path, self._durable = folder / f"part-{number:05d}.parquet", place.durable
         self._buffers = PartitionBuffers(spec, number)
         self._batches = Batches(spec, self._buffers)
         with ExitStack() as stack:
-            self._temporary = stack.enter_context(storage.writing(self._path))
+            self._temporary = stack.enter_context(storage.writing(self._path, scratch=place.scratch))
             options = writer_options(spec)
             self._file = stack.enter_context(pq.ParquetWriter(self._temporary, self._batches.schema, **options))
             # What was opened stays open until `close`, or goes with the first error.
@@ -92,8 +92,9 @@ class ParquetPartitionWriter:
         with self._open:
             assert buffers.is_complete(), f"{buffers.filled} of {len(buffers.rows)} rows when closed"
             self._file.close()
-            storage.sync_file(self._temporary)
-        key = f"{COMMIT}/{self._path.name}"
+            if self._durable:
+                storage.sync_file(self._temporary)
+        key = f"{self._path.parent.name}/{self._path.name}"
         return (StoredObject(key, self._path.stat().st_size),)
 
     def _write_rows(self) -> None:

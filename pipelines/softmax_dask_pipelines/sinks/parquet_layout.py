@@ -69,7 +69,7 @@ class Batches:
 
     def _row_numbers(self) -> pa.Array:
         buffers = self._buffers
-        first = buffers.rows.start
+        first = self._spec.visible_rows + buffers.rows.start
         return _plain(np.arange(first + buffers.chunk_start, first + buffers.filled, dtype=np.int64))
 
     def _column(self, column: Column) -> pa.Array:

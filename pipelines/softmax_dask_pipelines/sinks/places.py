@@ -1,135 +1,136 @@
-"""Where an output is built, and the step that makes it visible.
+"""Where the objects of one plan are written, and the steps that make them visible once the plan is committed.
 
-`Stage`: beside the output, then one rename or swap. `InPlace`: under the final names,
-which nobody can open until one document, written last, is there.
+`Whole`: all of the output, beside it, then one rename or swap. `Increment`: what comes after the rows that readers
+see already; nothing that they can reach is touched before the commit.
 
-Every step may be the last before a crash: each place tells from what it finds how far it got.
+Every step may be the last before a crash: `publish` finds out how far it got, and goes on.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.errors import OutputExistsError
-from softmax_dask_pipelines.sinks.job_files import JobFiles, holds_anything
 
 
 class Place(Protocol):
-    """A folder in which an output is built."""
+    """The folders of one plan."""
 
     @property
-    def folder(self) -> Path:
-        """What is written here becomes the output."""
+    def stage(self) -> Path:
+        """For what must not be visible before the commit."""
+
+    @property
+    def scratch(self) -> Path:
+        """For files that are not whole yet."""
+
+    @property
+    def new(self) -> Path:
+        """For what nobody sees before the stage is published."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether what is written must survive a power cut."""
 
     def prepare(self) -> None:
-        """Make `folder`, empty."""
+        """Make the folders; what an earlier attempt at the same plan left in the stage stays."""
 
-    def is_published(self) -> bool:
-        """Whether the output is visible, and whole."""
+    def made(self) -> int | None:
+        """What tells the folder that becomes the output from an old one; for `publish`, also in a later process."""
 
-    def publish(self) -> None:
-        """Make the output visible, and clear what was needed for that."""
+    def publish(self, made: int | None) -> None:
+        """Make visible what is staged; again changes nothing."""
 
-    def discard(self) -> None:
-        """Remove what is not published."""
+    def clear(self) -> None:
+        """Remove the folders: what is not published, or what a swap has left of the old output."""
 
 
-class Stage:
-    """Builds in OUTPUT.job/stage; becomes the output in one rename, or in one swap with the old output."""
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Becomes the output in one rename, or with `replaces` in one swap with the old one."""
 
-    def __init__(self, output: Path, *, replace: bool) -> None:
-        self._job = JobFiles(output)
-        self.folder = self._job.stage
-        self._output, self._replace = output, replace
+    output: Path
+    stage: Path
+    scratch: Path
+    replaces: bool = False
+    durable: bool = True
+
+    @property
+    def new(self) -> Path:
+        """Everything is new."""
+        return self.stage
 
     def prepare(self) -> None:
-        """Make the stage, empty; an old output is left as it is, and so is a stage that is not ours."""
-        self._job.require_ours()
-        self._job.restore_old()
-        if not self._replace:
-            require_absent(self._output)
-        elif not self._job.unfinished.names(self._output):
-            require_output(self._output)
-        self._job.clear_stage()
-        storage.make_folder(self.folder)
-        self._job.staged.write(self.folder)
+        """Make the stage, and an empty folder for scratch."""
+        _make_empty(self.scratch)
+        storage.make_folder(self.stage)
 
-    def is_published(self) -> bool:
-        """Whether the output is in its place; what the stage then holds is old."""
-        if not os.path.lexists(self._output):
-            return False
-        return not self.folder.exists() or self._job.swap.names(self._output)
+    def made(self) -> int | None:
+        """The inode of the stage, which stays when it is renamed. Nothing inside could tell: equal plans are equal."""
+        return os.stat(self.stage).st_ino
 
-    def publish(self) -> None:
+    def publish(self, made: int | None) -> None:
         """Rename the stage to the output, or swap the two."""
-        if not self.is_published():
-            if self._replace and os.path.lexists(self._output):
-                self._job.swap.write(self.folder)
-                storage.exchange(self.folder, self._output, aside=self._job.aside)
-            else:
-                require_absent(self._output)
-                storage.rename(self.folder, self._output)
-        self._job.clear()
-
-    def discard(self) -> None:
-        """Remove the stage; an old output stays."""
-        if not self._job.is_ours():
+        if not self.stage.exists() or _inode(self.output) == made:
             return
-        self._job.restore_old()
-        self._job.clear_stage()
-        storage.remove_if_empty(self._job.folder)
+        if self.replaces and os.path.lexists(self.output):
+            storage.exchange(self.stage, self.output, aside=self._aside)
+        else:
+            require_absent(self.output)
+            storage.rename(self.stage, self.output)
+
+    def clear(self) -> None:
+        """Remove stage, scratch, and an old output."""
+        _remove(self.stage, self._aside, self.scratch)
+
+    @property
+    def _aside(self) -> Path:
+        return self.stage.with_name(f"{self.stage.name}.old")
 
 
-class InPlace:
-    """Builds in the output itself, which cannot be opened before `last`, its root document, is there."""
+@dataclass(frozen=True, slots=True)
+class Increment:
+    """Is moved into the output, file by file, the root's document last; whole folders that are new in one step."""
 
-    def __init__(self, output: Path, *, last: str) -> None:
-        self._job = JobFiles(output)
-        self.folder = output
-        self._last = output / last
+    output: Path
+    stage: Path
+    scratch: Path
+    durable: bool = True
+
+    @property
+    def new(self) -> Path:
+        """Beyond the edge that the documents of the output tell: nobody looks there before they change."""
+        return self.output
 
     def prepare(self) -> None:
-        """Make the output's folder, empty; refused where it holds anything but an unfinished run's files."""
-        self._job.require_ours()
-        self._job.restore_old()
-        self._remove_unfinished()
-        require_absent(self.folder)
-        self._job.clear()
-        storage.make_folder(self.folder)
-        self._job.unfinished.write(self.folder)
+        """Make the stage, and an empty folder for scratch."""
+        _make_empty(self.scratch)
+        storage.make_folder(self.stage)
 
-    def is_published(self) -> bool:
-        """Whether the last document is there."""
-        return self._last.exists()
+    def made(self) -> int | None:
+        """Nothing: what is still in the stage is not yet moved."""
+        return None
 
-    def publish(self) -> None:
-        """The last document is there: make its name durable, and the output no longer unfinished."""
-        storage.sync_folder(self.folder)
-        self._job.clear()
+    def publish(self, made: int | None) -> None:
+        """Move what is still in the stage."""
+        if self.stage.exists():
+            _move(self.stage, self.output)
 
-    def discard(self) -> None:
-        """Remove the output's folder, unless it is published or not ours."""
-        if not self._job.is_ours():
-            return
-        self._job.restore_old()
-        self._remove_unfinished()
-        self._job.clear()
-
-    def _remove_unfinished(self) -> None:
-        if not self.is_published() and self._job.unfinished.names(self.folder):
-            storage.remove(self.folder)
+    def clear(self) -> None:
+        """Remove stage and scratch."""
+        _remove(self.stage, self.scratch)
 
 
 def require_absent(output: Path) -> None:
     """Refuse a path where there is something; an empty folder is nothing."""
-    if not holds_anything(output):
-        return
-    raise OutputExistsError(
-        f"{output}: is there already; expected nothing at the output's path. "
-        "Choose another path, or replace it with --replace."
-    )
+    if holds_anything(output):
+        raise OutputExistsError(
+            f"{output}: is there already, and no run is known that has written it; expected nothing at the output's "
+            "path. Choose another path, or replace it with --replace."
+        )
 
 
 def require_output(path: Path) -> None:
@@ -146,8 +147,36 @@ def require_output(path: Path) -> None:
         )
 
 
-def seal(folder: Path, folders: Sequence[Path]) -> None:
-    """Make the names in `folders` and in `folder` durable, and drop what killed writers left in them."""
-    for each in (*folders, folder):
-        storage.remove_temporaries(each)
-        storage.sync_folder(each)
+def holds_anything(path: Path) -> bool:
+    """Whether there is something at `path`; an empty folder is nothing."""
+    return os.path.lexists(path) and not (path.is_dir() and next(path.iterdir(), None) is None)
+
+
+def sync_folders(folders: Iterable[Path]) -> None:
+    """Make the names in these folders durable."""
+    for folder in folders:
+        storage.sync_folder(folder)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move what is in a folder into another: folders before files, so that the root's document comes last."""
+    for entry in sorted(source.iterdir(), key=lambda path: (path.is_file(), path.name)):
+        there = target / entry.name
+        if entry.is_dir() and there.is_dir():
+            _move(entry, there)
+        else:
+            storage.rename(entry, there)
+
+
+def _make_empty(folder: Path) -> None:
+    storage.remove(folder)
+    storage.make_folder(folder)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        storage.remove(path)
+
+
+def _inode(path: Path) -> int | None:
+    return os.lstat(path).st_ino if os.path.lexists(path) else None

@@ -1,9 +1,10 @@
 """Writes a Zarr v3 group, consolidated: one array a column, dimensions `row` and `class`.
 
-Chunks first, each array's `zarr.json` next, the root's last: until then there is no group to open.
+Chunks first, each array's `zarr.json` next, the root's last: until then there is no group to open, or the old one.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,72 +15,80 @@ from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, StoredObject
 from softmax_dask_pipelines.sinks.buffers import PartitionBuffers
 from softmax_dask_pipelines.sinks.carried import carried_numbers, carried_texts, repeated_texts
-from softmax_dask_pipelines.sinks.places import InPlace, Place, Stage, seal
+from softmax_dask_pipelines.sinks.places import Place, sync_folders
 from softmax_dask_pipelines.sinks.zarr_codecs import encode_numbers, encode_string_runs, encode_strings
-from softmax_dask_pipelines.sinks.zarr_layout import ROOT, ArrayLayout, array_layouts, metadata_documents
+from softmax_dask_pipelines.sinks.zarr_layout import ArrayLayout, array_layouts, metadata_documents
 
 
 class ZarrSink:
-    """Zarr group at `spec.path`: built there, or with `replace` beside it and swapped."""
+    """Zarr group at `spec.path`."""
 
-    def __init__(self, spec: OutputSpec, *, replace: bool, more: Sequence[ArrayLayout] = ()) -> None:
+    def __init__(self, spec: OutputSpec, place: Place, *, more: Sequence[ArrayLayout] = ()) -> None:
         """`more` are arrays beside those of `spec`, written by `put`."""
         assert spec.partition_rows % spec.chunk_rows == 0, (
             f"partitions of {spec.partition_rows} rows are no multiple of chunks of {spec.chunk_rows}"
         )
-        output = Path(spec.path)
-        self._spec = spec
-        self._place: Place = Stage(output, replace=True) if replace else InPlace(output, last=ROOT)
+        self._spec, self._place = spec, place
         self._layouts = array_layouts(spec) | {layout.name: layout for layout in more}
 
     def prepare(self) -> None:
         """Make the folder of each array, and write the class names."""
         self._place.prepare()
         for name in self._layouts:
-            storage.make_folder(self._place.folder / name)
-        if self._spec.class_names is not None:
+            storage.make_folder(self._place.stage / name)
+        if self._spec.class_names is not None and not self._spec.visible_rows:
             parts = encode_strings(np.array(self._spec.class_names, dtype=object))
-            storage.put(self._place.folder / self._layouts["class"].key(0), parts)
+            self._chunks(self._place.stage).put(self._layouts["class"].key(0), parts)
 
     def writer(self, number: int) -> "ZarrPartitionWriter":
-        """Writer of partition `number`."""
-        return ZarrPartitionWriter(self._spec, self._layouts, self._place.folder, number)
+        """Writer of partition `number`; one that holds rows which are visible already is written beside them."""
+        return ZarrPartitionWriter(self._spec, self._layouts, self._chunks(self._folder(number)), number)
 
     def put(self, name: str, chunk: tuple[int, ...], values: NDArray[Any]) -> StoredObject:
         """Write one chunk of an array of `more`; `values` has the shape of a chunk, or less at the array's end."""
         layout = self._layouts[name]
         if values.shape != layout.chunks:
             values = np.pad(values, _missing(values.shape, layout.chunks), constant_values=layout.fill)
-        key = layout.key(*chunk)
-        return StoredObject(key, storage.put(self._place.folder / key, encode_numbers(values)))
+        return self._chunks(self._place.new).put(layout.key(*chunk), encode_numbers(values))
 
-    def publish(self) -> None:
-        """Write the metadata documents, the root's last; with `replace`, then swap."""
-        if not self._place.is_published():
-            self._write_documents(self._place.folder)
-        self._place.publish()
+    def find(self, number: int, key: str) -> Path:
+        """In the stage, or where nobody looks before the commit."""
+        return self._folder(number) / key
 
-    def discard(self) -> None:
-        """Remove what is not published."""
-        self._place.discard()
+    def seal(self) -> None:
+        """Write the metadata documents into the stage, and make all chunks durable."""
+        folders = {self._place.stage, self._place.new}
+        for key, document in metadata_documents(self._layouts, {"softmax_dask": self._spec.attributes}).items():
+            storage.put(self._place.stage / key, [document], scratch=self._place.scratch)
+        sync_folders(folder / name for folder in folders for name in self._layouts)
+        sync_folders(folders)
 
-    def _write_documents(self, folder: Path) -> None:
-        folders = [folder / name for name in self._layouts]
-        documents = metadata_documents(self._layouts, {"softmax_dask": self._spec.attributes})
-        root = documents.pop(ROOT)
-        for key, document in documents.items():
-            storage.put(folder / key, [document])
-        # All chunks and documents must be durable before the root says that they are there.
-        seal(folder, folders)
-        storage.put(folder / ROOT, [root])
-        storage.sync_folder(folder)
+    def _folder(self, number: int) -> Path:
+        is_visible = number * self._spec.partition_rows < self._spec.visible_rows
+        return self._place.stage if is_visible else self._place.new
+
+    def _chunks(self, folder: Path) -> "_Chunks":
+        return _Chunks(folder, self._place.scratch, self._place.durable)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunks:
+    """Where chunks go, and how."""
+
+    folder: Path
+    scratch: Path
+    durable: bool
+
+    def put(self, key: str, parts: list[bytes]) -> StoredObject:
+        size = storage.put(self.folder / key, parts, scratch=self.scratch, durable=self.durable)
+        return StoredObject(key, size)
 
 
 class ZarrPartitionWriter:
     """Encodes each chunk of the wide columns when it is full, and all other columns at the end."""
 
-    def __init__(self, spec: OutputSpec, layouts: dict[str, ArrayLayout], folder: Path, number: int) -> None:
-        self._spec, self._layouts, self._folder, self._number = spec, layouts, folder, number
+    def __init__(self, spec: OutputSpec, layouts: dict[str, ArrayLayout], chunks: "_Chunks", number: int) -> None:
+        self._spec, self._layouts, self._chunks, self._number = spec, layouts, chunks, number
         self._buffers = PartitionBuffers(spec, number)
         self._stored: list[StoredObject] = []
 
@@ -144,7 +153,7 @@ class ZarrPartitionWriter:
         self._put(self._layouts[name].key(self._number), encode_strings(padded))
 
     def _put(self, key: str, parts: list[bytes]) -> None:
-        self._stored.append(StoredObject(key, storage.put(self._folder / key, parts)))
+        self._stored.append(self._chunks.put(key, parts))
 
 
 def _missing(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -19,8 +19,9 @@ from softmax_dask_pipelines.sources.protocol import (
     SourceRequest,
 )
 from softmax_dask_pipelines.sources.sigmoid import SigmoidSource
+from softmax_dask_pipelines.sources.stamps import Stamps
 
-__all__ = ["Carried", "Format", "Source", "SourceBlock", "SourceFacts", "SourceRequest", "open_source"]
+__all__ = ["Carried", "Format", "Source", "SourceBlock", "SourceFacts", "SourceRequest", "Stamps", "open_source"]
 
 
 def open_source(request: SourceRequest) -> Source:

@@ -3,7 +3,12 @@
 import os
 from pathlib import Path
 
-from softmax_dask_pipelines.errors import PermissionDeniedError, SourceFormatError, SourceNotFoundError
+from softmax_dask_pipelines.errors import (
+    PermissionDeniedError,
+    SourceAbsentError,
+    SourceFormatError,
+    SourceNotFoundError,
+)
 from softmax_dask_pipelines.sources.names import nearest
 from softmax_dask_pipelines.sources.parquet_paths import begins_with_magic, is_pattern, matched_files, parquet_files
 from softmax_dask_pipelines.sources.protocol import Format
@@ -34,6 +39,8 @@ def existing_path(given: str) -> Path:
         )
     if not os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK):
         raise PermissionDeniedError(f"{path}: cannot be read; expected read permission. Check its owner and mode.")
+    if path.is_dir() and not _holds_data(path):
+        raise SourceAbsentError(f"{path}: is a folder with no data in it; expected logits. {_READ}")
     return path
 
 
@@ -63,9 +70,15 @@ def _can_be_looked_up(path: Path) -> bool:
     return True
 
 
+def _holds_data(folder: Path) -> bool:
+    """Whether there is more than what writers keep there until they have finished, such as Spark's `_temporary`."""
+    with os.scandir(folder) as entries:
+        return any(entry.name in ZARR_FILES or not entry.name.startswith(("_", ".")) for entry in entries)
+
+
 def _matching(pattern: Path) -> Path:
     if next(matched_files(pattern), None) is None:
-        raise SourceNotFoundError(f"{pattern}: matches no Parquet file; expected at least one. Check the pattern.")
+        raise SourceAbsentError(f"{pattern}: matches no Parquet file; expected at least one. Check the pattern.")
     return pattern
 
 
@@ -75,7 +88,7 @@ def _format_of_folder(folder: Path) -> Format:
     if next(parquet_files(folder), None) is not None:
         return "parquet"
     names = sorted(os.listdir(folder))
-    inside = f"holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else "is empty"
+    inside = f"holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
     raise SourceFormatError(f"{folder}: is a folder that {inside}; expected logits. {_READ}")
 
 
@@ -84,9 +97,9 @@ def _begins_as(path: Path, *magics: bytes) -> bool:
         return file.read(len(magics[0])) in magics
 
 
-def _not_found(path: Path) -> SourceNotFoundError:
+def _not_found(path: Path) -> SourceAbsentError:
     missing = next(part for part in (*reversed(path.parents), path) if not part.exists())
     folder = missing.parent
     siblings = os.listdir(folder) if os.access(folder, os.R_OK) and folder.is_dir() else []
     hint = nearest(missing.name, siblings) or " Check the path."
-    return SourceNotFoundError(f"{path}: there is no {missing.name!r} in {folder}; expected logits.{hint}")
+    return SourceAbsentError(f"{path}: there is no {missing.name!r} in {folder}; expected logits.{hint}")

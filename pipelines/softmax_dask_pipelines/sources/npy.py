@@ -21,6 +21,7 @@ from softmax_dask_pipelines.sources.dtypes import BFLOAT16, checked_class_axis, 
 from softmax_dask_pipelines.sources.names import require_class_names
 from softmax_dask_pipelines.sources.protocol import SourceBlock, SourceFacts, SourceRequest
 from softmax_dask_pipelines.sources.sigmoid import classes_of_rows
+from softmax_dask_pipelines.sources.stamps import FileStamps, Stamps, digests_of
 
 _HEADERS = {
     (1, 0): npy_format.read_array_header_1_0,
@@ -132,6 +133,17 @@ class NpySource:
         assert 0 <= start <= stop <= self._facts.rows, f"rows {start}..{stop} of {self._facts.rows}"
         for rows in aligned(start, stop, self._facts.read_rows):
             yield SourceBlock(logits=self._logits(rows), carried={}, targets=None)
+
+    def stamps(self) -> Stamps:
+        """How the file looks now."""
+        status = os.stat(self._file.path) if os.path.exists(self._file.path) else None
+        look = None if status is None else (status.st_size, status.st_mtime_ns, self._file)
+        name = os.path.basename(self._file.path)
+        return Stamps("", files=FileStamps((name,), (self._facts.rows,), digests_of([look], 1)))
+
+    def content(self, name: str, rows: range) -> str:
+        """Nothing: a file does not grow."""
+        return ""
 
     def _logits(self, rows: range) -> NDArray[Any]:
         stored = np.asarray(self._file.mapped(rows, self._class_axis))

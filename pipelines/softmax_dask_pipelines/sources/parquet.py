@@ -4,6 +4,7 @@ Rows are streamed: of a row group only the pages of a block are in memory, howev
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from softmax_dask import ClassAxisError
 from softmax_dask_pipelines.errors import ColumnNotFoundError, SchemaMismatchError, SourceFormatError
@@ -23,6 +24,7 @@ from softmax_dask_pipelines.sources.parquet_metadata import (
     stored_class_names,
 )
 from softmax_dask_pipelines.sources.parquet_nulls import Place
+from softmax_dask_pipelines.sources.parquet_paths import name_in
 from softmax_dask_pipelines.sources.parquet_stream import (
     TEXT_BATCH_BYTES,
     Batch,
@@ -33,6 +35,7 @@ from softmax_dask_pipelines.sources.parquet_stream import (
 from softmax_dask_pipelines.sources.parquet_survey import survey
 from softmax_dask_pipelines.sources.protocol import SourceBlock, SourceFacts, SourceRequest
 from softmax_dask_pipelines.sources.sigmoid import classes_of_rows
+from softmax_dask_pipelines.sources.stamps import FileStamps, Stamps, digests_of
 
 _USUAL_TEXT_BYTES = 256
 """Texts of a row beyond this make blocks of fewer rows."""
@@ -69,6 +72,16 @@ class ParquetSource:
         assert 0 <= start <= stop <= self._facts.rows, f"rows {start}..{stop} of {self._facts.rows}"
         lengths = (len(rows) for rows in aligned(start, stop, self._facts.read_rows))
         return regrouped(self._pieces(start, stop), lengths)
+
+    def stamps(self) -> Stamps:
+        """How the files look now."""
+        names = tuple(name_in(Path(self._facts.path), part.path) for part in self._parts)
+        looks = digests_of((part.look() for part in self._parts), len(self._parts))
+        return Stamps("", files=FileStamps(names, tuple(part.rows for part in self._parts), looks))
+
+    def content(self, name: str, rows: range) -> str:
+        """Nothing: a file does not grow."""
+        return ""
 
     def _pieces(self, start: int, stop: int) -> Iterator[SourceBlock]:
         allowance = TextAllowance(self._facts.path, stop - start, self._text_bytes)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,20 @@ class Part:
     """(row groups, leaves, fields of Chunk)"""
     hive_keys: tuple[tuple[str, str | None], ...] = ()
     """Names and values of the `key=value` folders above the file."""
+    footer_digest: str = ""
 
     @property
     def rows(self) -> int:
         """Rows of the file."""
         return self.group_starts[-1]
+
+    def look(self) -> tuple[int, int, str] | None:
+        """Its size and time of modification now, and its footer when it was opened; None where it is gone."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return status.st_size, status.st_mtime_ns, self.footer_digest
 
 
 def open_parts(path: str) -> list[Part]:
@@ -101,7 +111,8 @@ def _open_part(path: str, first_row: int, keys: tuple[tuple[str, str | None], ..
         leaves = tuple(metadata.schema.column(i).path for i in range(len(metadata.schema)))
         footer = parse_footer(footer_bytes, leaves=leaves, file_bytes=file_bytes)
     starts = tuple(accumulate(footer.group_rows, initial=0))
-    return Part(path, metadata, schema, first_row, starts, leaves, footer.chunks, keys)
+    digest = blake2b(footer_bytes, digest_size=16).hexdigest()
+    return Part(path, metadata, schema, first_row, starts, leaves, footer.chunks, keys, digest)
 
 
 def _footer_bytes(path: str) -> tuple[int, bytes]:

@@ -64,6 +64,11 @@ def source_files(path: Path) -> list[str]:
     return files
 
 
+def name_in(source: Path, file: str) -> str:
+    """A file's name inside its source: that of a source that is one file, else a path below the folder."""
+    return os.path.basename(file) if _root(source) == Path(file) else os.path.relpath(file, _root(source))
+
+
 def hive_keys(file: str, source: Path) -> tuple[tuple[str, str | None], ...]:
     """Names and values of the `key=value` folders between the source and one of its files."""
     folders = Path(file).relative_to(_root(source)).parts[:-1]

@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from softmax_dask_pipelines.sources.stamps import Stamps
+
 Format = Literal["zarr", "parquet", "npy"]
 
 
@@ -125,3 +127,9 @@ class Source(Protocol):
 
         So every block has `read_rows` rows; the first and the last may have fewer.
         """
+
+    def stamps(self) -> Stamps:
+        """How the source looks now; reads no logits but those of a last chunk that is not full."""
+
+    def content(self, name: str, rows: range) -> str:
+        """Digest of the values of `rows`, of the array of that name in the stamps; "" where they do not decode."""

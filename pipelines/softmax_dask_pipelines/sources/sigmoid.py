@@ -7,6 +7,7 @@ import numpy as np
 
 from softmax_dask_pipelines.errors import ConfigError
 from softmax_dask_pipelines.sources.protocol import Source, SourceBlock, SourceFacts, SourceRequest
+from softmax_dask_pipelines.sources.stamps import Stamps
 
 CLASSES = 2
 """The classes of a row with one logit: 0 is "no", 1 is "yes"."""
@@ -45,6 +46,14 @@ class SigmoidSource:
     def read(self, start: int, stop: int) -> Iterator[SourceBlock]:
         """Rows start..stop-1 in order, cut at the multiples of `facts.read_rows`."""
         return map(_with_zero, self._source.read(start, stop))
+
+    def stamps(self) -> Stamps:
+        """Those of the source."""
+        return self._source.stamps()
+
+    def content(self, name: str, rows: range) -> str:
+        """That of the source."""
+        return self._source.content(name, rows)
 
 
 def _with_zero(block: SourceBlock) -> SourceBlock:

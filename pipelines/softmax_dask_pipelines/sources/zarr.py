@@ -5,19 +5,22 @@ missing reads as fill value, and so does a shard of no bytes.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from softmax_dask_pipelines.errors import CorruptChunkError, PermissionDeniedError
+from softmax_dask_pipelines.errors import CorruptChunkError, DataError, PermissionDeniedError
 from softmax_dask_pipelines.sources.blocks import aligned, rows_per_read
 from softmax_dask_pipelines.sources.carried import TargetRule
 from softmax_dask_pipelines.sources.dtypes import BFLOAT16, checked_class_axis, logits_dtype
 from softmax_dask_pipelines.sources.names import ID_NAMES, TARGET_NAMES, require_class_names
 from softmax_dask_pipelines.sources.protocol import Carried, SourceBlock, SourceFacts, SourceRequest
 from softmax_dask_pipelines.sources.sigmoid import classes_of_rows
+from softmax_dask_pipelines.sources.stamps import ArrayStamps, Stamps
 from softmax_dask_pipelines.sources.zarr_arrays import Store
 from softmax_dask_pipelines.sources.zarr_carried import CarriedArray
 from softmax_dask_pipelines.sources.zarr_chunks import ChunkFiles
@@ -35,7 +38,7 @@ class ZarrSource:
         bfloat16 = request.dtype == "bfloat16" or store.says_bfloat16(name)
         class_axis = checked_class_axis(array.shape, request, where=where)
         dtype = logits_dtype(np.dtype(array.dtype), bfloat16=bfloat16, where=where)
-        self._array = array
+        self._array, self._name = array, name
         self._chunks = ChunkFiles.of(
             array, path, store.files, name, row_axis=1 - class_axis, fill_missing=request.missing_chunks == "fill"
         )
@@ -45,6 +48,7 @@ class ZarrSource:
         classes = classes_of_rows(request, classes, where=where)
         names = _class_names(request, store, array, classes, where)
         self._rule = _target_rule(self._targets, classes, names)
+        self._document = store.decoding(name, *(array.name for array in self._carried_arrays))
         self._facts = self._described(path, name, dtype, names)
 
     @property
@@ -65,6 +69,39 @@ class ZarrSource:
                 if targets and self._rule
                 else None,
             )
+
+    def stamps(self) -> Stamps:
+        """How chunk files look now; of a last chunk that is not full, also what is in it."""
+        rows = self._facts.rows
+        found = [(self._name, self._chunks.file_chunk[0], self._chunks.stamps())]
+        found += [(array.name, array.height, array.stamps()) for array in self._carried_arrays]
+        arrays = (ArrayStamps(name, rows, height, digests, "") for name, height, digests in found)
+        tails = ((array, self.content(array.name, array.tail_rows)) for array in arrays)
+        return Stamps(self._document, tuple(replace(array, tail=tail) for array, tail in tails))
+
+    def content(self, name: str, rows: range) -> str:
+        """Digest of the values of `rows` of the logits, or of ids or targets; "" where they do not decode."""
+        if not rows:
+            return ""
+        state = blake2b(digest_size=16)
+        try:
+            for part in self._values(name, rows):
+                state.update(part)
+        except DataError:  # who scores these rows finds out what is wrong with them, and says so
+            return ""
+        return state.hexdigest()
+
+    def _values(self, name: str, rows: range) -> Iterator[bytes]:
+        carried = next((array for array in self._carried_arrays if array.name == name), None)
+        if carried is not None:
+            yield repr(carried.decode(rows.start, rows.stop).to_pylist()).encode()
+            return
+        for block in aligned(rows.start, rows.stop, self._facts.read_rows):
+            yield self._logits(block).tobytes()
+
+    @property
+    def _carried_arrays(self) -> list[CarriedArray]:
+        return [array for array in (self._ids, self._targets) if array is not None]
 
     def _logits(self, rows: range) -> NDArray[Any]:
         self._chunks.require(rows)

@@ -4,11 +4,13 @@ The members of a group are found by listing its folder: consolidated or not make
 and a member that zarr-python cannot open does not hide the others.
 """
 
+import json
 import os
 import posixpath
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from math import prod
 from typing import Any
 
@@ -38,6 +40,7 @@ _CLASS_ARRAY = "class"
 """xarray's coordinate of the class axis."""
 _CLASS_NAMES_BYTES = 512 << 20
 """Read without a plan, so that no shape may make them fill the memory: hundreds of thousands of texts."""
+_NOT_OF_VALUES = ("shape", "attributes")
 _NESTED_SHOWN = 20
 _GROUPS_SEARCHED = 100
 """For arrays to show; a store may hold groups without end."""
@@ -81,6 +84,12 @@ class Store:
                 f"{self.where(name)}: zarr-python cannot open it ({error}); expected an array it knows. "
                 "Write it again with a plain dtype and codec."
             ) from error
+
+    def decoding(self, *names: str) -> str:
+        """Digest of what the metadata of these arrays says of their values; not of how many there are."""
+        documents = [array_document(self.files, name) for name in names]
+        said = [{key: value for key, value in each.items() if key not in _NOT_OF_VALUES} for each in documents]
+        return blake2b(json.dumps([names, said], sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def says_bfloat16(self, name: str) -> bool:
         """Whether the metadata of the array says bfloat16, which zarr-python does not know."""

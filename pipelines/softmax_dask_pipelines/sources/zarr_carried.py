@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from softmax_dask_pipelines.errors import CorruptChunkError, PermissionDeniedError, SchemaMismatchError
 from softmax_dask_pipelines.sources.carried import array_of_numpy, type_of_numpy
+from softmax_dask_pipelines.sources.stamps import digests_of
 from softmax_dask_pipelines.sources.zarr_codecs import FileSize
 from softmax_dask_pipelines.sources.zarr_files import Files
 from softmax_dask_pipelines.sources.zarr_metadata import has, joined
@@ -70,6 +71,17 @@ class CarriedArray:
             ) from error
         return array_of_numpy(values, where=self.where)
 
+    @property
+    def height(self) -> int:
+        """Values of a file."""
+        return int((self.array.shards or self.array.chunks)[0])
+
+    def stamps(self) -> NDArray[np.uint64]:
+        """How each file looks."""
+        count = -(-int(self.array.shape[0]) // self.height)
+        keys = (joined(self.name, self.array.metadata.encode_chunk_key((number,))) for number in range(count))
+        return digests_of(map(self.files.stamp, keys), count)
+
     def _stored(self, start: int, stop: int) -> NDArray[Any]:
         try:
             return np.asarray(self.array[start:stop])
@@ -80,8 +92,7 @@ class CarriedArray:
 
     def _require_sizes(self, start: int, stop: int) -> None:
         """Refuse files that are empty or too long; those that are not there are fill value."""
-        length = int((self.array.shards or self.array.chunks)[0])
-        for number in range(start // length, -(-stop // length)):
+        for number in range(start // self.height, -(-stop // self.height)):
             key = joined(self.name, self.array.metadata.encode_chunk_key((number,)))
             fault = self.file_size.fault(self.files.size(key)) if has(self.files, key) else None
             if fault:

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 from softmax_dask_pipelines.errors import CorruptChunkError, MissingChunkError, PermissionDeniedError
+from softmax_dask_pipelines.sources.stamps import digests_of
 from softmax_dask_pipelines.sources.zarr_codecs import FileSize
 from softmax_dask_pipelines.sources.zarr_files import Files
 from softmax_dask_pipelines.sources.zarr_metadata import joined
@@ -89,6 +92,13 @@ class ChunkFiles:
             for k in range(-(-self.shape[1] // width)):
                 classes = slice(k * width, min(self.shape[1], (k + 1) * width))
                 yield self.array.metadata.encode_chunk_key(self._as_stored(i, k)), self.selection(inside, classes)
+
+    def stamps(self) -> NDArray[np.uint64]:
+        """How the files of each run of rows look, one digest for all classes."""
+        rows, height = self.shape[0], self.file_chunk[0]
+        runs = (range(start, min(rows, start + height)) for start in range(0, rows, height))
+        looks = ([self.files.stamp(joined(self.name, key)) for key, _ in self.selections(run)] for run in runs)
+        return digests_of(looks, -(-rows // height))
 
     def corrupt(self, key: str, what: str) -> CorruptChunkError:
         """The error for the file `key` of this array."""

@@ -19,6 +19,9 @@ class Files(Protocol):
     def size(self, key: str) -> int:
         """Bytes of the file; FileNotFoundError where there is none."""
 
+    def stamp(self, key: str) -> tuple[int, int] | None:
+        """Its size and time of modification, or checksum; None where there is no file."""
+
     def read(self, key: str, start: int, length: int) -> bytes:
         """Part of the file."""
 
@@ -55,6 +58,14 @@ class FolderFiles:
         if not stat.S_ISREG(status.st_mode):
             raise FileNotFoundError(self._at(key))
         return status.st_size
+
+    def stamp(self, key: str) -> tuple[int, int] | None:
+        """Its size and time of modification in nanoseconds; None where there is no file."""
+        try:
+            status = os.stat(self._at(key))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status.st_size, status.st_mtime_ns
 
     def read(self, key: str, start: int, length: int) -> bytes:
         """Part of the file."""

@@ -54,6 +54,14 @@ class ZipFiles:
         except KeyError as error:
             raise FileNotFoundError(self.shown(key)) from error
 
+    def stamp(self, key: str) -> tuple[int, int] | None:
+        """Its size and checksum in the directory; None where there is no file."""
+        try:
+            entry = self._zip.getinfo(self._name(key))
+        except KeyError:
+            return None
+        return entry.file_size, entry.CRC
+
     def read(self, key: str, start: int, length: int) -> bytes:
         """Part of the file."""
         with _named(self.path):

@@ -25,7 +25,7 @@ from softmax_dask.kernels.cpu.simd import FLOAT32_LANES
 from softmax_dask.kernels.cpu.tile import Shape, Strides, decision_tile, softmax_tile
 from softmax_dask.kernels.cpu.topk import top_k_row
 
-ARITHMETIC = 2
+ARITHMETIC = 3
 """Version of the arithmetic: raised by hand with any change that may change a bit of a result."""
 
 NAME = f"cpu-{FLOAT32_LANES}-lanes-v{ARITHMETIC}"
@@ -34,6 +34,10 @@ NAME = f"cpu-{FLOAT32_LANES}-lanes-v{ARITHMETIC}"
 _SOFTMAX_TILE_CLASSES = 160
 _DECISION_TILE_CLASSES = 256
 _JACOBIAN_TILE_CLASSES = 24
+
+# Results of so many bytes are not kept in the caches: whoever reads them next finds but the last of them there.
+# Blocks of the pipelines (4 to 16 MiB) go on to an encoder, and are.
+_PAST_CACHES_BYTES = 32 << 20
 
 # Numba knows neither 16-bit float on the CPU; `simd` decodes these integers.
 _BITS: dict[np.dtype[Any], np.dtype[Any]] = {
@@ -72,7 +76,11 @@ def softmax_rows(logits: _Rows, out: _Rows, temperature: float) -> None:
         written, target = _flat(out)
         softmax_tile(flat, source, _shape(logits), scale, written, target)
     else:
-        softmax_row(flat, source.row, *logits.shape, scale, out.reshape(-1))
+        softmax_row(flat, source.row, *logits.shape, scale, out.reshape(-1), _past_caches(out))
+
+
+def _past_caches(out: _Rows) -> bool:
+    return out.nbytes >= _PAST_CACHES_BYTES and out.flags.aligned
 
 
 def decision_rows(

@@ -207,6 +207,31 @@ def store_first(typing: Any, array: Any, index: Any, wanted: Any, vector: Any) -
     return types.none(array, types.intp, types.intp, vector), generate
 
 
+@intrinsic
+def stream(typing: Any, array: Any, index: Any, vector: Any) -> Any:
+    """Store a full vector past the caches; the address of array[index] is a multiple of the vector's size."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _address(context, builder, array, args[0], args[1])
+        written = builder.store(args[2], _as_pointer_to(builder, args[2].type, address))
+        written.align = _item_bytes(array) * args[2].type.count
+        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(I32, 1)]))
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, vector), generate
+
+
+@intrinsic
+def settle(typing: Any) -> Any:
+    """Wait until every other thread would read what was streamed."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
 def _prefetching(intent: int) -> Any:
     @intrinsic
     def ask(typing: Any, array: Any, index: Any) -> Any:

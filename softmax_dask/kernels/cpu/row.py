@@ -13,7 +13,7 @@ import numpy as np
 from softmax_dask.kernels.cpu.compile import kernel, step
 from softmax_dask.kernels.cpu.exp2 import Anchor, Inverse, Scale, anchor, exponential
 from softmax_dask.kernels.cpu.finish import Outputs, Waiting, finish_waiting, over_temperature, room_for
-from softmax_dask.kernels.cpu.memory import load_first, store_first
+from softmax_dask.kernels.cpu.memory import load_first, settle, store_first
 from softmax_dask.kernels.cpu.simd import Vector, fill, lane, lanes
 from softmax_dask.kernels.cpu.sweeps import (
     exponentials,
@@ -21,6 +21,7 @@ from softmax_dask.kernels.cpu.sweeps import (
     largest,
     rank,
     scale_row,
+    stream_scaled,
     sums_of_others,
     two_largest,
 )
@@ -33,13 +34,29 @@ _BLOCK = 1024
 
 
 @kernel
-def softmax_row(logits: Array, stride: int, rows: int, classes: int, scale: Scale, out: Array) -> None:
-    """Fill `out`, (rows * classes,), with probabilities; row i of the logits begins at i * stride."""
+def softmax_row(
+    logits: Array, stride: int, rows: int, classes: int, scale: Scale, out: Array, past_caches: bool
+) -> None:
+    """Fill `out`, (rows * classes,), with probabilities; row i of the logits begins at i * stride.
+
+    Past the caches, exponentials wait in a room of their own until memory takes each result once, and no line
+    of `out` need be read in order to be written: a third less traffic.
+    """
+    room = np.empty(classes if past_caches else 0, out.dtype)
     for row in range(rows):
         start, place = row * stride, row * classes
         base = anchor(fill(logits, largest(logits, start, start + classes)), scale)
-        total = exponentials(logits, start, start + classes, stride, base, scale, out, place)
-        scale_row(out, place, place + classes, 1.0 / total)
+        if past_caches:
+            powers, at, later = room, 0, 0
+        else:
+            powers, at, later = out, place, classes
+        total = exponentials(logits, start, start + classes, stride, base, scale, powers, at, later)
+        if past_caches:
+            stream_scaled(room, 1.0 / total, out, place)
+        else:
+            scale_row(out, place, place + classes, 1.0 / total)
+    if past_caches:
+        settle()
 
 
 @kernel
@@ -86,7 +103,8 @@ def _decide(logits: Array, start: int, stop: int, scale: Scale, waiting: Waiting
         if block == start or largest(logits, block, end) > second:
             top, next_top = two_largest(logits, block, end)
             if top > peak:
-                total, weight = _with_winner(total, weight, peak, base, scale, fill(logits, top))
+                if block > start:
+                    total, weight = _with_winner(total, weight, peak, base, scale, fill(logits, top))
                 base = anchor(fill(logits, top), scale)
                 second, peak = max(peak, next_top), top
                 winner = find(logits, block, end, top)

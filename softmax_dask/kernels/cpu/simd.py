@@ -290,6 +290,16 @@ def first_reaching(typing: Any, vec: Any, value: Any) -> Any:
 
 
 @intrinsic
+def bits_above(typing: Any, vec: Any, value: Any) -> Any:
+    """A bit for each lane that is above `value`."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.zext(_lane_bits(builder, ">", vec, *args), I64)
+
+    return types.int64(vec, vec.dtype), generate
+
+
+@intrinsic
 def bits_reaching(typing: Any, vec: Any, value: Any) -> Any:
     """A bit for each lane that is at least `value`."""
 
@@ -307,3 +317,13 @@ def lowest_bit(typing: Any, bits: Any) -> Any:
         return call(builder, "llvm.cttz.i64", I64, args[0], ir.Constant(ir.IntType(1), 1))
 
     return types.intp(types.int64), generate
+
+
+@intrinsic
+def count_bits(typing: Any, bits: Any) -> Any:
+    """How many bits are set."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return call(builder, "llvm.ctpop.i64", I64, args[0])
+
+    return types.int64(types.int64), generate

@@ -6,7 +6,7 @@ import numpy as np
 
 from softmax_dask.kernels.cpu.compile import step
 from softmax_dask.kernels.cpu.exp2 import FOLD, Anchor, Scale, add_exactly, exponential
-from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, store, store_first
+from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, prefetch_to_write, store, store_first, stream
 from softmax_dask.kernels.cpu.simd import (
     Vector,
     bits_reaching,
@@ -123,17 +123,19 @@ def _above(logits: Array, i: int, stop: int, x: float) -> Vector:
 
 @step
 def exponentials(
-    logits: Array, i: int, stop: int, ahead: int, base: Anchor, scale: Scale, out: Array, place: int
+    logits: Array, i: int, stop: int, ahead: int, base: Anchor, scale: Scale, out: Array, place: int, later: int
 ) -> Any:
-    """Write exponentials to out[place:]; their sum."""
+    """Write exponentials to out[place:]; their sum. Ask for what is read `ahead` and written `later`: the next row."""
     width = lanes(logits)
     total, lost = fill(logits, 0.0), fill(logits, 0.0)
     while i < stop:
         a, b = fill(logits, 0.0), fill(logits, 0.0)
         end = min(i + 2 * FOLD * width, stop)
         while i + 2 * width <= end:
-            prefetch(logits, i + ahead)  # the next row, while this one is computed
+            prefetch(logits, i + ahead)
             prefetch(logits, i + ahead + width)
+            prefetch_to_write(out, place + later)
+            prefetch_to_write(out, place + later + width)
             x = exponential(load(logits, i), base, scale)[0]
             y = exponential(load(logits, i + width), base, scale)[0]
             store(out, place, x)
@@ -155,13 +157,25 @@ def exponentials(
 @step
 def scale_row(out: Array, i: int, stop: int, factor: float) -> None:
     """Multiply by `factor`, in place."""
-    width = lanes(out)
-    factors = fill(out, factor)
+    width, factors = lanes(out), fill(out, factor)
     while i + width <= stop:
         store(out, i, load(out, i) * factors)
         i += width
     if i < stop:
         store_first(out, i, stop - i, load_first(out, i, stop - i) * factors)
+
+
+@step
+def stream_scaled(values: Array, factor: float, out: Array, place: int) -> None:
+    """out[place:] = values * factor, past the caches but for lines that are shared with what lies beside."""
+    width, factors = lanes(out), fill(out, factor)
+    i = min(-(out.ctypes.data // out.itemsize + place) % width, values.size)
+    store_first(out, place, i, load_first(values, 0, i) * factors)
+    while i + width <= values.size:
+        stream(out, place + i, load(values, i) * factors)
+        i += width
+    if i < values.size:
+        store_first(out, place + i, values.size - i, load_first(values, i, values.size - i) * factors)
 
 
 @step
@@ -174,7 +188,7 @@ def sums_of_others(
     while i < stop:
         end = min(i + run, stop)
         if i <= hole < end:
-            part, weight = _run_with_hole(logits, i, end, hole, base, scale, weight)
+            part, weight = _run_with_hole(logits, i, end, hole, ahead, base, scale, weight)
         else:
             part, weight = _run(logits, i, end, ahead, base, scale, weight)
         total, lost = add_exactly(total, lost, part)
@@ -206,14 +220,22 @@ def _run(
 
 @step
 def _run_with_hole(
-    logits: Array, i: int, stop: int, hole: int, base: Anchor, scale: Scale, weight: Vector
+    logits: Array, i: int, stop: int, hole: int, ahead: int, base: Anchor, scale: Scale, weight: Vector
 ) -> tuple[Vector, Vector]:
     """As `_run`, with the logit at `hole` taken as -inf."""
     width = lanes(logits)
-    part = fill(logits, 0.0)
+    a, b = fill(logits, 0.0), fill(logits, 0.0)
+    weight_b = b
+    while i + 2 * width <= stop:
+        prefetch(logits, i + ahead)
+        prefetch(logits, i + ahead + width)
+        x, x_log2 = exponential(without_lane(load(logits, i), hole - i), base, scale)
+        y, y_log2 = exponential(without_lane(load(logits, i + width), hole - i - width), base, scale)
+        a, weight = a + x, fma(x, x_log2, weight)
+        b, weight_b = b + y, fma(y, y_log2, weight_b)
+        i += 2 * width
     while i < stop:
-        x = load(logits, i) if i + width <= stop else load_first(logits, i, stop - i)
-        power, log2 = exponential(without_lane(x, hole - i), base, scale)
-        part, weight = part + power, fma(power, log2, weight)
+        x, x_log2 = exponential(without_lane(load_first(logits, i, min(width, stop - i)), hole - i), base, scale)
+        a, weight = a + x, fma(x, x_log2, weight)
         i += width
-    return part, weight
+    return a + b, weight + weight_b

@@ -1,19 +1,22 @@
 """The k largest logits of a row, in falling order; of equal ones the lower class first.
 
-A first sweep takes the largest logit of each of some groups: the lanes, or about four times k. The k-th largest of
-these is a bar that at least k logits reach, so the second sweep compares vectors and inserts only the few that do.
+A first sweep takes the largest logit of each of some groups: the lanes, or about twice k. The k-th largest of
+these is a bar that at least k logits reach, so the second sweep compares vectors and takes only the few that do
+into a pool. How many of a pool come before each of its logits is counted in vectors: that is its place.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from softmax_dask.kernels.cpu.compile import kernel, step
 from softmax_dask.kernels.cpu.exp2 import Scale, anchor, exponential
-from softmax_dask.kernels.cpu.memory import load, load_first, store, store_first
+from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, store, store_first
 from softmax_dask.kernels.cpu.simd import (
     Vector,
+    bits_above,
     bits_reaching,
+    count_bits,
     fill,
     first_reaching,
     lane,
@@ -27,8 +30,17 @@ from softmax_dask.kernels.cpu.sweeps import largest_lanes, next_number
 Array = Any
 """A flat array inside compiled code."""
 
-# Groups a k: more make the bar higher, and cost more to sort.
-_GROUPS = 4
+# Groups a k, and room in the pool: more make the bar higher, and cost more to put in order.
+_GROUPS = 2
+
+
+class Pool(NamedTuple):
+    """Logits that may be among the k largest, in an order in which an equal one of a lower class comes first."""
+
+    values: Array
+    """in the dtype of the arithmetic"""
+    positions: Array
+    """int64"""
 
 
 @kernel
@@ -44,8 +56,9 @@ def top_k_row(
     probabilities: Array,
 ) -> None:
     """Fill `labels` and `probabilities`, (rows * k,), given the confidence of each row; k <= classes."""
-    best, where = np.empty(k, confidence.dtype), np.empty(k, np.int64)
-    groups = np.empty(-(-_GROUPS * k // lanes(logits)) * lanes(logits), confidence.dtype)
+    size = max(2, -(-_GROUPS * k // lanes(logits))) * lanes(logits)
+    pool = Pool(np.empty(size, confidence.dtype), np.empty(size, np.int64))
+    best = Pool(np.empty(k, confidence.dtype), np.empty(k, np.int64))
     for row in range(rows):
         place = row * k
         if confidence[row] != confidence[row]:
@@ -53,50 +66,79 @@ def top_k_row(
             probabilities[place : place + k] = np.nan
             continue
         start = row * stride
-        _select(logits, start, start + classes, k, best, where, groups)
+        _select(logits, start, start + classes, stride, k, pool, best)
         for i in range(k):
-            labels[place + i] = where[i] - start
-        _probabilities(best, k, scale, confidence[row], probabilities, place)
+            labels[place + i] = best.positions[i] - start
+        _probabilities(best.values, k, scale, confidence[row], probabilities, place)
 
 
 @step
-def _select(logits: Array, start: int, stop: int, k: int, best: Array, where: Array, groups: Array) -> None:
+def _select(logits: Array, start: int, stop: int, ahead: int, k: int, pool: Pool, best: Pool) -> None:
+    """Fill `best` with the k largest, in order. What lies `ahead` is asked for: the next row."""
     width = lanes(logits)
-    bar = _bar(logits, start, stop, k, best, where, groups)
-    found, i = 0, start
+    bar = _bar(logits, start, stop, k, pool, best)
+    count, i = 0, start
     while i < stop:
         if i + 4 * width <= stop:
-            count = 4 * width
+            for near in range(0, 4 * width, width):
+                prefetch(logits, i + ahead + near)
+            step = 4 * width
             low = bits_reaching(load(logits, i), bar) | bits_reaching(load(logits, i + width), bar) << width
             i_high = i + 2 * width
             high = bits_reaching(load(logits, i_high), bar) | bits_reaching(load(logits, i_high + width), bar) << width
             hits = low | high << 2 * width
         else:
-            count = min(width, stop - i)
-            hits = bits_reaching(load_first(logits, i, count), bar) & ((1 << count) - 1)  # the others are -inf
+            step = min(width, stop - i)
+            hits = bits_reaching(load_first(logits, i, step), bar) & ((1 << step) - 1)  # the others are -inf
         while hits:
             position = i + lowest_bit(hits)
             hits &= hits - 1
-            found = _insert(best, where, k, found, lane(load_first(logits, position, 1), 0), position)
-            if found == k:  # an equal one of a higher class comes too late
-                bar = max(bar, next_number(best, best[k - 1], np.inf))
-        i += count
+            pool.values[count], pool.positions[count] = lane(load_first(logits, position, 1), 0), position
+            count += 1
+            if count == pool.values.size:
+                _order(pool, count, k, best)
+                pool.values[:k], pool.positions[:k] = best.values, best.positions
+                count = k
+                bar = next_number(best.values, best.values[k - 1], np.inf)  # an equal one comes too late
+        i += step
+    _order(pool, count, k, best)
 
 
 @step
-def _bar(logits: Array, start: int, stop: int, k: int, best: Array, where: Array, groups: Array) -> Any:
+def _order(pool: Pool, count: int, k: int, best: Pool) -> None:
+    """Fill `best` with the k largest of the first `count` logits of a pool, in order."""
+    for i in range(count):
+        place = _place(pool.values, count, i)
+        if place < k:
+            best.values[place], best.positions[place] = pool.values[i], pool.positions[i]
+
+
+@step
+def _place(values: Array, count: int, i: int) -> int:
+    """How many of the first `count` values come before that at i: larger ones, and equal ones that stand before it."""
+    width, x, place = lanes(values), values[i], 0
+    for start in range(0, count, width):
+        block = load_first(values, start, min(width, count - start))
+        earlier = (1 << max(0, min(i - start, width))) - 1
+        place += count_bits(bits_above(block, x) | bits_reaching(block, x) & earlier)
+    return place
+
+
+@step
+def _bar(logits: Array, start: int, stop: int, k: int, pool: Pool, best: Pool) -> Any:
     """A value that at least k logits reach: the k-th largest maximum of groups, each a lane of the row or of a part."""
     width = lanes(logits)
     if k <= width:
         return _kth_lane(largest_lanes(logits, start, stop), k)
-    part = -(-(stop - start) // groups.size) * width
-    count, found = 0, 0
+    part = -(-(stop - start) // pool.values.size) * width
+    count = 0
     for i in range(start, stop, part):
-        store(groups, count, largest_lanes(logits, i, min(i + part, stop)))
+        store(pool.values, count, largest_lanes(logits, i, min(i + part, stop)))
         count += width
-    for i in range(count):
-        found = _insert(best, where, k, found, groups[i], i)
-    return best[k - 1] if found == k else -np.inf
+    if count < k:
+        return lane(fill(logits, -np.inf), 0)
+    _order(pool, count, k, best)
+    return best.values[k - 1]
 
 
 @step
@@ -104,23 +146,6 @@ def _kth_lane(x: Vector, k: int) -> Any:
     for _ in range(k - 1):
         x = without_lane(x, first_reaching(x, largest_lane(x)))
     return largest_lane(x)
-
-
-@step
-def _insert(best: Array, where: Array, k: int, found: int, x: float, position: int) -> int:
-    """Put a logit into the falling list of at most k; how many it holds then."""
-    if found == k:
-        if not x > best[k - 1]:  # an equal one of a lower class is there already
-            return found
-        i = k - 1
-    else:
-        i = found
-        found += 1
-    while i > 0 and x > best[i - 1]:
-        best[i], where[i] = best[i - 1], where[i - 1]
-        i -= 1
-    best[i], where[i] = x, position
-    return found
 
 
 @step

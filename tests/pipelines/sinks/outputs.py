@@ -1,6 +1,7 @@
 """Specs of outputs, the values that belong in them, and a run that writes them."""
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from softmax_dask.columns import COLUMNS
-from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, Sink, open_sink, partition_row_range
+from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, Sink, job_folder, open_sink, partition_row_range
+from softmax_dask_pipelines.sinks.places import Increment, Place, Whole
 
 NARROW = ("label", "confidence", "entropy")
 CLASS_NAMES = ("Katze", "ein Hund", "crane", "crane", "鳥")
@@ -104,13 +106,41 @@ def values_of(spec: OutputSpec, *, seed: int = 0) -> Values:
     return Values(columns, {column.source_name: _carried(spec, column) for column in spec.carried}, targets)
 
 
-def write(spec: OutputSpec, *, values: Values | None = None, replace: bool = False, step: int = 3) -> Sink:
+@dataclass(frozen=True)
+class Output:
+    """An output in the making, without a ledger."""
+
+    sink: Sink
+    place: Place
+
+    def publish(self) -> None:
+        if self.place.stage.exists():
+            self.sink.seal()
+        self.publish_sealed(self.place.made() if self.place.stage.exists() else None)
+
+    def publish_sealed(self, made: int | None) -> None:
+        self.place.publish(made)
+        self.place.clear()
+        with suppress(OSError):
+            self.place.stage.parent.rmdir()
+
+
+def opened(spec: OutputSpec, *, replace: bool = False) -> Output:
+    """Nothing is written yet."""
+    job = job_folder(Path(spec.path))
+    place: Place = Whole(Path(spec.path), job / "stage-0", job / "scratch-0", replaces=replace)
+    if spec.visible_rows:
+        place = Increment(Path(spec.path), job / "stage-0", job / "scratch-0")
+    return Output(open_sink(spec, place), place)
+
+
+def write(spec: OutputSpec, *, values: Values | None = None, replace: bool = False, step: int = 3) -> Output:
     """Write all partitions, `step` rows at a time; not published."""
-    sink = open_sink(spec, replace=replace)
-    sink.prepare()
-    for number in range(-(-spec.rows // spec.partition_rows)):
-        write_partition(sink, spec, number, values or values_of(spec), step=step)
-    return sink
+    output = opened(spec, replace=replace)
+    output.sink.prepare()
+    for number in range(spec.first_partition, -(-spec.rows // spec.partition_rows)):
+        write_partition(output.sink, spec, number, values or values_of(spec), step=step)
+    return output
 
 
 def write_partition(sink: Sink, spec: OutputSpec, number: int, values: Values, *, step: int = 3) -> Any:

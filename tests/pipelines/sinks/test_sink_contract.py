@@ -15,9 +15,9 @@ from numpy.testing import assert_array_equal
 from softmax_dask.columns import COLUMNS
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.errors import ConfigError, DiskFullError, OutputExistsError, SchemaMismatchError
-from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, job_folder, open_sink
+from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec
 from softmax_dask_pipelines.sinks.zarr_codecs import encode_string_runs, encode_strings
-from tests.pipelines.sinks.outputs import SPECS, files_under, values_of, write, write_partition
+from tests.pipelines.sinks.outputs import SPECS, files_under, opened, values_of, write, write_partition
 
 
 @pytest.fixture(params=["zarr", "parquet"])
@@ -84,24 +84,24 @@ def test_output_holds_nothing_else(spec):
 
 
 def test_what_a_partition_stored_is_there_with_that_size(spec):
-    sink = open_sink(spec, replace=False)
-    sink.prepare()
+    output = opened(spec)
+    output.sink.prepare()
     if spec.rows == 0:
         return
 
-    stored = write_partition(sink, spec, 0, values_of(spec))
+    stored = write_partition(output.sink, spec, 0, values_of(spec))
 
-    sink.publish()
+    output.publish()
     for item in stored:
         assert (Path(spec.path) / item.key).stat().st_size == item.size_bytes
 
 
 def test_publishing_twice_changes_nothing(spec):
-    sink = write(spec)
-    sink.publish()
+    output = write(spec)
+    output.publish()
     before = _contents(spec)
 
-    sink.publish()
+    output.publish()
 
     assert _contents(spec) == before
 
@@ -116,41 +116,39 @@ def test_equal_plans_give_equal_bytes(file_format, tmp_path):
 
 
 def test_a_sink_can_be_sent_to_another_process(wide):
-    sink = open_sink(wide, replace=False)
-    sink.prepare()
+    output = opened(wide)
+    output.sink.prepare()
 
-    sent = pickle.loads(pickle.dumps(sink))
+    sent = pickle.loads(pickle.dumps(output.sink))
 
     for number in range(4):
         write_partition(sent, wide, number, values_of(wide))
-    sink.publish()
+    output.publish()
     assert_array_equal(_read(wide)["label"], values_of(wide).columns["label"])
 
 
 def test_a_partition_may_be_written_twice(wide):
-    sink = write(wide)
+    output = write(wide)
 
-    write_partition(sink, wide, 1, values_of(wide), step=5)
+    write_partition(output.sink, wide, 1, values_of(wide), step=5)
 
-    sink.publish()
+    output.publish()
     assert files_under(Path(wide.path)) == _expected_files(wide)
 
 
 def test_an_attempt_that_died_leaves_nothing_in_the_output(wide):
-    sink = write(wide)
-    names = ("c.0.0", "part-00000.parquet")
-    part = next(path for path in Path(wide.path).parent.rglob("*") if path.name in names)
-    part.with_name(f"{part.name}.0123abcd.tmp").write_bytes(b"half")
+    output = write(wide)
+    (output.place.scratch / "c.0.0.0123abcd.tmp").write_bytes(b"half")
 
-    sink.publish()
+    output.publish()
 
     assert files_under(Path(wide.path)) == _expected_files(wide)
 
 
 def test_an_attempt_that_failed_leaves_no_partition(wide):
-    sink = open_sink(wide, replace=False)
-    sink.prepare()
-    writer = sink.writer(0)
+    output = opened(wide)
+    output.sink.prepare()
+    writer = output.sink.writer(0)
     writer.reserve(3)
     writer.advance(3, {}, None)
 
@@ -165,10 +163,10 @@ def test_replace_shows_the_old_output_until_it_is_published(spec):
     before = _contents(spec)
     newer = values_of(spec, seed=1)
 
-    sink = write(spec, values=newer, replace=True)
+    output = write(spec, values=newer, replace=True)
 
     assert _contents(spec) == before
-    sink.publish()
+    output.publish()
     for name in spec.columns:
         if name != "label_name":
             assert_array_equal(_read(spec)[name], newer.columns[name])
@@ -199,10 +197,12 @@ def test_replace_completes_after_a_crash_at_any_step(small, renameat2, monkeypat
     for step in range(100):
         storage.remove(Path(small.path))
         write(small).publish()
-        sink = write(small, values=newer, replace=True)
-        if not _crashes_at(step, sink.publish):
+        output = write(small, values=newer, replace=True)
+        output.sink.seal()
+        made = output.place.made()
+        if not _crashes_at(step, lambda: output.publish_sealed(made)):  # noqa: B023
             break
-        open_sink(small, replace=True).publish()
+        opened(small, replace=True).publish_sealed(made)
         assert_array_equal(_read(small)["label"], newer.columns["label"])
         assert list(Path(small.path).parent.iterdir()) == [Path(small.path)]
     assert step > 3
@@ -211,38 +211,50 @@ def test_replace_completes_after_a_crash_at_any_step(small, renameat2, monkeypat
 def test_publish_completes_after_a_crash_at_any_step(small):
     for step in range(100):
         storage.remove(Path(small.path))
-        sink = write(small)
-        if not _crashes_at(step, sink.publish):
+        output = write(small)
+        output.sink.seal()
+        made = output.place.made()
+        if not _crashes_at(step, lambda: output.publish_sealed(made)):  # noqa: B023
             break
-        open_sink(small, replace=False).publish()
+        opened(small).publish_sealed(made)
         assert_array_equal(_read(small)["label"], values_of(small).columns["label"])
         assert list(Path(small.path).parent.iterdir()) == [Path(small.path)]
     assert step > 1
 
 
-@pytest.mark.parametrize("renameat2", [True, False])
-def test_discard_after_a_crashed_publish_leaves_a_whole_output(small, renameat2, monkeypatch):
-    if not renameat2:
-        monkeypatch.setattr(storage, "_renameat2_exchange", lambda one, other: False)
-    labels = [values_of(small, seed=seed).columns["label"].tolist() for seed in (0, 1)]
+def test_an_increment_completes_after_a_crash_at_any_step(small):
+    longer, values = _grown(small), values_of(dataclasses.replace(small, rows=40))
 
     for step in range(100):
         storage.remove(Path(small.path))
-        write(small).publish()
-        sink = write(small, values=values_of(small, seed=1), replace=True)
-        if not _crashes_at(step, sink.publish):
+        write(small, values=values).publish()
+        output = write(longer, values=_of_increment(longer, values))
+        output.sink.seal()
+        if not _crashes_at(step, lambda: output.publish_sealed(None)):  # noqa: B023
             break
-        open_sink(small, replace=True).discard()
-        assert _read(small)["label"].tolist() in labels
-        assert list(Path(small.path).parent.iterdir()) == [Path(small.path)]
-    assert step > 3
+        opened(longer).publish_sealed(None)
+        assert_array_equal(_read(small)["label"], values.columns["label"])
+        assert_array_equal(_read(small)["probabilities"], values.columns["probabilities"])
+    assert step > 1
+
+
+def test_an_increment_is_invisible_until_it_is_published(small):
+    longer, values = _grown(small), values_of(dataclasses.replace(small, rows=40))
+    write(small, values=values).publish()
+    before = _read(small)["label"].tolist()
+
+    output = write(longer, values=_of_increment(longer, values))
+    output.sink.seal()
+
+    assert _read(small)["label"].tolist() == before
+    assert not [name for name in files_under(Path(small.path)) if name.endswith(".tmp")]
 
 
 @pytest.mark.parametrize("replace", [True, False])
 def test_a_run_after_a_crash_while_the_place_was_made_is_whole(small, replace):
     for step in range(100):
         storage.remove(Path(small.path))
-        if not _crashes_at(step, open_sink(small, replace=replace).prepare):
+        if not _crashes_at(step, opened(small, replace=replace).sink.prepare):
             break
         write(small).publish()
         assert _read(small)["label"].tolist() == values_of(small).columns["label"].tolist()
@@ -250,89 +262,61 @@ def test_a_run_after_a_crash_while_the_place_was_made_is_whole(small, replace):
     assert step > 1
 
 
-def test_replace_after_an_unpublished_run_leaves_only_the_output(wide):
+def test_preparing_again_keeps_what_is_written(wide):
     write(wide)
 
-    write(wide, replace=True).publish()
+    output = opened(wide)
+    output.sink.prepare()
 
-    assert _opens(wide)
-    assert list(Path(wide.path).parent.iterdir()) == [Path(wide.path)]
-
-
-def test_discard_leaves_nothing(spec):
-    sink = write(spec)
-
-    sink.discard()
-
-    assert not list(Path(spec.path).parent.iterdir())
+    output.publish()
+    assert_array_equal(_read(wide)["label"], values_of(wide).columns["label"])
 
 
-def test_discard_of_a_replacement_leaves_the_old_output(wide):
+def test_what_a_partition_stored_is_found_before_it_is_published(wide):
+    output = opened(wide)
+    output.sink.prepare()
+
+    stored = write_partition(output.sink, wide, 1, values_of(wide))
+
+    assert [output.sink.find(1, item.key).stat().st_size for item in stored] == [item.size_bytes for item in stored]
+
+
+def test_clearing_a_place_leaves_nothing_of_it(spec):
+    output = write(spec)
+
+    output.place.clear()
+
+    assert files_under(Path(spec.path).parent) == set()
+
+
+def test_clearing_the_place_of_a_replacement_leaves_the_old_output(wide):
     write(wide).publish()
     before = _contents(wide)
 
-    write(wide, replace=True).discard()
-
-    assert _contents(wide) == before
-    assert list(Path(wide.path).parent.iterdir()) == [Path(wide.path)]
-
-
-def test_discard_leaves_other_files_of_the_job(wide):
-    sink = write(wide)
-    (job_folder(Path(wide.path)) / "lock").touch()
-
-    sink.discard()
-
-    assert files_under(Path(wide.path).parent) == {f"{Path(wide.path).name}.job/lock"}
-
-
-def test_discard_leaves_what_is_published(wide):
-    sink = write(wide)
-    sink.publish()
-
-    sink.discard()
-
-    assert _opens(wide)
-
-
-def test_prepare_clears_an_unpublished_run(wide):
-    write(wide)
-
-    write(dataclasses.replace(wide, rows=20)).publish()
-
-    assert files_under(Path(wide.path)) == _expected_files(dataclasses.replace(wide, rows=20))
-
-
-def test_prepare_refuses_an_output_that_is_there(wide):
-    write(wide).publish()
-    before = _contents(wide)
-
-    with pytest.raises(OutputExistsError, match="--replace"):
-        open_sink(wide, replace=False).prepare()
+    write(wide, replace=True).place.clear()
 
     assert _contents(wide) == before
 
 
-def test_prepare_refuses_a_folder_that_is_not_ours(wide):
-    sink = write(wide)
-    sink.discard()
+def test_publishing_refuses_what_appeared_at_the_path(wide):
+    output = write(wide)
+    output.sink.seal()
     Path(wide.path).mkdir()
     (Path(wide.path) / "photo.jpg").touch()
 
     with pytest.raises(OutputExistsError, match="is there already"):
-        open_sink(wide, replace=False).prepare()
-    open_sink(wide, replace=False).discard()
+        output.place.publish(output.place.made())
 
     assert files_under(Path(wide.path)) == {"photo.jpg"}
 
 
 def test_a_full_disk_is_a_temporary_error(wide, monkeypatch):
-    sink = open_sink(wide, replace=False)
-    sink.prepare()
+    output = opened(wide)
+    output.sink.prepare()
     monkeypatch.setattr(storage.os, "fsync", _no_space)
 
     with pytest.raises(DiskFullError, match="no space left"):
-        write_partition(sink, wide, 0, values_of(wide))
+        write_partition(output.sink, wide, 0, values_of(wide))
 
     assert not [name for name in files_under(Path(wide.path).parent) if name.endswith(".tmp")]
 
@@ -342,14 +326,14 @@ def test_ids_cannot_have_the_name_of_a_column_or_of_no_folder(wide, name):
     ids = CarriedColumn(name, "meta/id", pa.string(), is_id=True)
 
     with pytest.raises(ConfigError, match=r"id: is .*; expected a name that no column .* --rename meta/id=NEW\.$"):
-        open_sink(dataclasses.replace(wide, carried=(ids,)), replace=False)
+        opened(dataclasses.replace(wide, carried=(ids,)))
 
 
 def test_a_key_cannot_have_the_name_of_the_ids(wide):
     ids, key = (CarriedColumn("day", source, pa.string(), is_id=source == "id") for source in ("id", "day"))
 
     with pytest.raises(ConfigError, match=r"Hive key: is 'day'; .* --rename day=NEW"):
-        open_sink(dataclasses.replace(wide, carried=(ids, key)), replace=False)
+        opened(dataclasses.replace(wide, carried=(ids, key)))
 
 
 def test_a_key_cannot_be_called_row_where_rows_are_numbered(tmp_path):
@@ -357,7 +341,7 @@ def test_a_key_cannot_be_called_row_where_rows_are_numbered(tmp_path):
     key = CarriedColumn("row", "row", pa.string())
 
     with pytest.raises(ConfigError, match="Hive key: is 'row'"):
-        open_sink(dataclasses.replace(spec, carried=(key,)), replace=False)
+        opened(dataclasses.replace(spec, carried=(key,)))
 
 
 def test_missing_ids_are_null_in_parquet_and_empty_text_in_zarr(file_format, tmp_path):
@@ -386,9 +370,9 @@ def test_runs_of_texts_are_encoded_as_the_texts_one_by_one():
 
 
 def test_views_end_where_the_chunk_ends(wide):
-    sink = open_sink(wide, replace=False)
-    sink.prepare()
-    writer = sink.writer(0)
+    output = opened(wide)
+    output.sink.prepare()
+    writer = output.sink.writer(0)
 
     lengths = []
     for _ in range(4):
@@ -409,7 +393,7 @@ def _opens(spec: OutputSpec) -> bool:
         return Path(spec.path).is_dir()
     try:
         zarr.open_group(spec.path, mode="r")
-    except zarr.errors.GroupNotFoundError:
+    except FileNotFoundError:
         return False
     return True
 
@@ -465,6 +449,20 @@ def _expected_files(spec: OutputSpec) -> set[str]:
     for name in (name for name in spec.columns if COLUMNS[name].per == "class"):
         files |= {f"{name}/zarr.json"} | {f"{name}/c.{number}.0" for number in range(chunks)}
     return files | ({"class/zarr.json", "class/c.0"} if spec.class_names else set())
+
+
+def _grown(spec: OutputSpec) -> OutputSpec:
+    """What makes 40 rows of its 20: the rest of its last partition, and one more."""
+    rows = 40 if spec.format == "zarr" else 20
+    return dataclasses.replace(spec, rows=rows, visible_rows=20, commit=2)
+
+
+def _of_increment(spec: OutputSpec, values: Any) -> Any:
+    """The values by the numbers of the increment's own rows."""
+    if spec.format == "zarr":
+        return values
+    columns = {name: column[20:] for name, column in values.columns.items()}
+    return dataclasses.replace(values, columns=columns)
 
 
 class _Crash(BaseException):

@@ -78,6 +78,8 @@ def test_a_column_of_a_zarr_source_is_a_config_error(tmp_path: Path) -> None:
 
 
 def test_a_format_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cat.png").touch()
+
     with pytest.raises(SourceFormatError, match=r"holds no zarr\.json"):
         open_source(SourceRequest(str(tmp_path), format="zarr"))
 

@@ -1,0 +1,161 @@
+"""What OUTPUT.job knows of an output: its commits, and the plan that is open, if a run did not end."""
+
+import re
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from softmax_dask_pipelines import storage
+from softmax_dask_pipelines.ledger.records import read_record, record
+from softmax_dask_pipelines.sinks import job_folder
+from softmax_dask_pipelines.sinks.places import Increment, Place, Whole, holds_anything
+
+_COMMIT = re.compile(r"commit-(\d{6,})\.json")
+_PLAN = re.compile(r"plan-([0-9a-f]{16})\.json")
+_LEFTOVER = re.compile(r"(commit-\d{6,}|plan-[0-9a-f]{16}|\d{8}T\d{6}Z-[0-9a-f]{8})\.json\.[0-9a-f]{8}\.tmp")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """All that a later run must know to go on: written before anything else."""
+
+    id: str
+    """Hash of the plan as it was made."""
+    commit: int
+    """Number of the commit that it becomes."""
+    first: int
+    """Number of the first commit of the output that it is part of: its own where it writes the whole output."""
+    replaces: bool
+    """Whether it takes the place of what is at the output's path."""
+    settings: dict[str, Any]
+    """What determines the bytes of the output: dotted key -> value."""
+    input: dict[str, Any]
+    """How the input looked, all that is scored when this plan is committed; JSON of its stamps."""
+    rows: int
+    """Rows of the output when it is committed: first those of earlier commits, then those that are new."""
+    visible_rows: int
+    """Rows that earlier commits have written."""
+    partition_rows: int
+    chunk_rows: int
+    attributes: dict[str, Any]
+    """What the output says of itself."""
+
+    @classmethod
+    def made(cls, **fields: Any) -> "PlanRecord":
+        """The plan of these fields, with its id."""
+        plan = cls(id="", **fields)
+        return replace(plan, id=blake2b(record("plan", asdict(plan)), digest_size=8).hexdigest())
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it writes the whole output, and does not add to one."""
+        return self.first == self.commit
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What has happened: the plan whose partitions are all there. Its document, put where none was, decides."""
+
+    plan: PlanRecord
+    made: int | None
+    """What `Place.publish` must know."""
+    result: dict[str, Any]
+    """Figures of the partitions."""
+    at: str
+    """When, in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The state of one output."""
+
+    output: Path
+    latest: Commit | None
+    """The last commit; None where there is none, or where what it wrote is gone."""
+    number: int
+    """Of the last commit, 0 where there is none."""
+    open: PlanRecord | None
+
+    @property
+    def folder(self) -> Path:
+        """Where all of it is kept."""
+        return job_folder(self.output)
+
+    @classmethod
+    def of(cls, output: Path) -> "History":
+        """What is known now.
+
+        Raises
+        ------
+        OutputExistsError
+            Something with our names is not ours, or of another version.
+        """
+        folder = job_folder(output)
+        number = max(commit_numbers(folder), default=0)
+        latest = read_commit(folder, number) if number else None
+        # After a commit its plan is there until it is published; one of before is of no use to anybody.
+        plans = [plan for plan in _plans(folder) if plan.commit > number]
+        # Who removes an output, and not what is beside it, means to start over.
+        is_there = holds_anything(output) or (latest is not None and (folder / f"stage-{latest.plan.id}").exists())
+        known = latest if is_there else None
+        usable = [plan for plan in plans if plan.is_whole or (known is not None and plan.first == known.plan.first)]
+        return cls(output, known, number, usable[0] if usable else None)
+
+    def path(self, kind: str, plan: PlanRecord) -> Path:
+        """A file or folder of a plan: `plan`, `journal`, `stage` or `scratch`."""
+        endings = {"plan": ".json", "journal": ".jsonl"}
+        return self.folder / f"{kind}-{plan.id}{endings.get(kind, '')}"
+
+    def place(self, plan: PlanRecord, *, durable: bool = True) -> Place:
+        """Where a plan is carried out."""
+        stage, scratch = self.path("stage", plan), self.path("scratch", plan)
+        if plan.is_whole:
+            return Whole(self.output, stage, scratch, replaces=plan.replaces, durable=durable)
+        return Increment(self.output, stage, scratch, durable=durable)
+
+
+def commit_numbers(folder: Path) -> list[int]:
+    """Of all commits, rising."""
+    return sorted(int(found[1]) for found in map(_COMMIT.fullmatch, _names(folder)) if found)
+
+
+def commit_path(folder: Path, number: int) -> Path:
+    """Where a commit's document is."""
+    return folder / f"commit-{number:06d}.json"
+
+
+def read_commit(folder: Path, number: int) -> Commit:
+    """The commit of that number."""
+    found = read_record(commit_path(folder, number), "commit")
+    return Commit(_plan_of(found["plan"]), found["made"], found["result"], found["at"])
+
+
+def put_commit(folder: Path, commit: Commit) -> bool:
+    """Write the document that decides; False where another run has done so meanwhile."""
+    return storage.put_new(commit_path(folder, commit.plan.commit), [record("commit", asdict(commit))])
+
+
+def stale_plans(history: History) -> list[PlanRecord]:
+    """Plans that no run goes on with: those that are committed, and all but the open one."""
+    return [plan for plan in _plans(history.folder) if plan != history.open]
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Documents that a crash has left half written, or without their name."""
+    places = (folder, folder / "runs")
+    return [place / name for place in places for name in _names(place) if _LEFTOVER.fullmatch(name)]
+
+
+def _plans(folder: Path) -> list[PlanRecord]:
+    paths = [folder / name for name in _names(folder) if _PLAN.fullmatch(name)]
+    return [_plan_of(read_record(path, "plan")) for path in sorted(paths)]
+
+
+def _plan_of(found: dict[str, Any]) -> PlanRecord:
+    return PlanRecord(**{name: found[name] for name in PlanRecord.__dataclass_fields__})
+
+
+def _names(folder: Path) -> list[str]:
+    with storage.plain_errors(folder):
+        return [path.name for path in folder.iterdir()] if folder.is_dir() else []

@@ -1,0 +1,71 @@
+"""Results that are too large for the caches are written past them: the same bits, and nothing beside them."""
+
+import numpy as np
+import pytest
+
+from softmax_dask import softmax
+from softmax_dask.kernels import cpu
+
+ROWS = 5
+CLASSES = [161, 300, 1000, 1024, 4097]
+GUARD = 3
+
+
+@pytest.fixture
+def always(monkeypatch):
+    monkeypatch.setattr(cpu, "_PAST_CACHES_BYTES", 0)
+
+
+def sample(classes, dtype):
+    return np.random.default_rng(classes).normal(0, 6, (ROWS, classes)).astype(dtype)
+
+
+def results_of(logits):
+    return np.empty(logits.shape, np.float64 if logits.dtype == np.float64 else np.float32)
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_results_past_the_caches_have_the_bits_of_others(dtype, classes, monkeypatch):
+    logits = sample(classes, dtype)
+    found, through_caches = results_of(logits), results_of(logits)
+    cpu.softmax_rows(logits, through_caches, 1.7)
+    monkeypatch.setattr(cpu, "_PAST_CACHES_BYTES", 0)
+
+    cpu.softmax_rows(logits, found, 1.7)
+
+    np.testing.assert_array_equal(found, through_caches)
+
+
+@pytest.mark.parametrize("offset", range(1, 18, 4))
+@pytest.mark.parametrize("classes", CLASSES)
+def test_nothing_is_written_beside_results_that_begin_anywhere(always, classes, offset):
+    logits = sample(classes, np.float32)
+    memory = np.full(offset + logits.size + GUARD, 7, np.float32)
+    out = memory[offset : offset + logits.size].reshape(logits.shape)
+
+    cpu.softmax_rows(logits, out, 1.0)
+
+    np.testing.assert_allclose(out.sum(1, dtype=np.float64), 1, rtol=1e-6)
+    assert (memory[:offset] == 7).all()
+    assert (memory[-GUARD:] == 7).all()
+
+
+def test_results_between_items_of_memory_go_through_the_caches(always):
+    logits = sample(300, np.float32)
+    out = np.empty(logits.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(logits.shape)
+
+    cpu.softmax_rows(logits, out, 1.0)
+
+    np.testing.assert_array_equal(out, softmax(logits))
+
+
+def test_a_large_array_has_the_bits_of_its_halves():
+    rows = cpu._PAST_CACHES_BYTES // 4000 + 100
+    logits = np.random.default_rng(0).standard_normal((rows, 1000), np.float32)
+    halves = np.concatenate([softmax(half) for half in np.array_split(logits, 2)])
+    assert halves.nbytes > cpu._PAST_CACHES_BYTES
+
+    found = softmax(logits)
+
+    np.testing.assert_array_equal(found, halves)
