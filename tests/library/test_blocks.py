@@ -211,7 +211,7 @@ def test_logits_as_they_lie_reach_the_kernel_whole(logits, monkeypatch):
     seen = []
     kernel = cpu.softmax_rows
     monkeypatch.setattr(cpu, "softmax_rows", lambda x, out, t: (seen.append(x.shape), kernel(x, out, t)))
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 7 * CLASSES * 4)
+    monkeypatch.setattr(blocks, "backend_of", lambda x: replace(backend_of(x), slab_bytes=7 * CLASSES * 4))
 
     softmax(logits)
 
