@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from softmax_dask import decisions
 from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config
 from softmax_dask_pipelines.expectations import Shift, require_expected, shift_of
 from softmax_dask_pipelines.job import Job, prepare
@@ -293,10 +292,10 @@ def _task(job: Job, sink: Sink) -> ScoreTask:
     )
 
 
-def _computing(job: Job) -> Callable[..., Any]:
-    """What fills columns of arrays in memory, where the run computes."""
+def _computing(job: Job) -> Callable[..., Any] | None:
+    """What fills columns on a GPU, if that is where the run computes."""
     if job.backend == "cpu":
-        return decisions
+        return None
     streams: Callable[..., Any] = import_module("softmax_dask_pipelines.streaming").HostStreams()
     return streams
 
