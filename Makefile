@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long guides check format bench bench-full bench-compare bench-peers gpu-bench clean
+.PHONY: demo test test-long guides check format bench bench-full bench-compare bench-peers gpu-bench faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/softmax-dask demo
@@ -38,6 +38,10 @@ bench-full: $(VENV)/.tests
 # Ends with 1 where a ratio became worse than the committed one; with 2 where there is no telling, as on a busy machine.
 bench-compare: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.compare
+
+# About an hour; writes benchmarks/faults.md. Ends with 1 where a row was lost, or a half was seen.
+faults: $(VENV)/.tests
+	$(BIN)/python -m benchmarks.faults
 
 # What the benchmarks compare with, beyond the packages of the tests; without them they skip a line.
 bench-peers: $(VENV)/.tests

@@ -1,19 +1,22 @@
 """Runs every benchmark, each in a process of its own, and writes `results.md` and `results.json`.
 
+With `--only`, the other sections stay as they are, if they were measured on the same machine with the same effort.
+
 python -m benchmarks.run --effort quick|full [--only NAME ...] [--folder FOLDER]
 """
 
 import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from benchmarks import machine
 from benchmarks.figures import Figure, from_json
 from benchmarks.measure import EFFORTS
-from benchmarks.report import FOLDER, Results, write
+from benchmarks.report import FOLDER, RESULTS, Results, read, write
 
 SCRIPTS = (
     "kernels",
@@ -35,7 +38,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=SCRIPTS, metavar="NAME")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the results go")
     arguments = parser.parse_args()
-    write(measured(arguments.effort, arguments.only), arguments.folder)
+    write(completed(measured(arguments.effort, arguments.only), arguments.folder), arguments.folder)
 
 
 def measured(effort: str, names: Sequence[str] = SCRIPTS) -> Results:
@@ -46,6 +49,23 @@ def measured(effort: str, names: Sequence[str] = SCRIPTS) -> Results:
         print(f"{name} is not installed: skipped. `make bench-peers` installs it.", file=sys.stderr)
     sections = {name: _figures(name, effort) for name in names}
     return Results(effort, where | {"load": [before, machine.load()]}, sections)
+
+
+def completed(results: Results, folder: Path) -> Results:
+    """With the sections that were not measured, as they stand in the folder's results, where these are comparable."""
+    path = folder / RESULTS.name
+    if not path.exists():
+        return results
+    old = read(path)
+    if (old.effort, _lasting(old.machine)) != (results.effort, _lasting(results.machine)):
+        return results
+    both = {**old.sections, **results.sections}
+    sections = {name: both[name] for name in SCRIPTS if name in both}
+    return Results(results.effort, results.machine, sections)
+
+
+def _lasting(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: fact for name, fact in facts.items() if name != "load"}
 
 
 def _figures(name: str, effort: str) -> list[Figure]:

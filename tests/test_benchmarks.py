@@ -404,6 +404,27 @@ def test_each_script_says_what_it_measures_and_how_to_run_it(name):
     assert f"python -m benchmarks.{name}" in report.about(name)
 
 
+def test_sections_that_are_not_measured_again_stay(tmp_path):
+    report.write(replace(results(figure(2.0)), sections={"growth": [figure(3.0)], "kernels": [figure(2.0)]}), tmp_path)
+
+    found = run.completed(results(figure(5.0)), tmp_path)
+
+    assert {name: [each.spread.middle for each in part] for name, part in found.sections.items()} == {
+        "kernels": [5.0],
+        "growth": [3.0],
+    }
+
+
+@pytest.mark.parametrize("change", [{"effort": "quick"}, {"machine": {"instruction_set": "another"}}])
+def test_sections_of_another_machine_or_effort_do_not_stay(change, tmp_path):
+    old = replace(results(figure(2.0)), sections={"growth": [figure(3.0)]})
+    report.write(replace(old, **(change | {"machine": {**old.machine, **change.get("machine", {})}})), tmp_path)
+
+    found = run.completed(results(figure(5.0)), tmp_path)
+
+    assert found.sections.keys() == {"kernels"}
+
+
 @pytest.mark.parametrize("name", ["kernels", "variants", "products", "exactness", "score", "parquet"])
 @pytest.mark.slow
 def test_a_script_runs_at_a_tiny_size(name):

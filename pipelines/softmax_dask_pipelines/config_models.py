@@ -98,6 +98,10 @@ Bytes = Annotated[
 ]
 
 
+Seconds = Annotated[
+    float, BeforeValidator(no_bool), Field(ge=0, allow_inf_nan=False), WithJsonSchema({"type": "number", "minimum": 0})
+]
+
 CarriedName = Annotated[str, Field(min_length=1)]
 
 
@@ -132,6 +136,10 @@ class SourceConfig(Section):
     )
     nulls: Literal["error", "abstain"] = Field(
         "error", description="Parquet: a null row, or a null in a row, is an error, or makes the row undecidable"
+    )
+    settle: Seconds = Field(
+        60.0,
+        description="Parquet, many files: one that is not whole and younger than so many seconds waits for another run",
     )
     link: Literal["softmax", "sigmoid"] = Field(
         "softmax", description="sigmoid: one logit z a row, read as the two logits 0 and z"

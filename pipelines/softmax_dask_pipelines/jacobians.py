@@ -87,6 +87,7 @@ def write_jacobian(
     class_axis: int | None = None,
     missing_chunks: str = "error",
     nulls: str = "error",
+    settle: float = 60.0,
     link: str = "softmax",
     dtype: str | None = None,
     rename: Mapping[str, str] | None = None,
@@ -112,8 +113,8 @@ def write_jacobian(
     temperature : above 0, no unit
     dtype : "float16", "float32" or "float64", of the matrices; default float32, of float64 logits float64
     memory_limit : bytes, or a text such as "2GiB"; of the whole process; default half of what is free
-    array, column, column_prefix, source_dtype, id, target, classes, class_axis, missing_chunks, nulls, link, rename,
-    threads, replace : as of `score`
+    array, column, column_prefix, source_dtype, id, target, classes, class_axis, missing_chunks, nulls, settle, link,
+    rename, threads, replace : as of `score`
 
     Returns
     -------
@@ -140,6 +141,7 @@ def write_jacobian(
             "class_axis": class_axis,
             "missing_chunks": missing_chunks,
             "nulls": nulls,
+            "settle": settle,
             "link": link,
         },
         "output": {"path": fspath(output), "dtype": dtype, "rename": None if rename is None else dict(rename)},

@@ -138,6 +138,7 @@ def source_request(given: SourceConfig) -> SourceRequest:
         class_axis=given.class_axis,
         missing_chunks=given.missing_chunks,
         nulls=given.nulls,
+        settle_s=given.settle,
         link=given.link,
     )
 

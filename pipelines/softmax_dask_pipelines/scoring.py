@@ -57,6 +57,8 @@ class RunResult:
     """Of this run, all threads together, as `kernel_s` and `write_s`."""
     kernel_s: float
     write_s: float
+    new_rows: int = 0
+    """Of these rows those that the output did not have: the last partition of Zarr is scored again, whole."""
     is_up_to_date: bool = False
     """Whether there was nothing to do."""
     shift: Shift | None = None
@@ -70,6 +72,7 @@ class RunResult:
             "output": self.job.spec.path,
             "up_to_date": self.is_up_to_date,
             "rows": tally.rows,
+            "new_rows": self.new_rows,
             "classes": self.job.facts.classes,
             "undecidable_rows": tally.undecidable,
             "mean_confidence": _mean(tally.confidence_sum, decided),
@@ -124,6 +127,7 @@ def score(
     class_axis: int | None = None,
     missing_chunks: str = "error",
     nulls: str = "error",
+    settle: float = 60.0,
     link: str = "softmax",
     top_k: int | None = None,
     output_format: str | None = None,
@@ -156,6 +160,7 @@ def score(
     class_axis : 0 or 1, of Zarr and npy; default the last
     missing_chunks : "error", or "fill" for a Zarr source that did not store chunks that are all fill value
     nulls : "error", or "abstain": a Parquet row that is null or holds one is undecidable
+    settle : seconds; of many Parquet files one that is not whole, and younger than this, is left for the next run
     link : "sigmoid" for one logit z a row, read as the two logits 0 and z
     top_k : classes in top_k_labels and top_k_probabilities
     dtype : "float16", "float32" or "float64", of probabilities and log_probabilities
@@ -192,6 +197,7 @@ def score(
             "class_axis": class_axis,
             "missing_chunks": missing_chunks,
             "nulls": nulls,
+            "settle": settle,
             "link": link,
         },
         "output": {
@@ -264,7 +270,7 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals") 
     missing = [number for number in job.plan.numbers if number not in done]
     if not missing:
         return
-    task = _task(job, sink)
+    task = task_of(job, sink, Event())
     totals.compile_s = _compile_kernels(job, task)
 
     def take(receipt: Receipt) -> None:
@@ -277,7 +283,8 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals") 
     run_on_threads(again, missing, threads=job.plan.threads, take=take, stop=task.stop)
 
 
-def _task(job: Job, sink: Sink) -> ScoreTask:
+def task_of(job: Job, sink: Sink, stop: Event) -> ScoreTask:
+    """What scores the partitions of a run; `stop` ends those that have begun."""
     return ScoreTask(
         source=job.source,
         sink=sink,
@@ -287,7 +294,7 @@ def _task(job: Job, sink: Sink) -> ScoreTask:
         wide_dtype=job.spec.wide_dtype,
         top_k=job.spec.top_k,
         refuse_nonfinite=job.config.nonfinite == "error",
-        stop=Event(),
+        stop=stop,
         compute=_computing(job),
     )
 
@@ -359,6 +366,7 @@ class _Totals:
             kernel_s=self._seconds["kernel_s"],
             write_s=self._seconds["write_s"],
             shift=self._shift,
+            new_rows=job.spec.rows - (job.spec.visible_rows if job.spec.format == "zarr" else 0),
         )
 
 
@@ -376,6 +384,7 @@ def _together(job: Job, results: Sequence[RunResult]) -> RunResult:
         kernel_s=sum(result.kernel_s for result in results),
         write_s=sum(result.write_s for result in results),
         shift=results[-1].shift if results else None,
+        new_rows=sum(result.new_rows for result in results),
         is_up_to_date=not results,
     )
 

@@ -16,9 +16,12 @@ PROMISED = (
     "PipelineError",
     "RunResult",
     "ScoreConfig",
+    "Verified",
     "open_logits",
     "run",
     "score",
+    "status",
+    "verify",
     "write_jacobian",
 )
 NEED_MORE = {"streaming": "CuPy"}

@@ -20,6 +20,7 @@ from softmax_dask_pipelines.ledger.history import History, PlanRecord
 from softmax_dask_pipelines.ledger.journal import read_journal
 from softmax_dask_pipelines.ledger.settings import differences, settings_of
 from softmax_dask_pipelines.sinks.places import require_absent, require_output
+from softmax_dask_pipelines.sources import Stamps
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +129,7 @@ class Opening:
         return self._step(plan, is_last=True)
 
     def _step(self, plan: PlanRecord, *, is_last: bool) -> Step:
-        # A partition that is partly visible is written anew, whole; parts of Parquet are never touched again.
-        visible = plan.visible_rows
-        first = visible // plan.partition_rows * plan.partition_rows if self._job.spec.format == "zarr" else visible
-        cut = Cut(
-            rows=rows_from(first, stamps_of(plan.input), self._stamps),
-            first_row=first if self._job.spec.format == "zarr" else 0,
-            partition_rows=plan.partition_rows,
-            chunk_rows=plan.chunk_rows,
-            visible_rows=plan.visible_rows,
-            commit=plan.commit - plan.first + 1,
-            attributes=plan.attributes,
-        )
-        return Step(plan, recut(self._job, cut), is_last)
+        return Step(plan, as_planned(self._job, plan, self._stamps), is_last)
 
     def _difference(self, plan: PlanRecord) -> Difference:
         return compare(stamps_of(plan.input), self._stamps, self._job.source.content)
@@ -161,3 +150,20 @@ class Opening:
                 "back, score everything again (on_changed: rescore, or --replace), or keep what is scored "
                 "(on_changed: ignore)."
             )
+
+
+def as_planned(job: Job, plan: PlanRecord, now: Stamps) -> Job:
+    """The run of the rows of a plan, in its pieces; `now` is how the input looks."""
+    # A partition that is partly visible is written anew, whole; parts of Parquet are never touched again.
+    is_zarr, visible = job.spec.format == "zarr", plan.visible_rows
+    first = visible // plan.partition_rows * plan.partition_rows if is_zarr else visible
+    cut = Cut(
+        rows=rows_from(first, stamps_of(plan.input), now),
+        first_row=first if is_zarr else 0,
+        partition_rows=plan.partition_rows,
+        chunk_rows=plan.chunk_rows,
+        visible_rows=visible,
+        commit=plan.commit - plan.first + 1,
+        attributes=plan.attributes,
+    )
+    return recut(job, cut)

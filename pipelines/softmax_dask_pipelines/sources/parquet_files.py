@@ -1,6 +1,8 @@
 """The files of a Parquet source: which they are, and what their footers say."""
 
 import os
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +23,9 @@ from softmax_dask_pipelines.errors import (
     PipelineError,
     SourceFormatError,
     SourceNotFoundError,
+    SourceNotReadyError,
 )
+from softmax_dask_pipelines.notices import NoteWarning
 from softmax_dask_pipelines.sources.parquet_footer import parse_footer
 from softmax_dask_pipelines.sources.parquet_paths import MAGIC, hive_keys, source_files
 from softmax_dask_pipelines.sources.parquet_thrift import ThriftError
@@ -65,13 +69,30 @@ class Part:
         return status.st_size, status.st_mtime_ns, self.footer_digest
 
 
-def open_parts(path: str) -> list[Part]:
-    """The footers of the file `path`, or of all files of that folder or pattern: part-2 before part-10."""
+def open_parts(path: str, *, settle_s: float = 0.0) -> list[Part]:
+    """The footers of the file `path`, or of all files of that folder or pattern: part-2 before part-10.
+
+    Of several files, one that is not whole and was changed in the last `settle_s` seconds is left out, and a warning
+    says so: the footer comes last, so it is still being written.
+    """
     parts: list[Part] = []
     first_row = 0
-    for name in source_files(Path(path)):
-        parts.append(_open_part(name, first_row, hive_keys(name, Path(path))))
-        first_row += parts[-1].rows
+    names = source_files(Path(path))
+    for name in names:
+        try:
+            part = _open_part(name, first_row, hive_keys(name, Path(path)))
+        except CorruptFileError:
+            if names == [path] or not _is_younger(name, settle_s):
+                raise
+            text = f"{name}: is still being written, or was cut short in the last {settle_s:g} seconds; left out."
+            warnings.warn(text, NoteWarning, stacklevel=4)
+            continue
+        parts.append(part)
+        first_row += part.rows
+    if not parts:
+        raise SourceNotReadyError(
+            f"{path}: none of its {len(names)} files is whole yet; expected at least one. Run the same command again."
+        )
     return parts
 
 
@@ -100,6 +121,10 @@ def plain_errors(path: str) -> Iterator[None]:
             f"{path}: is no whole Parquet file ({error}); expected one that was written to its end. "
             "Copy it again from where the dump was made, or write it again."
         ) from error
+
+
+def _is_younger(name: str, seconds: float) -> bool:
+    return time.time() - os.stat(name).st_mtime < seconds
 
 
 def _open_part(path: str, first_row: int, keys: tuple[tuple[str, str | None], ...]) -> Part:
