@@ -6,6 +6,7 @@ source -> plan -> partitions -> task (read, kernel, write) on Dask's threads -> 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
 from threading import Event
@@ -128,11 +129,13 @@ def score(
     nulls: str = "error",
     settle: float = 60.0,
     link: str = "softmax",
+    storage_options: Mapping[str, Any] | None = None,
     top_k: int | None = None,
     output_format: str | None = None,
     dtype: str | None = None,
     rename: Mapping[str, str] | None = None,
     nonfinite: str = "propagate",
+    backend: str = "cpu",
     memory_limit: int | str | None = None,
     threads: int | None = None,
     on_changed: str = "error",
@@ -145,7 +148,7 @@ def score(
 
     Parameters
     ----------
-    source : Zarr group or array, Parquet file or folder of files, local
+    source : Zarr group or array, Parquet file or folder of files, local or s3://bucket/key
         Logits, (rows, classes). Format, array or column are found out where that can only mean one thing.
     output : a path where nothing is yet, or what this function has written there; ends in .zarr or .parquet, or give
         `output_format`
@@ -160,10 +163,12 @@ def score(
     nulls : "error", or "abstain": a Parquet row that is null or holds one is undecidable
     settle : seconds; of many Parquet files one that is not whole, and younger than this, is left for the next run
     link : "sigmoid" for one logit z a row, read as the two logits 0 and z
+    storage_options : profile, endpoint_url, region, anon, requester_pays of a source on s3://; by the environment
     top_k : classes in top_k_labels and top_k_probabilities
     dtype : "float16", "float32" or "float64", of probabilities and log_probabilities
     rename : name of carried ids or of a Hive key -> its name in the output
     nonfinite : "propagate" marks rows with NaN, +inf or only -inf; "error" refuses them
+    backend : "cpu", "cuda" for an NVIDIA GPU, or "auto" for one if it works
     memory_limit : bytes, or a text such as "2GiB"; of the whole process; default half of what is free
     threads : default all cores
     on_changed : "error", "rescore" (all of it) or "ignore", where what was scored has changed in the source
@@ -196,6 +201,7 @@ def score(
             "nulls": nulls,
             "settle": settle,
             "link": link,
+            "storage_options": storage_options,
         },
         "output": {
             "path": fspath(output),
@@ -207,6 +213,7 @@ def score(
         "top_k": top_k,
         "temperature": temperature,
         "nonfinite": nonfinite,
+        "backend": backend,
         "memory_limit": memory_limit,
         "threads": threads,
         "on_changed": on_changed,
@@ -291,7 +298,16 @@ def task_of(job: Job, sink: Sink, stop: Event) -> ScoreTask:
         top_k=job.spec.top_k,
         refuse_nonfinite=job.config.nonfinite == "error",
         stop=stop,
+        compute=_computing(job),
     )
+
+
+def _computing(job: Job) -> Callable[..., Any] | None:
+    """What fills columns on a GPU, if that is where the run computes."""
+    if job.backend == "cpu":
+        return None
+    streams: Callable[..., Any] = import_module("softmax_dask_pipelines.streaming").HostStreams()
+    return streams
 
 
 def _compile_kernels(job: Job, task: ScoreTask) -> float:

@@ -19,9 +19,10 @@ from softmax_dask_pipelines.ledger.fingerprint import (
 from softmax_dask_pipelines.ledger.history import Commit, History, PlanRecord
 from softmax_dask_pipelines.ledger.journal import read_journal
 from softmax_dask_pipelines.ledger.settings import differences, settings_of
+from softmax_dask_pipelines.retrying import attempted
 from softmax_dask_pipelines.sinks.checksums import crc32c_of_file
 from softmax_dask_pipelines.sinks.places import require_absent, require_output
-from softmax_dask_pipelines.sources import Stamps
+from softmax_dask_pipelines.sources.stamps import Stamps
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Opening:
 
     def __init__(self, job: Job, *, replace: bool) -> None:
         self._job, self._replace = job, replace
-        self._settings, self._stamps = settings_of(job), job.source.stamps()
+        self._settings, self._stamps = settings_of(job), self._stamps_now()
         self._rescores = job.config.on_changed == "rescore"
 
     def step(self, history: History) -> Step | None:
@@ -68,8 +69,7 @@ class Opening:
 
     def require_unchanged(self, plan: PlanRecord) -> None:
         """Refuse to publish what was read while somebody changed it."""
-        now = self._job.source.stamps()
-        self._require_input(compare(stamps_of(plan.input), now, self._job.source.content).changed)
+        self._require_input(compare(stamps_of(plan.input), self._stamps_now(), self._content).changed)
 
     def _open_step(self, history: History, plan: PlanRecord) -> Step | None:
         """The open plan, gone on with; None where the command is to start over."""
@@ -81,7 +81,7 @@ class Opening:
         self._require_settings(plan, history.output, "has a run that did not end, which was begun")
         self._require_input(harmful)
         if found.changed and not harmful:  # data that were bad, and are mended
-            now = amended(stamps_of(plan.input), self._stamps, self._job.source.content)
+            now = amended(stamps_of(plan.input), self._stamps, self._content)
             plan = replace(plan, input=json_of(now))
         return self._step(plan, is_last=not (found.added_rows or found.added_files))
 
@@ -135,8 +135,16 @@ class Opening:
     def _step(self, plan: PlanRecord, *, is_last: bool) -> Step:
         return Step(plan, as_planned(self._job, plan, self._stamps), is_last)
 
+    def _stamps_now(self) -> Stamps:
+        job = self._job
+        return attempted(job.source.stamps, retries=job.config.retries, what=job.facts.path)
+
+    def _content(self, name: str, rows: range) -> str:
+        job = self._job
+        return attempted(lambda: job.source.content(name, rows), retries=job.config.retries, what=job.facts.path)
+
     def _difference(self, plan: PlanRecord) -> Difference:
-        return compare(stamps_of(plan.input), self._stamps, self._job.source.content)
+        return compare(stamps_of(plan.input), self._stamps, self._content)
 
     def _require_settings(self, plan: PlanRecord, output: Path, was: str) -> None:
         found = differences(plan.settings, self._settings)

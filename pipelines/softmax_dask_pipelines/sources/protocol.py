@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from softmax_dask_pipelines.config_store import StorageOptions
 from softmax_dask_pipelines.sources.stamps import Stamps
 
 Format = Literal["zarr", "parquet", "npy"]
@@ -43,6 +44,8 @@ class SourceRequest:
     being written."""
     link: Literal["softmax", "sigmoid"] = "softmax"
     """sigmoid: the source has one logit z a row, and is read as the two logits 0 and z."""
+    storage_options: StorageOptions | None = None
+    """How an object store is reached."""
 
 
 @dataclass(frozen=True, slots=True)
