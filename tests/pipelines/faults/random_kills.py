@@ -56,10 +56,11 @@ def _history(
     files, work_s = expected
     killed = 0
     while killed < min(most, 5 + found["histories"] % 7):
+        size = _size(begun)
         process = _start(root, output, begun)
-        while process.poll() is None and not list(root.glob(f"out.{suffix}.job/plan-*.json")):
+        while process.poll() is None and _size(begun) == size:  # not while it starts: that would be cheap
             time.sleep(0.002)
-        time.sleep(random.uniform(0, work_s))
+        time.sleep(random.uniform(0, work_s / 2))
         process.kill()
         ended = process.wait()
         if ended == 0:
@@ -76,6 +77,10 @@ def _history(
     found["begun"] += len(numbers)
     found["partitions"] += len(set(numbers))
     _clear(output, begun)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _never_killed(root: Path, suffix: str) -> tuple[dict[str, bytes], float]:
