@@ -254,3 +254,40 @@ def without_barriers(code: str) -> str:
     changed = code.replace("if (WARPS > 1) meet();", "")
     assert changed != code
     return changed
+
+
+def representatives() -> list[tuple[np.dtype[Any], int]]:
+    """Of each place its least number of classes, if it is not in another place's cases."""
+    found: dict[tuple[np.dtype[Any], variants.Place], int] = {}
+    for dtype, classes in EVERY:
+        found.setdefault((dtype, variants.place_of(classes, dtype)), classes)
+    return [(dtype, classes) for (dtype, _), classes in found.items()]
+
+
+def columns_for(work: Work) -> tuple[str, ...]:
+    """What makes a kernel look for just that."""
+    more = {Work.ENTROPY: "entropy", Work.RANK: "target_rank"}
+    return ("label", "confidence", *(name for flag, name in more.items() if flag in work))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("dtype", "classes"), representatives(), ids=str)
+def test_kernels_of_a_place_agree_whatever_they_look_for_and_write(scheduled, dtype, classes):
+    logits, targets = sample(dtype, classes, 5)
+    wides = [d for d in DTYPES if (d == FLOAT64) == (dtype == FLOAT64)]
+    scheduled.compile(variants.row_kernel(classes, dtype, w, k) for w in wides for k in variants.WORKS)
+    expected = allocate(dtype, logits.shape)
+    rows.decision_rows(scheduled, logits, targets, expected, 1.7)
+    results = []
+
+    for wide in wides:
+        for work in variants.WORKS[1:]:
+            everything = allocate(dtype, logits.shape, wide)
+            out = {name: everything[name] for name in (*columns_for(work), "probabilities", "log_probabilities")}
+            rows.decision_rows(scheduled, logits, targets, out, 1.7)
+            results.append(out)
+
+    for out in results:
+        for name, found in out.items():
+            rounded = expected[name].astype(found.dtype)
+            np.testing.assert_array_equal(found.astype(np.float64), rounded.astype(np.float64), err_msg=name)
