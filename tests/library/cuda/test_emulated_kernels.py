@@ -198,7 +198,7 @@ def test_decisions_read_each_logit_once(traced, dtype, classes, count, columns):
 
     rows.decision_rows(traced, logits, None, out, 1.0)
 
-    assert traced.traffic.loaded <= 1.01 * logits.nbytes
+    assert traced.traffic.loaded <= allowed_bytes(logits)
     assert 32 * traced.traffic.load_sectors <= 1.11 * logits.nbytes
     assert traced.traffic.stored == sum(array.nbytes for array in out.values())
 
@@ -216,10 +216,15 @@ def test_probabilities_of_rows_that_registers_hold_are_read_and_written_once(tra
 
     rows.softmax_rows(traced, logits, out, 1.0)
 
-    assert traced.traffic.loaded <= 1.01 * logits.nbytes
+    assert traced.traffic.loaded <= allowed_bytes(logits)
     assert 32 * traced.traffic.load_sectors <= 1.11 * logits.nbytes
     assert traced.traffic.stored == out.nbytes
     assert 32 * traced.traffic.store_sectors <= 1.11 * out.nbytes
+
+
+def allowed_bytes(logits: Any) -> float:
+    """1.01 of what is needed, or 32 bytes a row: both ends of a row may lie inside of 16 bytes."""
+    return max(1.01 * logits.nbytes, logits.nbytes + 32 * len(logits))
 
 
 def test_probabilities_of_longer_rows_are_read_twice(traced):
