@@ -18,8 +18,7 @@ class CupyDevice:
     @property
     def blocks(self) -> int:
         """Blocks that keep it busy."""
-        attributes = cupy.cuda.Device().attributes
-        return int(attributes["MultiProcessorCount"]) * _BLOCKS_A_MULTIPROCESSOR
+        return _multiprocessors(cupy.cuda.Device().id) * _BLOCKS_A_MULTIPROCESSOR
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Memory from CuPy's pool, which gives it out in the order of the stream."""
@@ -28,6 +27,11 @@ class CupyDevice:
     def launch(self, kernel: Kernel, blocks: int, arguments: tuple[Any, ...]) -> None:
         """Put the kernel on the stream; compiled at its first use, and kept on disk by CuPy."""
         _compiled(kernel)((blocks,), (kernel.threads,), arguments)
+
+
+@cache
+def _multiprocessors(device: int) -> int:
+    return int(cupy.cuda.Device(device).attributes["MultiProcessorCount"])
 
 
 @cache

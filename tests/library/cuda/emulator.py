@@ -100,7 +100,7 @@ class Emulator:
 
     def compile(self, kernels: Iterable[Kernel]) -> None:
         """All at once, which is faster than one by one."""
-        missing = [kernel for kernel in kernels if kernel.name not in self._functions]
+        missing = list({k.name: k for k in kernels if k.name not in self._functions}.values())
         for i in range(0, len(missing), _A_FILE):
             part = missing[i : i + _A_FILE]
             library = ctypes.CDLL(str(_library(self.folder, self.text, tuple(part))))
