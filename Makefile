@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long guides check format bench bench-full bench-compare bench-peers clean
+.PHONY: demo test test-long guides check format bench bench-full bench-compare bench-peers gpu-bench faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/softmax-dask demo
@@ -39,9 +39,17 @@ bench-full: $(VENV)/.tests
 bench-compare: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.compare
 
+# About an hour; writes benchmarks/faults.md. Ends with 1 where a row was lost, or a half was seen.
+faults: $(VENV)/.tests
+	$(BIN)/python -m benchmarks.faults
+
 # What the benchmarks compare with, beyond the packages of the tests; without them they skip a line.
 bench-peers: $(VENV)/.tests
 	$(BIN)/python -m pip install --quiet torch==2.13.0 jax
+
+# On a machine with an NVIDIA GPU and its driver: is it right there, and how fast? Within 10 minutes; writes benchmarks/gpu_results.md.
+gpu-bench: $(VENV)/.gpu
+	$(BIN)/python -m benchmarks.gpu
 
 clean:
 	rm -rf $(VENV) softmax-dask-demo
@@ -60,4 +68,9 @@ $(VENV)/.tests: pyproject.toml | $(VENV)/bin/python
 # Spark needs Java.
 $(VENV)/.guides: $(VENV)/.tests
 	$(BIN)/python -m pip install --quiet torch==2.13.0 jax scikit-learn tensorstore $(if $(shell command -v java),pyspark)
+	touch $@
+
+# PyTorch brings Triton; both are peers only.
+$(VENV)/.gpu: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[gpu]" torch
 	touch $@

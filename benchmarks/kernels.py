@@ -5,12 +5,15 @@ decisions: label + confidence + margin + entropy in one read, beside `torch.soft
 label and confidence; "into" is the same with every array of it allocated before; and beside `x.max(axis=1)`,
 one read of the array. "All columns" has logsumexp, max_logit, nll, target_probability and target_rank too.
 In cache: 256 KiB of logits, where the Python of a call weighs: `a call` is softmax of one row of ten.
+Two threads: what two of them compute on two cores, each on 1 MiB of its own, over what one computes in that time.
 PyTorch's own speed hangs on the instruction set: at 10 classes it is several times slower with AVX-512 than with AVX2.
 
     python -m benchmarks.kernels
 """
 
+import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -28,11 +31,13 @@ FOUR = ("label", "confidence", "margin", "entropy")
 ALL = (*FOUR, "logsumexp", "max_logit", "nll", "target_probability", "target_rank")
 
 _CACHE_BYTES = 256 << 10
+_THREAD_BYTES = 1 << 20
 _CHECKED_ROWS = 50
 
 
 def figures(effort: Effort) -> Iterator[Figure]:
     """All of them."""
+    yield from _two_threads(effort)
     script.one_core()
     for classes in effort.classes:
         x = normal((rows_of(effort.kernel_bytes, classes), classes))
@@ -121,6 +126,23 @@ def _repeated(contender: Contender, times: int = 50) -> Contender:
 def _call(effort: Effort) -> Figure:
     seconds = timed({"ours": _repeated(ours_softmax(normal((1, 10))))}, None, effort)["ours"]
     return Figure("in cache", "a call", "microseconds", Spread.of([taken / 50 * 1e6 for taken in seconds]), "shown", "")
+
+
+def _two_threads(effort: Effort) -> Iterator[Figure]:
+    """Nothing on a machine of one core."""
+    if len(os.sched_getaffinity(0)) < 2:
+        return
+    for what, ours in (("softmax", ours_softmax), ("decisions", ours_decisions)):
+        work = [_repeated(ours(normal((rows_of(_THREAD_BYTES, 1000), 1000))), 50).run for _ in range(2)]
+        with ThreadPoolExecutor(2) as pool:
+            given = {
+                "one": Contender(lambda pool=pool, work=work: wait([pool.submit(work[0])]), lambda: None),
+                "two": Contender(lambda pool=pool, work=work: wait([pool.submit(run) for run in work]), lambda: None),
+            }
+            seconds = timed(given, None, effort)
+        times = ratio(seconds, "one", "two")
+        both = Spread(2 * times.low, 2 * times.middle, 2 * times.high)
+        yield Figure("two threads", what, "of what one computes", both, "more")
 
 
 def _nanoseconds(table: str, seconds: Any, x: NDArray[Any]) -> Figure:

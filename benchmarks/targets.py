@@ -85,6 +85,8 @@ TARGETS = (
     _always("softmax | 1000 classes | of the rate of copyto", 0.7),
     _always("softmax | 32000 classes | of the rate of copyto", 0.7),
     _always("decisions | 1000 classes | all columns, of the time", 1.15),
+    _always("two threads | softmax | of what one computes", 1.7),
+    _always("two threads | decisions | of what one computes", 1.7),
     _always("in cache | 1000 classes | faster than torch", 2.0),
     _always("in cache | 32000 classes | faster than torch", 2.0),
     *(

@@ -1,6 +1,7 @@
 """The application on top of softmax-dask: dumps of logits in, decisions out.
 
-`score(source, output)` and `run("config.yaml")` do what the command line does; `open_logits(path)` gives a Dask array.
+`score(source, output)`, `run("config.yaml")`, `status(output)` and `verify(output)` do what the command line does;
+`open_logits(path)` gives a Dask array.
 Importing this package loads nothing heavy; a name is imported when it is used.
 """
 
@@ -11,8 +12,10 @@ if TYPE_CHECKING:
     from softmax_dask_pipelines.errors import PipelineError
     from softmax_dask_pipelines.jacobians import JacobianResult, write_jacobian
     from softmax_dask_pipelines.logits import open_logits
+    from softmax_dask_pipelines.output_status import status
     from softmax_dask_pipelines.running import run
     from softmax_dask_pipelines.scoring import RunResult, score
+    from softmax_dask_pipelines.verifying import Verified, verify
 
 # No module may bear the name of a function here: importing it would put it in the function's place.
 _HOMES = {
@@ -21,9 +24,12 @@ _HOMES = {
     "PipelineError": "errors",
     "RunResult": "scoring",
     "ScoreConfig": "config",
+    "Verified": "verifying",
     "open_logits": "logits",
     "run": "running",
     "score": "scoring",
+    "status": "output_status",
+    "verify": "verifying",
     "write_jacobian": "jacobians",
 }
 
@@ -33,9 +39,12 @@ __all__ = [
     "PipelineError",
     "RunResult",
     "ScoreConfig",
+    "Verified",
     "open_logits",
     "run",
     "score",
+    "status",
+    "verify",
     "write_jacobian",
 ]
 

@@ -1,10 +1,11 @@
 """From a config to a Dask client that tasks can be submitted to. Needs the extra `distributed`."""
 
+import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import dask.config
@@ -69,22 +70,35 @@ def _processes(config: ClusterConfig, plan: Plan, tasks: int) -> Iterator[Client
 @contextmanager
 def _connect(config: ClusterConfig, plan: Plan, tasks: int) -> Iterator[Client]:
     where = str(config.connect)
-    is_file = "://" not in where and (os.path.lexists(where) or where.endswith(".json"))
-    if is_file and not os.path.exists(where):
-        raise ClusterUnavailableError(
-            f"{where}: is not there; expected the file that a Dask scheduler has written. Start it, and run the same "
-            "command again."
-        )
-    given: dict[str, Any] = {"scheduler_file": where} if is_file else {"address": where}
     try:
-        client = Client(**given, timeout=_CONNECT_S, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+        address = where if config.is_address else _address_in(where)
+        client = Client(address, timeout=_CONNECT_S, set_as_default=False)
+    except ConfigError:
+        raise
+    except FileNotFoundError as error:
+        raise ClusterUnavailableError(
+            f"{where}: is not there; expected an address such as tcp://127.0.0.1:8786, or the file that a Dask "
+            "scheduler has written. Start it, and run the same command again."
+        ) from error
+    except (OSError, TimeoutError) as error:
         raise ClusterUnavailableError(
             f"cluster.connect: is {where!r}, where no Dask scheduler answers ({error}); expected the address of one, "
             "such as tcp://127.0.0.1:8786, or its scheduler file. Start it, and run the same command again."
         ) from error
     with client:
         yield client
+
+
+def _address_in(path: str) -> str:
+    """The address in the file that a scheduler writes."""
+    try:
+        found = json.loads(Path(path).read_bytes())
+        address = found.get("address") if isinstance(found, dict) else None
+    except ValueError:
+        address = None
+    if not isinstance(address, str) or "://" not in address:
+        raise ConfigError(f"{path}: is no scheduler file; expected one that a Dask scheduler has written.")
+    return address
 
 
 @contextmanager
@@ -96,7 +110,7 @@ def _class(config: ClusterConfig, plan: Plan, tasks: int) -> Iterator[Client]:
         raise ConfigError(
             f"cluster.kwargs: {config.class_name} does not take them ({error}); expected its own arguments."
         ) from error
-    except OSError as error:
+    except (OSError, RuntimeError, TimeoutError) as error:
         raise ClusterUnavailableError(
             f"cluster.class: {config.class_name} does not start ({error}); expected a cluster. Check it, and run the "
             "same command again."

@@ -43,4 +43,5 @@ def _work(job: Job, task: ScoreTask) -> Work:
         threads=plan.threads,
         process_bytes=plan.process_bytes,
         task_bytes=plan.task_bytes,
+        backend=job.backend,
     )

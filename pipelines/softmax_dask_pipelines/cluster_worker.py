@@ -44,12 +44,14 @@ class Work:
     """Memory of a process before its first task."""
     task_bytes: int
     """Memory that a task takes on top."""
+    backend: str = "cpu"
+    """Whose kernels must be the same everywhere."""
 
 
-def versions() -> dict[str, str]:
+def versions(backend: str) -> dict[str, str]:
     """What must be the same in every process of a run: else results might not be."""
     python = ".".join(platform.python_version_tuple()[:2])
-    return {"python": python, **{name: _version(name) for name in _PACKAGES}, "kernels": kernel_name()}
+    return {"python": python, **{name: _version(name) for name in _PACKAGES}, "kernels": kernel_name(backend)}
 
 
 def perform(run: str, numbers: Sequence[int]) -> list[Any]:
@@ -65,7 +67,7 @@ class WorkerHands(WorkerPlugin):  # type: ignore[misc]
     """Holds the task of one run on a worker, and lets no more of it run at once than its memory allows."""
 
     def __init__(self, work: Work, *, grace_s: float) -> None:
-        self._versions = versions()
+        self._backend, self._versions = work.backend, versions(work.backend)
         # Unpickled only where the versions agree: others may fail in any way.
         self._pickled = pickle.dumps(work)
         self._grace_s = grace_s
@@ -98,7 +100,7 @@ class WorkerHands(WorkerPlugin):  # type: ignore[misc]
             return [self._work.task(number) for number in numbers]
 
     def _begin(self, worker: Worker) -> None:
-        _require_same(self._versions, versions(), worker.address)
+        _require_same(self._versions, versions(self._backend), worker.address)
         self._work: Work = pickle.loads(self._pickled)
         self._running, self._lock = 0, Lock()
         self._places = BoundedSemaphore(_places(self._work, worker))

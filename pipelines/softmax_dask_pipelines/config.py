@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from softmax_dask import COLUMNS
+from softmax_dask_pipelines.addresses import is_credential, redacted, without_credentials
 from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.config_models import (
     Config,
@@ -195,7 +196,8 @@ def _override(data: dict[str, Any], text: str) -> tuple[str, ...]:
     for name in outer:
         section = section.setdefault(name, {})
         if not isinstance(section, dict):
-            raise ConfigError(f"--set {text}: {name} is no section; expected a key such as output.path.")
+            shown = f"{key}=..." if is_credential(key) else text
+            raise ConfigError(f"--set {shown}: {name} is no section; expected a key such as output.path.")
     section[last] = parse_value(value, lambda line: f"--set {key}")
     return path
 
@@ -210,16 +212,20 @@ def _place(path: str, tree: yaml.Node | None, loc: Sequence[str | int], flags: M
 
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     value = error.get("input")
+    if error["type"] == "extra_forbidden" and is_credential(str(error["loc"][-1])):
+        return without_credentials()
     if error["type"] == "extra_forbidden":
         return _unknown_key([str(part) for part in error["loc"]], model)
     if error["type"] == "missing":
         return "is missing; expected a value."
-    shown = "missing" if value is None else _shown(value)
+    # Whoever has put a credential there has made a mistake that logs need not repeat.
+    is_open = "storage_options" not in error["loc"]
+    shown = "missing" if value is None else _shown(value) if is_open else "not what it can be"
     return f"is {shown}; expected {_expected(error, model)}.{_remedy(error, value)}"
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = redacted(repr(value))
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 

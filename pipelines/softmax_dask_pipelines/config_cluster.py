@@ -18,6 +18,8 @@ PREFIXES = (
 )
 """What the name of a cluster class may begin with: a config must not be able to run anything else."""
 
+_PACKAGES = ", ".join(prefix.rstrip(".") for prefix in PREFIXES)
+_ADDRESS = re.compile(r"([a-z]+://)?(\[[0-9a-fA-F:]+\]|[^\s/:]+):(?P<port>\d+)")
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _WORDS = ("local", "processes")
 
@@ -58,7 +60,7 @@ class ClusterConfig(Section):
     class_name: str | None = Field(
         None,
         alias="class",
-        description=f"a Dask cluster class by its name, which begins with {', '.join(PREFIXES)}",
+        description=f"a Dask cluster class by its name; of {_PACKAGES}",
     )
     kwargs: dict[str, Any] | None = Field(None, description="class: its arguments")
     scale: _Count | None = Field(None, description="class: how many workers")
@@ -68,6 +70,11 @@ class ClusterConfig(Section):
     wait_s: _Seconds = Field(
         600.0, description="so long a run waits for workers where there are none; then it ends with exit code 75"
     )
+
+    @property
+    def is_address(self) -> bool:
+        """Whether `connect` is an address; else it is a scheduler file."""
+        return self.connect is not None and _ADDRESS.fullmatch(self.connect) is not None
 
     @model_validator(mode="before")
     @classmethod
@@ -82,11 +89,19 @@ class ClusterConfig(Section):
             return {"kind": kind, **value}
         return value
 
+    @field_validator("connect")
+    @classmethod
+    def _require_port(cls, where: str | None) -> str | None:
+        found = _ADDRESS.fullmatch(where or "")
+        if (found is not None and not 0 < int(found["port"]) < 1 << 16) or (found is None and "://" in (where or "")):
+            raise ValueError("an address with a port, such as tcp://127.0.0.1:8786 or tls://host:8786, or a file")
+        return where
+
     @field_validator("class_name")
     @classmethod
     def _require_allowed(cls, name: str | None) -> str | None:
         if name is not None and not (_CLASS.fullmatch(name) and name.startswith(PREFIXES)):
-            raise ValueError(f"a class that begins with {', '.join(PREFIXES)}")
+            raise ValueError(f"a class of {_PACKAGES}")
         return name
 
     @model_validator(mode="after")

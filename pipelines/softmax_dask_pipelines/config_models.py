@@ -14,8 +14,10 @@ from pydantic import (
 )
 
 from softmax_dask import COLUMNS
+from softmax_dask_pipelines.addresses import checked_address, is_address
 from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.config_schedule import Day, Expectations, Retries, Section, Zone, no_bool
+from softmax_dask_pipelines.config_store import StorageOptions
 
 _MOST_THREADS = 4096
 _LOCAL = ClusterConfig.model_validate("local")
@@ -37,6 +39,14 @@ def _usable_temperature(value: float) -> float:
     if not 1e-300 <= value <= 1e290:  # NaN fails too
         raise ValueError("a finite number above 0 (1e-300 to 1e290)")
     return value
+
+
+def _readable(path: str) -> str:
+    if is_address(path):
+        return checked_address(path)
+    if "://" in path.removeprefix("file://"):
+        raise ValueError("a local path, or an address such as s3://bucket/folder/logits.zarr")
+    return path
 
 
 def _local(path: str) -> str:
@@ -100,6 +110,10 @@ Bytes = Annotated[
 ]
 
 
+Seconds = Annotated[
+    float, BeforeValidator(no_bool), Field(ge=0, allow_inf_nan=False), WithJsonSchema({"type": "number", "minimum": 0})
+]
+
 CarriedName = Annotated[str, Field(min_length=1)]
 
 
@@ -115,8 +129,9 @@ Confidence = Annotated[
 class SourceConfig(Section):
     """Where the logits are. Everything but `path` is found out when it is left out."""
 
-    path: str = Field(
-        min_length=1, description="Zarr store, Parquet file or folder, or .npy file; relative to the working directory"
+    path: Annotated[str, AfterValidator(_readable)] = Field(
+        min_length=1,
+        description="Zarr store, Parquet file or folder, or .npy file, relative to the working directory; or s3://...",
     )
     format: Literal["zarr", "parquet", "npy"] | None = Field(None, description="found out from what is there")
     array: str | None = Field(None, description="Zarr: the array with the logits, by its path inside the group")
@@ -135,9 +150,14 @@ class SourceConfig(Section):
     nulls: Literal["error", "abstain"] = Field(
         "error", description="Parquet: a null row, or a null in a row, is an error, or makes the row undecidable"
     )
+    settle: Seconds = Field(
+        60.0,
+        description="Parquet, many files: one that is not whole and younger than so many seconds waits for another run",
+    )
     link: Literal["softmax", "sigmoid"] = Field(
         "softmax", description="sigmoid: one logit z a row, read as the two logits 0 and z"
     )
+    storage_options: StorageOptions | None = Field(None, description="how s3:// is reached; by the environment")
 
 
 class OutputConfig(Section):
@@ -183,6 +203,9 @@ class ScoreConfig(Section):
     temperature: Temperature = Field(1.0, description="divides the logits; above 0")
     nonfinite: Literal["propagate", "error"] = Field(
         "propagate", description="rows with NaN, +inf or only -inf: mark them in the output, or refuse"
+    )
+    backend: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu", description="cuda: an NVIDIA GPU, through CuPy; auto: one if it works, else the CPU"
     )
     memory_limit: Bytes | None = Field(
         None, description="of the whole process, such as 2GiB; on a cluster, of each worker; half of what is free"

@@ -19,6 +19,7 @@ SoftmaxDaskError (the library's)
     │   ├── NonFiniteRowsError (ValueError)    undecidable rows, where the config allows none
     │   ├── InputChangedError (ValueError)     rows that are scored already are not what they were
     │   ├── ExpectationError (ValueError)      a run that did not come to what `expect` says
+    │   ├── OutputDamagedError (OSError)       an output is not what was written
     │   ├── MissingChunkError (OSError)
     │   ├── CorruptChunkError (OSError)
     │   ├── CorruptFileError (OSError)
@@ -30,7 +31,7 @@ SoftmaxDaskError (the library's)
     ├── NothingToDoError                       exit 0: no source is there, and `on_missing: nothing`
     └── TemporaryError                         exit 75: the same command may work later
         ├── LockedError                        another run is writing this output
-        ├── SourceNotReadyError                no source is there, and `on_missing: retry`
+        ├── SourceNotReadyError                no source is there and `on_missing: retry`, or no file of it is whole
         ├── SourceUnavailableError (OSError)   the storage of the source fails, again and again
         ├── DiskFullError (OSError)
         ├── StorageFailedError (OSError)       the file system of the output fails
@@ -122,6 +123,10 @@ class ExpectationError(DataError, ValueError):
     """A run did not come to what `expect` says."""
 
 
+class OutputDamagedError(DataError, OSError):
+    """An output is not what was written, or not what its input gives."""
+
+
 class MissingChunkError(DataError, OSError):
     """A chunk of the logits is not there."""
 
@@ -173,7 +178,7 @@ class LockedError(TemporaryError):
 
 
 class SourceNotReadyError(TemporaryError):
-    """There is no source yet, and `on_missing` is retry."""
+    """There is no source yet, and `on_missing` is retry; or none of its files is whole yet."""
 
 
 class SourceUnavailableError(TemporaryError, OSError):

@@ -87,7 +87,9 @@ def write_jacobian(
     class_axis: int | None = None,
     missing_chunks: str = "error",
     nulls: str = "error",
+    settle: float = 60.0,
     link: str = "softmax",
+    storage_options: Mapping[str, Any] | None = None,
     dtype: str | None = None,
     rename: Mapping[str, str] | None = None,
     memory_limit: int | str | None = None,
@@ -102,7 +104,7 @@ def write_jacobian(
 
     Parameters
     ----------
-    source : Zarr group or array, Parquet file or folder of files, or .npy, local
+    source : Zarr group or array, Parquet file or folder of files, or .npy, local or s3://bucket/key
         Logits, (rows, classes).
     output : a path where nothing is yet, which ends in .zarr
     rows : which rows, such as "0:100", the second number exclusive; default all, if there is a confidence
@@ -112,8 +114,8 @@ def write_jacobian(
     temperature : above 0, no unit
     dtype : "float16", "float32" or "float64", of the matrices; default float32, of float64 logits float64
     memory_limit : bytes, or a text such as "2GiB"; of the whole process; default half of what is free
-    array, column, column_prefix, source_dtype, id, target, classes, class_axis, missing_chunks, nulls, link, rename,
-    threads, replace : as of `score`
+    array, column, column_prefix, source_dtype, id, target, classes, class_axis, missing_chunks, nulls, settle, link,
+    storage_options, rename, threads, replace : as of `score`
 
     Returns
     -------
@@ -140,7 +142,9 @@ def write_jacobian(
             "class_axis": class_axis,
             "missing_chunks": missing_chunks,
             "nulls": nulls,
+            "settle": settle,
             "link": link,
+            "storage_options": storage_options,
         },
         "output": {"path": fspath(output), "dtype": dtype, "rename": None if rename is None else dict(rename)},
         "rows": rows,

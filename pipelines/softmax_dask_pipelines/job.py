@@ -12,6 +12,7 @@ import numpy as np
 
 from softmax_dask import COLUMNS, SingleClassWarning, TopKWarning, float_dtype, result_dtype
 from softmax_dask_pipelines import machine
+from softmax_dask_pipelines.backend import Backend, chosen_backend
 from softmax_dask_pipelines.config import ScoreConfig, SourceConfig, output_format_of, read_class_names
 from softmax_dask_pipelines.errors import ConfigError
 from softmax_dask_pipelines.output_checks import checked_output, require_apart_from_files, require_room
@@ -45,6 +46,8 @@ class Job:
     source: Source
     spec: OutputSpec
     plan: Plan
+    backend: Backend = "cpu"
+    """Where it computes."""
 
     @property
     def facts(self) -> SourceFacts:
@@ -76,6 +79,7 @@ class Cut:
 
 def prepare(config: ScoreConfig) -> Job:
     """Check everything that can be checked before anything is written, and cut the run."""
+    backend = chosen_backend(config.backend)
     output = checked_output(config.output.path, config.source.path, config.source.classes)
     source = open_source(source_request(config.source))
     require_apart_from_files(source.facts, output)
@@ -87,7 +91,7 @@ def prepare(config: ScoreConfig) -> Job:
     require_own_names(spec)
     if not os.path.lexists(output):  # else it is known only later how much of it is done
         require_room(output, plan.bytes_out)
-    return Job(config, source, spec, plan)
+    return Job(config, source, spec, plan, backend)
 
 
 def recut(job: Job, cut: Cut) -> Job:
@@ -111,7 +115,7 @@ def recut(job: Job, cut: Cut) -> Job:
     )
     if os.path.lexists(spec.path):  # `prepare` has looked otherwise
         require_room(Path(spec.path), plan.bytes_out)
-    return Job(job.config, source, spec, plan)
+    return Job(job.config, source, spec, plan, job.backend)
 
 
 def source_request(given: SourceConfig) -> SourceRequest:
@@ -129,7 +133,9 @@ def source_request(given: SourceConfig) -> SourceRequest:
         class_axis=given.class_axis,
         missing_chunks=given.missing_chunks,
         nulls=given.nulls,
+        settle_s=given.settle,
         link=given.link,
+        storage_options=given.storage_options,
     )
 
 

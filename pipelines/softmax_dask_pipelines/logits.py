@@ -1,5 +1,6 @@
 """A dump as a Dask array, for people's own Dask code."""
 
+from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import Any
 from uuid import uuid4
@@ -7,6 +8,8 @@ from uuid import uuid4
 import dask.array as da
 import numpy as np
 
+from softmax_dask_pipelines.config import key_of, make_config
+from softmax_dask_pipelines.config_store import StorageOptions
 from softmax_dask_pipelines.plan import CHUNK_BYTES
 from softmax_dask_pipelines.sources import Source, SourceFacts, SourceRequest, open_source
 
@@ -23,18 +26,20 @@ def open_logits(
     missing_chunks: Any = "error",
     nulls: Any = "error",
     link: Any = "softmax",
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
     """The logits of a dump as a lazy array with whole rows, ready for `softmax_dask.softmax`.
 
     Parameters
     ----------
-    source : Zarr group or array, Parquet file, folder of files or pattern, local
+    source : Zarr group or array, Parquet file, folder of files or pattern, local or s3://bucket/key
     array, column, column_prefix : names in the source, where more than one could be meant
     source_dtype : "bfloat16", where 16-bit integers hold its bits
     class_axis : 0 or 1, of Zarr and npy; default the last
     missing_chunks : "error", or "fill" for a Zarr source that did not store chunks that are all fill value
     nulls : "error", or "abstain": a Parquet row that is null or holds one becomes NaN, which is undecidable
     link : "sigmoid" for one logit z a row, read as the two logits 0 and z
+    storage_options : profile, endpoint_url, region, anon, requester_pays of a source on s3://; by the environment
 
     Returns
     -------
@@ -57,6 +62,7 @@ def open_logits(
         missing_chunks=missing_chunks,
         nulls=nulls,
         link=link,
+        storage_options=_options(storage_options),
     )
     opened = open_source(request)
     facts = opened.facts
@@ -73,6 +79,10 @@ def open_logits(
         # Not a hash of the path: a dump that was rewritten in place must not pass for the old one.
         name=f"logits-{uuid4().hex}",
     )
+
+
+def _options(given: Mapping[str, Any] | None) -> StorageOptions | None:
+    return None if given is None else make_config(StorageOptions, given, lambda loc: f"storage_options.{key_of(loc)}")
 
 
 def _chunk_rows(facts: SourceFacts) -> int:

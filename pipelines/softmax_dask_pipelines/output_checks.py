@@ -5,6 +5,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+from softmax_dask_pipelines.addresses import is_address
 from softmax_dask_pipelines.errors import ConfigError, DiskFullError, PathConflictError
 from softmax_dask_pipelines.notices import RoomWarning
 from softmax_dask_pipelines.sinks import job_folder
@@ -28,14 +29,16 @@ def checked_output(output: str, source: str, classes: str | None) -> Path:
         It is, holds or lies in the source or the class names; its folder cannot be made.
     """
     path = _behind_link(Path(output))
-    _require_apart(source, path, classes)
+    if not is_address(source):
+        _require_apart(source, path)
+    _require_own_place(path, classes)
     _require_folder_above(path)
     return path
 
 
 def require_apart_from_files(facts: SourceFacts, output: Path) -> None:
     """Refuse an output that is one of the files which a pattern or a folder of links stands for."""
-    if facts.format != "parquet":
+    if facts.format != "parquet" or is_address(facts.path):
         return
     there = output.resolve()
     files = [Path(file).resolve() for file in source_files(Path(facts.path))]
@@ -64,7 +67,7 @@ def _behind_link(path: Path) -> Path:
     return resolved
 
 
-def _require_apart(source: str, output: Path, classes: str | None) -> None:
+def _require_apart(source: str, output: Path) -> None:
     """Refuse an output that is the input, lies in it or around it, by any spelling of the path."""
     here, there = Path(source.removeprefix("file://")).resolve(), output.resolve()
     if here == there:
@@ -73,20 +76,20 @@ def _require_apart(source: str, output: Path, classes: str | None) -> None:
         raise PathConflictError(f"{output}: lies inside the source {source}; expected a path outside of it.")
     if there in here.parents:
         raise PathConflictError(f"{output}: holds the source {source}; expected a path that does not contain it.")
-    _require_own_place(here, there, output, classes)
+    job = job_folder(there)
+    if job == here or job in here.parents:
+        raise PathConflictError(f"{output}: works in {job}, where the source is; expected another path.")
 
 
-def _require_own_place(here: Path, there: Path, output: Path, classes: str | None) -> None:
-    """Refuse an output in someone's Zarr store, over the class names, or whose job folder holds the source."""
+def _require_own_place(output: Path, classes: str | None) -> None:
+    """Refuse an output in someone's Zarr store, or over the class names."""
+    there = output.resolve()
     store = next((folder for folder in there.parents if any((folder / name).exists() for name in ZARR_FILES)), None)
     if store is not None:
         raise PathConflictError(f"{output}: lies inside the Zarr store {store}; expected a path outside of it.")
     names = None if classes is None else Path(classes).resolve()
     if names is not None and (names == there or there in names.parents):
         raise PathConflictError(f"{output}: holds the class names {classes}; expected another path for the output.")
-    job = job_folder(there)
-    if job == here or job in here.parents:
-        raise PathConflictError(f"{output}: works in {job}, where the source is; expected another path.")
 
 
 def _require_folder_above(output: Path) -> None:

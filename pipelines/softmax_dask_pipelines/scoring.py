@@ -6,8 +6,10 @@ source -> plan -> partitions -> task (read, kernel, write) on Dask's threads -> 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
+from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +58,8 @@ class RunResult:
     """Of this run, all threads together, as `kernel_s` and `write_s`."""
     kernel_s: float
     write_s: float
+    new_rows: int = 0
+    """Of these rows those that the output did not have: the last partition of Zarr is scored again, whole."""
     is_up_to_date: bool = False
     """Whether there was nothing to do."""
     shift: Shift | None = None
@@ -69,6 +73,7 @@ class RunResult:
             "output": self.job.spec.path,
             "up_to_date": self.is_up_to_date,
             "rows": tally.rows,
+            "new_rows": self.new_rows,
             "classes": self.job.facts.classes,
             "undecidable_rows": tally.undecidable,
             "mean_confidence": _mean(tally.confidence_sum, decided),
@@ -123,12 +128,15 @@ def score(
     class_axis: int | None = None,
     missing_chunks: str = "error",
     nulls: str = "error",
+    settle: float = 60.0,
     link: str = "softmax",
+    storage_options: Mapping[str, Any] | None = None,
     top_k: int | None = None,
     output_format: str | None = None,
     dtype: str | None = None,
     rename: Mapping[str, str] | None = None,
     nonfinite: str = "propagate",
+    backend: str = "cpu",
     memory_limit: int | str | None = None,
     threads: int | None = None,
     on_changed: str = "error",
@@ -143,7 +151,7 @@ def score(
 
     Parameters
     ----------
-    source : Zarr group or array, Parquet file or folder of files, local
+    source : Zarr group or array, Parquet file or folder of files, local or s3://bucket/key
         Logits, (rows, classes). Format, array or column are found out where that can only mean one thing.
     output : a path where nothing is yet, or what this function has written there; ends in .zarr or .parquet, or give
         `output_format`
@@ -156,11 +164,14 @@ def score(
     class_axis : 0 or 1, of Zarr and npy; default the last
     missing_chunks : "error", or "fill" for a Zarr source that did not store chunks that are all fill value
     nulls : "error", or "abstain": a Parquet row that is null or holds one is undecidable
+    settle : seconds; of many Parquet files one that is not whole, and younger than this, is left for the next run
     link : "sigmoid" for one logit z a row, read as the two logits 0 and z
+    storage_options : profile, endpoint_url, region, anon, requester_pays of a source on s3://; by the environment
     top_k : classes in top_k_labels and top_k_probabilities
     dtype : "float16", "float32" or "float64", of probabilities and log_probabilities
     rename : name of carried ids or of a Hive key -> its name in the output
     nonfinite : "propagate" marks rows with NaN, +inf or only -inf; "error" refuses them
+    backend : "cpu", "cuda" for an NVIDIA GPU, or "auto" for one if it works
     memory_limit : bytes, or a text such as "2GiB"; of the whole process; default half of what is free
     threads : default all cores
     on_changed : "error", "rescore" (all of it) or "ignore", where what was scored has changed in the source
@@ -193,7 +204,9 @@ def score(
             "class_axis": class_axis,
             "missing_chunks": missing_chunks,
             "nulls": nulls,
+            "settle": settle,
             "link": link,
+            "storage_options": storage_options,
         },
         "output": {
             "path": fspath(output),
@@ -205,6 +218,7 @@ def score(
         "top_k": top_k,
         "temperature": temperature,
         "nonfinite": nonfinite,
+        "backend": backend,
         "memory_limit": memory_limit,
         "threads": threads,
         "on_changed": on_changed,
@@ -276,7 +290,7 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals", 
     missing = [number for number in job.plan.numbers if number not in done]
     if not missing:
         return
-    task = _task(job, sink)
+    task = task_of(job, sink, Stop())
 
     def take(receipt: Receipt) -> None:
         for note in receipt.notes:
@@ -294,7 +308,8 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals", 
         totals.compile_s = score_on_cluster(job, task, missing, client=client, take=take)
 
 
-def _task(job: Job, sink: Sink) -> ScoreTask:
+def task_of(job: Job, sink: Sink, stop: Event) -> ScoreTask:
+    """What scores the partitions of a run; `stop` ends those that have begun."""
     return ScoreTask(
         source=job.source,
         sink=sink,
@@ -304,8 +319,17 @@ def _task(job: Job, sink: Sink) -> ScoreTask:
         wide_dtype=job.spec.wide_dtype,
         top_k=job.spec.top_k,
         refuse_nonfinite=job.config.nonfinite == "error",
-        stop=Stop(),
+        stop=stop,
+        compute=_computing(job),
     )
+
+
+def _computing(job: Job) -> Callable[..., Any] | None:
+    """What fills columns on a GPU, if that is where the run computes."""
+    if job.backend == "cpu":
+        return None
+    streams: Callable[..., Any] = import_module("softmax_dask_pipelines.streaming").HostStreams()
+    return streams
 
 
 def _compile_kernels(job: Job, task: ScoreTask) -> float:
@@ -362,6 +386,7 @@ class _Totals:
             kernel_s=self._seconds["kernel_s"],
             write_s=self._seconds["write_s"],
             shift=self._shift,
+            new_rows=job.spec.rows - (job.spec.visible_rows if job.spec.format == "zarr" else 0),
         )
 
 
@@ -379,6 +404,7 @@ def _together(job: Job, results: Sequence[RunResult]) -> RunResult:
         kernel_s=sum(result.kernel_s for result in results),
         write_s=sum(result.write_s for result in results),
         shift=results[-1].shift if results else None,
+        new_rows=sum(result.new_rows for result in results),
         is_up_to_date=not results,
     )
 

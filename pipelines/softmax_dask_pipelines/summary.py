@@ -22,7 +22,7 @@ def text_of_run(result: RunResult) -> str:
         return table([("rows", "nothing new: the output is up to date"), ("output", facts["output"])])
     lines = [
         *day_lines(result.job.config),
-        ("rows", f"{facts['rows']:,} of {facts['classes']:,} classes"),
+        ("rows", f"{facts['rows']:,} of {facts['classes']:,} classes{_new(facts)}"),
         ("undecidable", f"{facts['undecidable_rows']:,} rows with NaN, +inf or only -inf"),
         ("confidence", f"{_figure(facts['mean_confidence'])} mean"),
         ("entropy", f"{_figure(facts['mean_entropy'])} nat mean"),
@@ -145,6 +145,10 @@ def output_text(spec: OutputSpec) -> str:
     """Where an output goes, and whether something is there."""
     known = ", is there already: goes on with it; --replace would swap it" if os.path.lexists(spec.path) else ""
     return f"{spec.path} ({spec.format}){known}"
+
+
+def _new(facts: dict[str, Any]) -> str:
+    return "" if facts["new_rows"] == facts["rows"] else f", {facts['new_rows']:,} of them new"
 
 
 def _target_lines(facts: dict[str, Any]) -> list[Line]:

@@ -84,7 +84,7 @@ class KeepingWriter:
 
     def close(self) -> tuple[StoredObject, ...]:
         self.closed = True
-        return StoredObject("a", 30), StoredObject("b", 12)
+        return StoredObject("a", 30, 0), StoredObject("b", 12, 0)
 
 
 class KeepingSink:

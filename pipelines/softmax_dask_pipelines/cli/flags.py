@@ -25,7 +25,9 @@ _KEYS = {
     "class_axis": "source.class_axis",
     "missing_chunks": "source.missing_chunks",
     "nulls": "source.nulls",
+    "settle": "source.settle",
     "link": "source.link",
+    "storage_option": "source.storage_options",
     "output_format": "output.format",
     "dtype": "output.dtype",
     "rename": "output.rename",
@@ -33,6 +35,7 @@ _KEYS = {
     "top_k": "top_k",
     "temperature": "temperature",
     "nonfinite": "nonfinite",
+    "backend": "backend",
     "memory_limit": "memory_limit",
     "threads": "threads",
     "on_changed": "on_changed",
@@ -55,10 +58,27 @@ _SOURCE_OPTIONS = (
     click.option("--class-axis", help="Zarr and npy: axis of the classes, 0 or 1. Default: the last."),
     click.option("--missing-chunks", help="Zarr: error, or fill (read as the fill value). Default: error."),
     click.option("--nulls", help="Parquet: error, or abstain (the row is undecidable). Default: error."),
+    click.option(
+        "--settle",
+        metavar="SECONDS",
+        help="Of many Parquet files, one that is not whole and younger waits for another run. Default: 60.",
+    ),
     click.option("--link", help="sigmoid: the source has one logit z a row, read as 0 and z. Default: softmax."),
+    click.option(
+        "--storage-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Of s3://: profile, endpoint_url, region, anon, requester_pays. Default: by the environment.",
+    ),
     click.option("--source-format", help="zarr, parquet or npy. Default: found out."),
     click.option("--source-dtype", help="bfloat16, where 16-bit integers hold its bits."),
 )
+
+_PAIRS = {
+    "rename": "expected OLD=NEW, such as day=source_day, each OLD once.",
+    "storage_option": "expected KEY=VALUE, such as profile=research, each KEY once.",
+}
+"""Flags that are given several times, a pair each; what was expected."""
 
 _FILE_OPTIONS = (
     click.option(
@@ -127,22 +147,23 @@ def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> 
 def _value(name: str, text: Any) -> Any:
     if name == "columns":
         return [column.strip() for column in text.split(",")]
-    if name == "rename":
-        return _renamed(text)
+    if name in _PAIRS:
+        return _pairs(name, text)
     whole = name == "class_axis" and text.removeprefix("-").isdecimal()
     return int(text) if whole else text
 
 
-def _renamed(pairs: Sequence[str]) -> dict[str, str]:
-    renamed: dict[str, str] = {}
-    for pair in pairs:
-        old, equals, new = pair.partition("=")
-        if not equals or old in renamed:
+def _pairs(name: str, texts: Sequence[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or key in pairs:
             from softmax_dask_pipelines.errors import ConfigError
 
-            raise ConfigError(f"--rename: is {pair!r}; expected OLD=NEW, such as day=source_day, each OLD once.")
-        renamed[old] = new
-    return renamed
+            shown = f"is {text!r}" if name == "rename" else "is no such pair"  # it may be a credential
+            raise ConfigError(f"--{name.replace('_', '-')}: {shown}; {_PAIRS[name]}")
+        pairs[key] = value
+    return pairs
 
 
 def _flag_of(place: Sequence[str | int]) -> str:

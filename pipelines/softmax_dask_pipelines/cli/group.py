@@ -18,6 +18,8 @@ _VERBS = {
     "run": "scoring",
     "plan": "scoring",
     "jacobian": "jacobian",
+    "status": "outputs",
+    "verify": "outputs",
     "validate": "configs",
     "schema": "configs",
     "inspect": "sources",

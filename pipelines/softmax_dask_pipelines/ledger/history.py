@@ -8,7 +8,7 @@ from typing import Any
 
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.ledger.records import read_record, record
-from softmax_dask_pipelines.sinks import job_folder
+from softmax_dask_pipelines.sinks import StoredObject, job_folder
 from softmax_dask_pipelines.sinks.places import Increment, Place, Whole, holds_anything
 
 _COMMIT = re.compile(r"commit-(\d{6,})\.json")
@@ -48,6 +48,13 @@ class PlanRecord:
         return replace(plan, id=blake2b(record("plan", asdict(plan)), digest_size=8).hexdigest())
 
     @property
+    def partitions(self) -> int:
+        """How many it has."""
+        first = self.visible_rows // self.partition_rows if self.settings.get("output.format") == "zarr" else 0
+        rows = self.rows if self.settings.get("output.format") == "zarr" else self.rows - self.visible_rows
+        return max(1, -(-rows // self.partition_rows)) - first
+
+    @property
     def is_whole(self) -> bool:
         """Whether it writes the whole output, and does not add to one."""
         return self.first == self.commit
@@ -60,6 +67,10 @@ class Commit:
     plan: PlanRecord
     made: int | None
     """What `Place.publish` must know."""
+    config: dict[str, Any]
+    """What the run was told, as it was resolved."""
+    documents: tuple[StoredObject, ...]
+    """What was stored beside the partitions."""
     result: dict[str, Any]
     """Figures of the partitions."""
     at: str
@@ -128,7 +139,8 @@ def commit_path(folder: Path, number: int) -> Path:
 def read_commit(folder: Path, number: int) -> Commit:
     """The commit of that number."""
     found = read_record(commit_path(folder, number), "commit")
-    return Commit(_plan_of(found["plan"]), found["made"], found["result"], found["at"])
+    documents = tuple(StoredObject(**stored) for stored in found["documents"])
+    return Commit(_plan_of(found["plan"]), found["made"], found["config"], documents, found["result"], found["at"])
 
 
 def put_commit(folder: Path, commit: Commit) -> bool:

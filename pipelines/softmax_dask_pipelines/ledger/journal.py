@@ -110,7 +110,7 @@ def _json_of(receipt: Receipt) -> dict[str, Any]:
     tally = asdict(receipt.tally) | {"lower_bounds": sorted(receipt.tally.lower_bounds)}
     return {
         "partition": receipt.partition,
-        "objects": [[stored.key, stored.size_bytes] for stored in receipt.objects],
+        "objects": [[stored.key, stored.size_bytes, stored.crc32c] for stored in receipt.objects],
         "tally": tally,
         "seconds": [receipt.read_s, receipt.kernel_s, receipt.write_s],
     }
@@ -120,7 +120,7 @@ def _receipt(line: dict[str, Any]) -> Receipt:
     read_s, kernel_s, write_s = line["seconds"]
     return Receipt(
         partition=line["partition"],
-        objects=tuple(StoredObject(key, size) for key, size in line["objects"]),
+        objects=tuple(StoredObject(*stored) for stored in line["objects"]),
         tally=tally_of_json(line["tally"]),
         notes=(),
         read_s=read_s,

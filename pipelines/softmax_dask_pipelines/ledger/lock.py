@@ -5,6 +5,7 @@ The file says who holds it, for those who come second; what a killed run has lef
 
 import json
 import os
+import socket
 import stat
 import sys
 from collections.abc import Iterator
@@ -49,6 +50,25 @@ def locked(output: Path) -> Iterator[RunIdentity]:
         os.close(descriptor)
 
 
+def holder(output: Path) -> dict[str, Any] | None:
+    """Who holds the lock of `output` now, as far as that is known; None where nobody does. Takes no lock."""
+    path = job_folder(output) / "lock"
+    try:
+        inode, data = path.stat().st_ino, path.read_bytes()
+    except OSError:
+        return None
+    facts = _facts(data)
+    return facts if facts is not None and _is_held(inode, facts) else None
+
+
+def _is_held(inode: int, facts: dict[str, Any]) -> bool:
+    """As the kernel says; elsewhere, whether the process is there."""
+    try:
+        return any(f":{inode} " in line for line in Path("/proc/locks").read_text().splitlines())
+    except OSError:
+        return facts.get("host") == socket.gethostname() and Path(f"/proc/{facts.get('pid')}").exists()
+
+
 def _acquired(path: Path, output: Path) -> int:
     while True:
         storage.make_folder(path.parent)
@@ -89,11 +109,18 @@ def _write(descriptor: int, run: RunIdentity) -> None:
 
 def _holder(descriptor: int) -> str:
     """Who holds the lock; empty in the moment before that is written."""
+    with suppress(OSError):
+        facts = _facts(os.pread(descriptor, _MOST_BYTES, 0))
+        return f" ({text_of_run(facts)})" if facts is not None else ""
+    return ""
+
+
+def _facts(data: bytes) -> dict[str, Any] | None:
     try:
-        facts: Any = json.loads(os.pread(descriptor, _MOST_BYTES, 0))
-    except (OSError, ValueError):
-        return ""
-    return f" ({text_of_run(facts)})" if isinstance(facts, dict) else ""
+        found: Any = json.loads(data)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _is_taken(descriptor: int) -> bool:

@@ -42,7 +42,7 @@ class RunRecord:
     """The manifest of one run, written once: when its output is visible, or when it has failed."""
 
     def __init__(self, output: Path, run: RunIdentity, told: Told, figures: Callable[[], dict[str, Any]]) -> None:
-        self._output, self._run, self._told = output, run, told
+        self._output, self._run, self.told = output, run, told
         self._figures = figures
         """What the run came to so far: JSON types only."""
 
@@ -61,7 +61,7 @@ class RunRecord:
                 self._write(self._figures(), error)
 
     def _write(self, figures: dict[str, Any], error: Exception | None) -> None:
-        told = self._told
+        told = self.told
         document = {
             "format": FORMAT,
             **self._run.facts(),

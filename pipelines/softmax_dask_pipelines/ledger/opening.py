@@ -16,10 +16,13 @@ from softmax_dask_pipelines.ledger.fingerprint import (
     rows_from,
     stamps_of,
 )
-from softmax_dask_pipelines.ledger.history import History, PlanRecord
+from softmax_dask_pipelines.ledger.history import Commit, History, PlanRecord
 from softmax_dask_pipelines.ledger.journal import read_journal
 from softmax_dask_pipelines.ledger.settings import differences, settings_of
+from softmax_dask_pipelines.retrying import attempted
+from softmax_dask_pipelines.sinks.checksums import crc32c_of_file
 from softmax_dask_pipelines.sinks.places import require_absent, require_output
+from softmax_dask_pipelines.sources.stamps import Stamps
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Opening:
 
     def __init__(self, job: Job, *, replace: bool) -> None:
         self._job, self._replace = job, replace
-        self._settings, self._stamps = settings_of(job), job.source.stamps()
+        self._settings, self._stamps = settings_of(job), self._stamps_now()
         self._rescores = job.config.on_changed == "rescore"
 
     def step(self, history: History) -> Step | None:
@@ -57,6 +60,7 @@ class Opening:
         if history.latest is None or self._replace:
             return self._whole(history, replaces=self._replace)
         self._require_settings(history.latest.plan, history.output, "was written")
+        _require_as_committed(history.output, history.latest)
         found = self._difference(history.latest.plan)
         if found.changed and self._rescores:
             return self._whole(history, replaces=True)
@@ -65,8 +69,7 @@ class Opening:
 
     def require_unchanged(self, plan: PlanRecord) -> None:
         """Refuse to publish what was read while somebody changed it."""
-        now = self._job.source.stamps()
-        self._require_input(compare(stamps_of(plan.input), now, self._job.source.content).changed)
+        self._require_input(compare(stamps_of(plan.input), self._stamps_now(), self._content).changed)
 
     def _open_step(self, history: History, plan: PlanRecord) -> Step | None:
         """The open plan, gone on with; None where the command is to start over."""
@@ -78,17 +81,19 @@ class Opening:
         self._require_settings(plan, history.output, "has a run that did not end, which was begun")
         self._require_input(harmful)
         if found.changed and not harmful:  # data that were bad, and are mended
-            now = amended(stamps_of(plan.input), self._stamps, self._job.source.content)
+            now = amended(stamps_of(plan.input), self._stamps, self._content)
             plan = replace(plan, input=json_of(now))
         return self._step(plan, is_last=not (found.added_rows or found.added_files))
 
     def _is_scored(self, history: History, plan: PlanRecord, change: Change) -> bool:
-        """Whether some partition that is done has rows that were changed."""
+        """Whether some partition that is done, by this plan or an earlier commit, has rows that were changed."""
+        if change.rows is None or change.rows.start < plan.visible_rows:
+            return True
         first = plan.visible_rows if self._job.spec.format == "parquet" else 0
         numbers = (receipt.partition for receipt in read_journal(history.path("journal", plan)))
         starts = (first + number * plan.partition_rows for number in numbers)
         rows = change.rows
-        return rows is None or any(start < rows.stop and rows.start < start + plan.partition_rows for start in starts)
+        return any(start < rows.stop and rows.start < start + plan.partition_rows for start in starts)
 
     def _whole(self, history: History, *, replaces: bool) -> Step:
         """All of the input, into an output of its own."""
@@ -128,22 +133,18 @@ class Opening:
         return self._step(plan, is_last=True)
 
     def _step(self, plan: PlanRecord, *, is_last: bool) -> Step:
-        # A partition that is partly visible is written anew, whole; parts of Parquet are never touched again.
-        visible = plan.visible_rows
-        first = visible // plan.partition_rows * plan.partition_rows if self._job.spec.format == "zarr" else visible
-        cut = Cut(
-            rows=rows_from(first, stamps_of(plan.input), self._stamps),
-            first_row=first if self._job.spec.format == "zarr" else 0,
-            partition_rows=plan.partition_rows,
-            chunk_rows=plan.chunk_rows,
-            visible_rows=plan.visible_rows,
-            commit=plan.commit - plan.first + 1,
-            attributes=plan.attributes,
-        )
-        return Step(plan, recut(self._job, cut), is_last)
+        return Step(plan, as_planned(self._job, plan, self._stamps), is_last)
+
+    def _stamps_now(self) -> Stamps:
+        job = self._job
+        return attempted(job.source.stamps, retries=job.config.retries, what=job.facts.path)
+
+    def _content(self, name: str, rows: range) -> str:
+        job = self._job
+        return attempted(lambda: job.source.content(name, rows), retries=job.config.retries, what=job.facts.path)
 
     def _difference(self, plan: PlanRecord) -> Difference:
-        return compare(stamps_of(plan.input), self._stamps, self._job.source.content)
+        return compare(stamps_of(plan.input), self._stamps, self._content)
 
     def _require_settings(self, plan: PlanRecord, output: Path, was: str) -> None:
         found = differences(plan.settings, self._settings)
@@ -161,3 +162,37 @@ class Opening:
                 "back, score everything again (on_changed: rescore, or --replace), or keep what is scored "
                 "(on_changed: ignore)."
             )
+
+
+def _require_as_committed(output: Path, commit: Commit) -> None:
+    """Refuse to add to something else that has come to the output's path: a look at its root, no more."""
+    plan = commit.plan
+    if plan.settings["output.format"] == "zarr":
+        root = next(stored for stored in commit.documents if stored.key == "zarr.json")
+        file = output / root.key
+        fine = file.exists() and crc32c_of_file(file) == root.crc32c
+    else:
+        numbers = range(1, plan.commit - plan.first + 2)
+        fine = all((output / f"commit={number:06d}").is_dir() for number in numbers)
+    if not fine:
+        raise OutputExistsError(
+            f"{output}: is not what its last commit has written; expected it to be left alone. Put it back, choose "
+            "another path, or start over with --replace."
+        )
+
+
+def as_planned(job: Job, plan: PlanRecord, now: Stamps) -> Job:
+    """The run of the rows of a plan, in its pieces; `now` is how the input looks."""
+    # A partition that is partly visible is written anew, whole; parts of Parquet are never touched again.
+    is_zarr, visible = job.spec.format == "zarr", plan.visible_rows
+    first = visible // plan.partition_rows * plan.partition_rows if is_zarr else visible
+    cut = Cut(
+        rows=rows_from(first, stamps_of(plan.input), now),
+        first_row=first if is_zarr else 0,
+        partition_rows=plan.partition_rows,
+        chunk_rows=plan.chunk_rows,
+        visible_rows=visible,
+        commit=plan.commit - plan.first + 1,
+        attributes=plan.attributes,
+    )
+    return recut(job, cut)

@@ -29,7 +29,7 @@ from softmax_dask_pipelines.ledger.history import (
 from softmax_dask_pipelines.ledger.journal import Journal, finished
 from softmax_dask_pipelines.ledger.manifest import RunRecord
 from softmax_dask_pipelines.ledger.records import record
-from softmax_dask_pipelines.sinks import Sink
+from softmax_dask_pipelines.sinks import Sink, StoredObject
 from softmax_dask_pipelines.sinks.places import Place, require_absent
 from softmax_dask_pipelines.task import Receipt
 
@@ -59,6 +59,7 @@ class Building:
     def __init__(self, history: History, plan: PlanRecord, sink: Sink, place: Place, run: RunRecord) -> None:
         self._history, self._plan, self._sink, self._place, self._run = history, plan, sink, place, run
         self._partitions, self._done = 0, 0
+        self._documents: tuple[StoredObject, ...] = ()
         self._journal: Journal | None = None
 
     def __enter__(self) -> "Building":
@@ -99,7 +100,7 @@ class Building:
         """All partitions are done: make them durable."""
         assert self._done == self._partitions, f"{self._done} of {self._partitions} are done"
         self._close()
-        self._sink.seal()
+        self._documents = self._sink.seal()
 
     def publish(self, result: Result) -> None:
         """Commit, and make visible; the figures go into the records.
@@ -114,7 +115,14 @@ class Building:
         if self._plan.is_whole and not self._plan.replaces:
             require_absent(self._history.output)
         with _uninterrupted():
-            commit = Commit(self._plan, self._place.made(), result.record(), datetime.now(UTC).isoformat())
+            commit = Commit(
+                plan=self._plan,
+                made=self._place.made(),
+                config=self._run.told.config,
+                documents=self._documents,
+                result=result.record(),
+                at=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
             if not put_commit(self._history.folder, commit):
                 raise LockedError(
                     f"{self._history.output}: another run has written it meanwhile; expected one at a time. "

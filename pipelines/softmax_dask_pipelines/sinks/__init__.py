@@ -97,6 +97,8 @@ class StoredObject:
 
     key: str
     size_bytes: int
+    crc32c: int
+    """Of all its bytes."""
 
 
 class PartitionWriter(Protocol):
@@ -133,8 +135,8 @@ class Sink(Protocol):
     def find(self, number: int, key: str) -> Path:
         """Where an object of a partition is before the output is published, by the key that its writer gave it."""
 
-    def seal(self) -> None:
-        """Write what explains the partitions, all of which are there, and make everything durable."""
+    def seal(self) -> tuple[StoredObject, ...]:
+        """Write what explains the partitions, all of which are there, and make everything durable; what was written."""
 
 
 def open_sink(spec: OutputSpec, place: Place) -> Sink:

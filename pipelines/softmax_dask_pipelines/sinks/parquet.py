@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.sinks import OutputSpec, StoredObject
 from softmax_dask_pipelines.sinks.buffers import PartitionBuffers
+from softmax_dask_pipelines.sinks.checksums import crc32c_of_file
 from softmax_dask_pipelines.sinks.parquet_layout import Batches, writer_options
 from softmax_dask_pipelines.sinks.places import Place, sync_folders
 
@@ -45,9 +46,10 @@ class ParquetSink:
         """In the stage."""
         return self._place.stage / key
 
-    def seal(self) -> None:
+    def seal(self) -> tuple[StoredObject, ...]:
         """Make the names of the parts durable; each of them explains itself."""
         sync_folders([self._parts, self._place.stage])
+        return ()
 
     @property
     def _parts(self) -> Path:
@@ -92,10 +94,11 @@ class ParquetPartitionWriter:
         with self._open:
             assert buffers.is_complete(), f"{buffers.filled} of {len(buffers.rows)} rows when closed"
             self._file.close()
+            checksum = crc32c_of_file(self._temporary)
             if self._durable:
                 storage.sync_file(self._temporary)
         key = f"{self._path.parent.name}/{self._path.name}"
-        return (StoredObject(key, self._path.stat().st_size),)
+        return (StoredObject(key, self._path.stat().st_size, checksum),)
 
     def _write_rows(self) -> None:
         rows = pa.Table.from_batches([self._batches.current_chunk()])

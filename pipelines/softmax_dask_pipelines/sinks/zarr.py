@@ -15,6 +15,7 @@ from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, StoredObject
 from softmax_dask_pipelines.sinks.buffers import PartitionBuffers
 from softmax_dask_pipelines.sinks.carried import carried_numbers, carried_texts, repeated_texts
+from softmax_dask_pipelines.sinks.checksums import crc32c_of
 from softmax_dask_pipelines.sinks.places import Place, sync_folders
 from softmax_dask_pipelines.sinks.zarr_codecs import encode_numbers, encode_string_runs, encode_strings
 from softmax_dask_pipelines.sinks.zarr_layout import ArrayLayout, array_layouts, metadata_documents
@@ -32,13 +33,10 @@ class ZarrSink:
         self._layouts = array_layouts(spec) | {layout.name: layout for layout in more}
 
     def prepare(self) -> None:
-        """Make the folder of each array, and write the class names."""
+        """Make the folder of each array."""
         self._place.prepare()
         for name in self._layouts:
             storage.make_folder(self._place.stage / name)
-        if self._spec.class_names is not None and not self._spec.visible_rows:
-            parts = encode_strings(np.array(self._spec.class_names, dtype=object))
-            self._chunks(self._place.stage).put(self._layouts["class"].key(0), parts)
 
     def writer(self, number: int) -> "ZarrPartitionWriter":
         """Writer of partition `number`; one that holds rows which are visible already is written beside them."""
@@ -55,13 +53,18 @@ class ZarrSink:
         """In the stage, or where nobody looks before the commit."""
         return self._folder(number) / key
 
-    def seal(self) -> None:
-        """Write the metadata documents into the stage, and make all chunks durable."""
+    def seal(self) -> tuple[StoredObject, ...]:
+        """Write class names and metadata documents into the stage, and make all chunks durable."""
         folders = {self._place.stage, self._place.new}
-        for key, document in metadata_documents(self._layouts, {"softmax_dask": self._spec.attributes}).items():
-            storage.put(self._place.stage / key, [document], scratch=self._place.scratch)
+        documents = metadata_documents(self._layouts, {"softmax_dask": self._spec.attributes})
+        objects = {key: [document] for key, document in documents.items()}
+        if self._spec.class_names is not None and not self._spec.visible_rows:
+            objects[self._layouts["class"].key(0)] = encode_strings(np.array(self._spec.class_names, dtype=object))
+        chunks = _Chunks(self._place.stage, self._place.scratch, durable=True)
+        stored = tuple(chunks.put(key, parts) for key, parts in objects.items())
         sync_folders(folder / name for folder in folders for name in self._layouts)
         sync_folders(folders)
+        return stored
 
     def _folder(self, number: int) -> Path:
         is_visible = number * self._spec.partition_rows < self._spec.visible_rows
@@ -81,7 +84,7 @@ class _Chunks:
 
     def put(self, key: str, parts: list[bytes]) -> StoredObject:
         size = storage.put(self.folder / key, parts, scratch=self.scratch, durable=self.durable)
-        return StoredObject(key, size)
+        return StoredObject(key, size, crc32c_of(parts))
 
 
 class ZarrPartitionWriter:

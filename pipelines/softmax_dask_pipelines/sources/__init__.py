@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from softmax_dask_pipelines.addresses import is_address, require_object_stores
 from softmax_dask_pipelines.errors import ConfigError, SourceFormatError
 from softmax_dask_pipelines.sources.formats import existing_path, format_of
 from softmax_dask_pipelines.sources.protocol import (
@@ -36,12 +37,32 @@ def open_source(request: SourceRequest) -> Source:
     ColumnNotFoundError, SchemaMismatchError
         A named array or column is missing, or parts do not fit together.
     """
+    path, found = _located(request)
+    _require_fitting_names(request, found)
+    source = _OPENERS[found](request, path)
+    return SigmoidSource(source) if request.link == "sigmoid" else source
+
+
+def _located(request: SourceRequest) -> tuple[str, Format]:
+    """Where the source is, once something is there, and its format."""
+    if is_address(request.path):
+        return _located_in_store(request)
     path = existing_path(request.path)
     found = request.format or format_of(path)
-    _require_fitting_names(request, found)
     _require_no_pattern(path, found)
-    source = _OPENERS[found](request, str(path))
-    return SigmoidSource(source) if request.link == "sigmoid" else source
+    return str(path), found
+
+
+def _located_in_store(request: SourceRequest) -> tuple[str, Format]:
+    require_object_stores(request.path)
+    from softmax_dask_pipelines.sources.object_places import located
+
+    path, found = located(request.path, request.storage_options)
+    if request.format not in (None, found):
+        raise SourceFormatError(
+            f"{path}: is {found}, and {request.format} was asked for; expected one format. Leave the format out."
+        )
+    return path, found
 
 
 def _require_fitting_names(request: SourceRequest, found: Format) -> None:

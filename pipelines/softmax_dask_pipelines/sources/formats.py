@@ -15,6 +15,8 @@ from softmax_dask_pipelines.sources.protocol import Format
 
 ZARR_FILES = ("zarr.json", ".zarray", ".zgroup", ".zmetadata")
 """Any of these makes a folder a Zarr array or group."""
+DOCUMENT_BYTES = 16 << 20
+"""Of any of these: more is refused."""
 
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _NPY_MAGIC = b"\x93NUMPY"

@@ -4,7 +4,6 @@ Rows are streamed: of a row group only the pages of a block are in memory, howev
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from softmax_dask import ClassAxisError
 from softmax_dask_pipelines.errors import ColumnNotFoundError, SchemaMismatchError, SourceFormatError
@@ -24,7 +23,6 @@ from softmax_dask_pipelines.sources.parquet_metadata import (
     stored_class_names,
 )
 from softmax_dask_pipelines.sources.parquet_nulls import Place
-from softmax_dask_pipelines.sources.parquet_paths import name_in
 from softmax_dask_pipelines.sources.parquet_stream import (
     TEXT_BATCH_BYTES,
     Batch,
@@ -34,6 +32,7 @@ from softmax_dask_pipelines.sources.parquet_stream import (
 )
 from softmax_dask_pipelines.sources.parquet_survey import survey
 from softmax_dask_pipelines.sources.protocol import SourceBlock, SourceFacts, SourceRequest
+from softmax_dask_pipelines.sources.range_file import BLOCK_BYTES, HELD_BYTES
 from softmax_dask_pipelines.sources.sigmoid import classes_of_rows
 from softmax_dask_pipelines.sources.stamps import FileStamps, Stamps, digests_of
 
@@ -45,7 +44,7 @@ class ParquetSource:
     """The rows of all files, in the natural order of their names."""
 
     def __init__(self, request: SourceRequest, path: str) -> None:
-        self._parts = open_parts(path)
+        self._parts = open_parts(path, request.storage_options, settle_s=request.settle_s)
         self._logits = _logits_of_all(self._parts, request)
         self._row_classes = classes_of_rows(
             request, self._logits.classes, where=f"{self._parts[0].path}: {self._logits.name}"
@@ -75,9 +74,12 @@ class ParquetSource:
 
     def stamps(self) -> Stamps:
         """How the files look now."""
-        names = tuple(name_in(Path(self._facts.path), part.path) for part in self._parts)
-        looks = digests_of((part.look() for part in self._parts), len(self._parts))
-        return Stamps("", files=FileStamps(names, tuple(part.rows for part in self._parts), looks))
+        place, files = self._parts[0].place, [part.path for part in self._parts]
+        looks = zip(place.looks(files), (part.footer_digest for part in self._parts), strict=True)
+        # What it was before object stores: a plan of an earlier program must be known again.
+        told = (None if look is None else (*look, footer) for look, footer in looks)
+        names = tuple(place.name(file) for file in files)
+        return Stamps("", files=FileStamps(names, tuple(p.rows for p in self._parts), digests_of(told, len(files))))
 
     def content(self, name: str, rows: range) -> str:
         """Nothing: a file does not grow."""
@@ -141,6 +143,8 @@ class ParquetSource:
             levels += read_rows * (row_bytes + 2 * self._logits.classes)  # a copy without the nulls, and their bits
         texts = min(TEXT_BATCH_BYTES, read_rows * self._text_bytes)
         buffers = sum(2 * page + buffer_bytes(len(columns)) for page in pages)
+        if self._parts[0].place.is_far:
+            buffers += HELD_BYTES + BLOCK_BYTES
         return read_rows * row_bytes + levels + texts + buffers
 
 

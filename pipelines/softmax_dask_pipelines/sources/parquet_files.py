@@ -1,12 +1,12 @@
 """The files of a Parquet source: which they are, and what their footers say."""
 
 import os
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from softmax_dask_pipelines.config_store import StorageOptions
 from softmax_dask_pipelines.errors import (
     CorruptFileError,
     MetadataLimitError,
@@ -21,9 +22,12 @@ from softmax_dask_pipelines.errors import (
     PipelineError,
     SourceFormatError,
     SourceNotFoundError,
+    SourceNotReadyError,
 )
+from softmax_dask_pipelines.notices import NoteWarning
 from softmax_dask_pipelines.sources.parquet_footer import parse_footer
-from softmax_dask_pipelines.sources.parquet_paths import MAGIC, hive_keys, source_files
+from softmax_dask_pipelines.sources.parquet_paths import MAGIC
+from softmax_dask_pipelines.sources.parquet_places import File, Place, arrow_source, place_at, read_at
 from softmax_dask_pipelines.sources.parquet_thrift import ThriftError
 from softmax_dask_pipelines.sources.parquet_types import require_distinct_names
 
@@ -35,6 +39,7 @@ FOOTER_BYTES = 16 * 2**20
 class Part:
     """One file: its footer, and where its rows stand in the source."""
 
+    place: Place
     path: str
     metadata: Any
     """pyarrow.parquet.FileMetaData; kept, so that a read does not parse the footer again."""
@@ -56,22 +61,36 @@ class Part:
         """Rows of the file."""
         return self.group_starts[-1]
 
-    def look(self) -> tuple[int, int, str] | None:
-        """Its size and time of modification now, and its footer when it was opened; None where it is gone."""
-        try:
-            status = os.stat(self.path)
-        except FileNotFoundError:
-            return None
-        return status.st_size, status.st_mtime_ns, self.footer_digest
+    def opened(self, *, small: bool = False) -> AbstractContextManager[File]:
+        """The file; `small`: for no more than a few bytes here and there."""
+        return self.place.opened(self.path, small=small)
 
 
-def open_parts(path: str) -> list[Part]:
-    """The footers of the file `path`, or of all files of that folder or pattern: part-2 before part-10."""
+def open_parts(path: str, options: StorageOptions | None = None, *, settle_s: float = 0.0) -> list[Part]:
+    """The footers of the file `path`, or of all files of that folder or pattern: part-2 before part-10.
+
+    Of several files, one that is not whole and was changed in the last `settle_s` seconds is left out, and a warning
+    says so: the footer comes last, so it is still being written.
+    """
     parts: list[Part] = []
     first_row = 0
-    for name in source_files(Path(path)):
-        parts.append(_open_part(name, first_row, hive_keys(name, Path(path))))
-        first_row += parts[-1].rows
+    place = place_at(path, options)
+    names = place.files()
+    for name in names:
+        try:
+            part = _open_part(place, name, first_row)
+        except CorruptFileError:
+            if names == [path] or not place.is_younger(name, settle_s):
+                raise
+            text = f"{name}: is still being written, or was cut short in the last {settle_s:g} seconds; left out."
+            warnings.warn(text, NoteWarning, stacklevel=4)
+            continue
+        parts.append(part)
+        first_row += part.rows
+    if not parts:
+        raise SourceNotReadyError(
+            f"{path}: none of its {len(names)} files is whole yet; expected at least one. Run the same command again."
+        )
     return parts
 
 
@@ -80,6 +99,8 @@ def plain_errors(path: str) -> Iterator[None]:
     """Errors of pyarrow, of the system and of the footer as ours, with a remedy."""
     try:
         yield
+    except (MemoryError, PipelineError):
+        raise
     except FileNotFoundError as error:
         raise SourceNotFoundError(
             f"{path}: is not there any more; expected it to stay while it is read. Put it back."
@@ -88,8 +109,6 @@ def plain_errors(path: str) -> Iterator[None]:
         raise PermissionDeniedError(
             f"{path}: cannot be read; expected read permission. Check its owner and mode."
         ) from error
-    except (MemoryError, PipelineError):
-        raise
     except pa.ArrowNotImplementedError as error:
         raise SourceFormatError(
             f"{path}: uses a part of Parquet that pyarrow does not read ({error}); expected one that it reads. "
@@ -102,32 +121,29 @@ def plain_errors(path: str) -> Iterator[None]:
         ) from error
 
 
-def _open_part(path: str, first_row: int, keys: tuple[tuple[str, str | None], ...]) -> Part:
-    with plain_errors(path):
-        file_bytes, footer_bytes = _footer_bytes(path)
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+def _open_part(place: Place, path: str, first_row: int) -> Part:
+    with plain_errors(path), place.opened(path, small=True) as opened:
+        file_bytes, footer_bytes = _footer_bytes(path, opened)
+        with pq.ParquetFile(arrow_source(path, opened), page_checksum_verification=True) as file:
             metadata, schema = file.metadata, file.schema_arrow
         require_distinct_names(schema, where=path)
         leaves = tuple(metadata.schema.column(i).path for i in range(len(metadata.schema)))
         footer = parse_footer(footer_bytes, leaves=leaves, file_bytes=file_bytes)
     starts = tuple(accumulate(footer.group_rows, initial=0))
     digest = blake2b(footer_bytes, digest_size=16).hexdigest()
-    return Part(path, metadata, schema, first_row, starts, leaves, footer.chunks, keys, digest)
+    return Part(place, path, metadata, schema, first_row, starts, leaves, footer.chunks, place.hive_keys(path), digest)
 
 
-def _footer_bytes(path: str) -> tuple[int, bytes]:
+def _footer_bytes(path: str, file: File) -> tuple[int, bytes]:
     """Size of the file, and its footer, once that is not too long; none where pyarrow will say what is wrong."""
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 8))
-        tail = file.read(8)
-        length = int.from_bytes(tail[:4], "little")
-        if tail[4:] != MAGIC or length > size - 8:
-            return size, b""
-        if length > FOOTER_BYTES:
-            raise MetadataLimitError(
-                f"{path}: its footer has {length} bytes; expected at most {FOOTER_BYTES}. Write larger row groups, or "
-                "one column of lists instead of one column a class."
-            )
-        file.seek(size - 8 - length)
-        return size, file.read(length)
+    size = file.seek(0, os.SEEK_END)
+    tail = read_at(file, 8, max(0, size - 8))
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] != MAGIC or length > size - 8:
+        return size, b""
+    if length > FOOTER_BYTES:
+        raise MetadataLimitError(
+            f"{path}: its footer has {length} bytes; expected at most {FOOTER_BYTES}. Write larger row groups, or "
+            "one column of lists instead of one column a class."
+        )
+    return size, read_at(file, length, size - 8 - length)

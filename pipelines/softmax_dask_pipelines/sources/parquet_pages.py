@@ -4,14 +4,14 @@ Arrow believes a page's header: a kilobyte that claims two gigabytes gets them. 
 take in all, and is bounded itself, see `parquet_limits`.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from itertools import islice
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from softmax_dask_pipelines.errors import CorruptFileError
 from softmax_dask_pipelines.sources.parquet_footer import Chunk
+from softmax_dask_pipelines.sources.parquet_places import File, read_at
 from softmax_dask_pipelines.sources.parquet_thrift import (
     BOOL,
     I32,
@@ -86,7 +86,7 @@ def first_pages(path: str, chunk: Chunk, count: int, *, where: str) -> list[Page
         return list(islice(sound_pages(file, chunk, where), count))
 
 
-def sound_pages(file: BinaryIO, chunk: Chunk, where: str) -> Iterator[Page]:
+def sound_pages(file: File, chunk: Chunk, where: str) -> Iterator[Page]:
     """The pages that Arrow would read, until they hold all values.
 
     Raises
@@ -96,7 +96,7 @@ def sound_pages(file: BinaryIO, chunk: Chunk, where: str) -> Iterator[Page]:
     """
     at, seen = chunk.start, 0
     while seen < chunk.values and at < chunk.start + chunk.compressed_bytes:
-        page = _page(file.fileno(), at, where)
+        page = _page(file, at, where)
         allowed = chunk.uncompressed_bytes + _SLACK_BYTES
         if not (0 <= page.uncompressed_bytes <= allowed and 0 <= page.stored_bytes <= chunk.compressed_bytes):
             raise _lie(where, f"decompresses from {page.stored_bytes} to {page.uncompressed_bytes} bytes", chunk)
@@ -107,12 +107,12 @@ def sound_pages(file: BinaryIO, chunk: Chunk, where: str) -> Iterator[Page]:
         at = page.start + page.stored_bytes
 
 
-def _page(descriptor: int, at: int, where: str) -> Page:
+def _page(file: File, at: int, where: str) -> Page:
     """What the header at that place says."""
-    data = os.pread(descriptor, _HEADER_BYTES, at)
+    data = read_at(file, _HEADER_BYTES, at)
     usual = _USUAL_HEADER.match(data)
     if usual is None:
-        return _page_of(*_any_header(descriptor, at, where))
+        return _page_of(*_any_header(file, at, where))
     is_data, uncompressed, stored, crc, values, encoding, entries = usual.groups()
     return Page(
         uncompressed_bytes=read_i32(uncompressed),
@@ -145,11 +145,11 @@ def _page_of(found: Found, start: int) -> Page:
     )
 
 
-def _any_header(descriptor: int, at: int, where: str) -> tuple[Found, int]:
+def _any_header(file: File, at: int, where: str) -> tuple[Found, int]:
     """The header at that place, and where the page begins."""
     size = _HEADER_BYTES
     while True:
-        data = os.pread(descriptor, size, at)
+        data = read_at(file, size, at)
         try:
             found, length = read_struct(data, _HEADER)
         except ThriftEndError as error:

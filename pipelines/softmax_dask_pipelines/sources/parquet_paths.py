@@ -12,7 +12,7 @@ from softmax_dask_pipelines.sources.names import natural_key
 MAGIC = b"PAR1"
 """First and last bytes of every Parquet file."""
 
-_NULL_KEY = "__HIVE_DEFAULT_PARTITION__"
+NULL_KEY = "__HIVE_DEFAULT_PARTITION__"
 """What Hive and Spark write for a null."""
 
 
@@ -22,9 +22,9 @@ def parquet_files(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder, followlinks=True):
         walked.add(os.path.realpath(parent))
         # A link to a folder that was walked already would go round in circles.
-        folders[:] = [name for name in folders if _is_data(name) and _target(parent, name) not in walked]
+        folders[:] = [name for name in folders if is_data(name) and _target(parent, name) not in walked]
         for name in files:
-            if name.endswith(".parquet") and _is_data(name):
+            if name.endswith(".parquet") and is_data(name):
                 yield Path(parent, name)
 
 
@@ -39,7 +39,7 @@ def matched_files(pattern: Path) -> Iterator[Path]:
     # Relative to a folder that is there: brackets in that folder's own name are no pattern.
     for name in glob.iglob(str(pattern.relative_to(root)), root_dir=root, recursive=True):
         match = root / name
-        if not all(map(_is_data, Path(name).parts)):
+        if not all(map(is_data, Path(name).parts)):
             continue
         if match.is_dir():
             yield from parquet_files(match)
@@ -73,7 +73,7 @@ def hive_keys(file: str, source: Path) -> tuple[tuple[str, str | None], ...]:
     """Names and values of the `key=value` folders between the source and one of its files."""
     folders = Path(file).relative_to(_root(source)).parts[:-1]
     pairs = (folder.split("=", 1) for folder in folders if "=" in folder)
-    return tuple((unquote(key), None if value == _NULL_KEY else unquote(value)) for key, value in pairs)
+    return tuple((unquote(key), None if value == NULL_KEY else unquote(value)) for key, value in pairs)
 
 
 def begins_with_magic(path: Path) -> bool:
@@ -110,5 +110,6 @@ def _target(parent: str, name: str) -> str:
     return os.path.realpath(os.path.join(parent, name))
 
 
-def _is_data(name: str) -> bool:
+def is_data(name: str) -> bool:
+    """Whether a file or folder of that name is data, and not what a writer keeps there."""
     return not name.startswith(("_", "."))

@@ -6,9 +6,10 @@ logits, a few rows at a time, so that whoever takes them can stop.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, BinaryIO
+from itertools import accumulate, pairwise
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -16,6 +17,7 @@ from softmax_dask_pipelines.errors import MetadataLimitError
 from softmax_dask_pipelines.sources.parquet_files import Part, plain_errors
 from softmax_dask_pipelines.sources.parquet_footer import Chunk
 from softmax_dask_pipelines.sources.parquet_pages import Page, sound_pages
+from softmax_dask_pipelines.sources.parquet_places import File, arrow_source
 from softmax_dask_pipelines.sources.parquet_texts import TextChunk
 
 TEXT_BATCH_BYTES = 16 * 2**20
@@ -48,17 +50,38 @@ class Batch:
 
 def batches(part: Part, rows: range, columns: Columns, *, batch_rows: int) -> Iterator[Batch]:
     """Batches of at most `batch_rows` rows that cover `rows`."""
+    # What is far away is looked at and decoded a row group at a time, so that each is fetched once.
+    for span in _by_group(part, rows) if part.place.is_far else [rows]:
+        with _opened(part) as file:
+            yield from _batches(part, file, span, columns, batch_rows)
+
+
+def _batches(part: Part, file: File, rows: range, columns: Columns, batch_rows: int) -> Iterator[Batch]:
     groups = range(bisect_right(part.group_starts, rows.start) - 1, bisect_right(part.group_starts, rows.stop - 1))
     with plain_errors(part.path):
-        text_rows = _checked(part, columns, groups, batch_rows)
+        text_rows = _checked(part, file, columns, groups, batch_rows)
     if not columns.texts or text_rows >= batch_rows:
         together = (*columns.numbers, *columns.texts)
-        for first, batch in _cut(part, rows, _stream(part, groups, together, batch_rows)):
+        for first, batch in _cut(part, rows, _stream(part, file, groups, together, batch_rows)):
             yield Batch(first, batch, [batch])
         return
-    texts = _Rows(batch for _, batch in _cut(part, rows, _stream(part, groups, columns.texts, text_rows)))
-    for first, batch in _cut(part, rows, _stream(part, groups, columns.numbers, batch_rows)):
+    texts = _Rows(batch for _, batch in _cut(part, rows, _stream(part, file, groups, columns.texts, text_rows)))
+    for first, batch in _cut(part, rows, _stream(part, file, groups, columns.numbers, batch_rows)):
         yield Batch(first, batch, texts.take(batch.num_rows))
+
+
+@contextmanager
+def _opened(part: Part) -> Iterator[File]:
+    with ExitStack() as stack:
+        with plain_errors(part.path):
+            file = stack.enter_context(part.opened())
+        yield file
+
+
+def _by_group(part: Part, rows: range) -> Iterator[range]:
+    for start, stop in pairwise(part.group_starts):
+        if max(start, rows.start) < min(stop, rows.stop):
+            yield range(max(start, rows.start), min(stop, rows.stop))
 
 
 def buffer_bytes(columns: int) -> int:
@@ -66,7 +89,7 @@ def buffer_bytes(columns: int) -> int:
     return max(2**14, min(2**20, _BUFFERS_BYTES // max(1, columns)))
 
 
-def text_chunk(file: BinaryIO, part: Part, leaf: int, chunk: Chunk) -> TextChunk:
+def text_chunk(file: File, part: Part, leaf: int, chunk: Chunk) -> TextChunk:
     """A column of text in one row group; `leaf` is its place among the leaves."""
     # Of the schema, which pyarrow has read whole, not of a row group: see `parquet_footer`.
     return TextChunk(file, chunk, is_nullable=part.metadata.schema.column(leaf).max_definition_level > 0)
@@ -83,27 +106,26 @@ def where_is(part: Part, leaf: int, group: int) -> str:
     return f"{part.path}: column {part.leaves[leaf]!r} of row group {group}"
 
 
-def _checked(part: Part, columns: Columns, groups: range, batch_rows: int) -> int:
+def _checked(part: Part, file: File, columns: Columns, groups: range, batch_rows: int) -> int:
     """Rows of text that can be decoded at once; refuses pages that lie, or that no memory is planned for."""
     texts, fewest = set(leaves_of(part, columns.texts)), batch_rows
     leaves = leaves_of(part, (*columns.numbers, *columns.texts))
     chunks = part.chunks[groups.start : groups.stop, leaves].tolist()
-    with open(part.path, "rb") as file:
-        for group, row in zip(groups, chunks, strict=True):
-            for leaf, fields in zip(leaves, row, strict=True):
-                chunk = Chunk._make(fields)
-                pages = _planned_pages(file, chunk, where_is(part, leaf, group), columns.page_bytes)
-                if leaf in texts:
-                    rows = min(batch_rows, part.group_starts[group + 1] - part.group_starts[group])
-                    text = text_chunk(file, part, leaf, chunk)
-                    largest = text.largest(pages, rows=rows, allowed_bytes=TEXT_BATCH_BYTES)
-                    fewest = min(fewest, max(1, TEXT_BATCH_BYTES // max(1, largest)))
-                for _ in pages:
-                    pass
+    for group, row in zip(groups, chunks, strict=True):
+        for leaf, fields in zip(leaves, row, strict=True):
+            chunk = Chunk._make(fields)
+            pages = _planned_pages(file, chunk, where_is(part, leaf, group), columns.page_bytes)
+            if leaf in texts:
+                rows = min(batch_rows, part.group_starts[group + 1] - part.group_starts[group])
+                text = text_chunk(file, part, leaf, chunk)
+                largest = text.largest(pages, rows=rows, allowed_bytes=TEXT_BATCH_BYTES)
+                fewest = min(fewest, max(1, TEXT_BATCH_BYTES // max(1, largest)))
+            for _ in pages:
+                pass
     return fewest
 
 
-def _planned_pages(file: BinaryIO, chunk: Chunk, where: str, page_bytes: int | None) -> Iterator[Page]:
+def _planned_pages(file: File, chunk: Chunk, where: str, page_bytes: int | None) -> Iterator[Page]:
     for page in sound_pages(file, chunk, where):
         if page_bytes is not None and page.uncompressed_bytes > page_bytes:
             raise MetadataLimitError(
@@ -113,15 +135,15 @@ def _planned_pages(file: BinaryIO, chunk: Chunk, where: str, page_bytes: int | N
         yield page
 
 
-def _stream(part: Part, groups: range, columns: Sequence[str], batch_rows: int) -> Iterator[Any]:
+def _stream(part: Part, file: File, groups: range, columns: Sequence[str], batch_rows: int) -> Iterator[Any]:
     with pq.ParquetFile(
-        part.path,
+        arrow_source(part.path, file),
         metadata=part.metadata,
         buffer_size=buffer_bytes(len(columns)),
         pre_buffer=False,
         page_checksum_verification=True,
-    ) as file:
-        yield from file.iter_batches(
+    ) as reader:
+        yield from reader.iter_batches(
             batch_size=batch_rows, row_groups=list(groups), columns=list(columns), use_threads=False
         )
 

@@ -21,6 +21,8 @@ Item = TypeVar("Item")
 
 _PAGES = 1024
 """Headers that are looked at, about: 5 ms where the file is in the system's cache."""
+_PAGES_FAR = 64
+"""Where each may cost a request: two seconds."""
 _PAGES_OF_CHUNK = 4
 """Enough to see what a writer does: a dictionary among them, and a whole page."""
 _WIDE_COLUMNS = 16
@@ -58,8 +60,9 @@ def survey(parts: Sequence[Part], *, logits: Sequence[str], others: Sequence[str
     """Look at the columns `logits` and `others`; `texts` are those of the others that hold text."""
     names = (*_spread(logits, _WIDE_COLUMNS), *others)
     groups = [(part, group) for part in parts for group in range(len(part.chunks)) if _has_rows(part, group)]
-    chosen = _spread(groups, _PAGES // (_PAGES_OF_CHUNK * len(names)) or 1)
-    pages = max(_PAGES_OF_CHUNK, _PAGES // (len(names) * len(chosen) or 1))
+    most = _PAGES_FAR if parts[0].place.is_far else _PAGES
+    chosen = _spread(groups, most // (_PAGES_OF_CHUNK * len(names)) or 1)
+    pages = max(_PAGES_OF_CHUNK, most // (len(names) * len(chosen) or 1))
     looks = [
         look
         for part, found in groupby(chosen, lambda place: place[0])
@@ -78,7 +81,7 @@ def survey(parts: Sequence[Part], *, logits: Sequence[str], others: Sequence[str
 def _looks(
     part: Part, groups: Sequence[int], names: Sequence[str], texts: Sequence[str], count: int
 ) -> Iterator[_Look]:
-    with plain_errors(part.path), open(part.path, "rb") as file:
+    with plain_errors(part.path), part.opened(small=True) as file:
         for name in names:
             # A list has one leaf, a number and a text too.
             leaf = leaves_of(part, [name])[0]

@@ -4,11 +4,9 @@ No header says it. What a page takes at most follows from its size where texts s
 where they are numbers of its entries, and from their lengths where each is what it does not share with the last one.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from softmax_dask_pipelines.sources.parquet_delta import shared_lengths
 from softmax_dask_pipelines.sources.parquet_footer import Chunk
 from softmax_dask_pipelines.sources.parquet_pages import Page
+from softmax_dask_pipelines.sources.parquet_places import File, read_at
 
 _PLAIN, _OLD_DICTIONARY, _DELTA_LENGTHS, _DELTA, _DICTIONARY = 0, 2, 6, 7, 8
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
@@ -27,7 +26,7 @@ _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 class TextChunk:
     """A column of text in one row group."""
 
-    file: BinaryIO
+    file: File
     chunk: Chunk
     is_nullable: bool
     """So that a page begins with levels, which say where nulls are."""
@@ -101,7 +100,7 @@ class TextChunk:
         levels = page.levels_bytes or 0
         if not 0 <= levels <= page.stored_bytes:
             raise ValueError(f"levels of {levels} bytes")
-        stored = os.pread(self.file.fileno(), page.stored_bytes - levels, page.start + levels)
+        stored = read_at(self.file, page.stored_bytes - levels, page.start + levels)
         if self.chunk.codec == 0 or not page.is_compressed:
             return stored
         size = page.uncompressed_bytes - levels

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from softmax_dask_pipelines.config_store import StorageOptions
 from softmax_dask_pipelines.sources.stamps import Stamps
 
 Format = Literal["zarr", "parquet", "npy"]
@@ -38,8 +39,13 @@ class SourceRequest:
     """Zarr: whether a chunk of the logits that is not there is an error, or reads as the fill value."""
     nulls: Literal["error", "abstain"] = "error"
     """Parquet: whether a null row, or a null in a row, is an error, or makes the row undecidable (NaN)."""
+    settle_s: float = 0.0
+    """Parquet, of many files: one that is not whole and was changed less than this ago is left out, for it is still
+    being written."""
     link: Literal["softmax", "sigmoid"] = "softmax"
     """sigmoid: the source has one logit z a row, and is read as the two logits 0 and z."""
+    storage_options: StorageOptions | None = None
+    """How an object store is reached."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
 
-from softmax_dask_pipelines.errors import CorruptChunkError, DataError, PermissionDeniedError
+from softmax_dask_pipelines.errors import CorruptChunkError, DataError, PermissionDeniedError, TemporaryError
 from softmax_dask_pipelines.sources.blocks import aligned, rows_per_read
 from softmax_dask_pipelines.sources.carried import TargetRule
 from softmax_dask_pipelines.sources.dtypes import BFLOAT16, checked_class_axis, logits_dtype
@@ -31,7 +32,7 @@ class ZarrSource:
     """One 2-D array of logits, (rows, classes), with the ids and targets beside it."""
 
     def __init__(self, request: SourceRequest, path: str) -> None:
-        store = Store.at(path)
+        store = Store.at(path, request.storage_options)
         name = store.logits_name(request.array)
         array = store.open(name)
         where = store.where(name)
@@ -48,6 +49,8 @@ class ZarrSource:
         classes = classes_of_rows(request, classes, where=where)
         names = _class_names(request, store, array, classes, where)
         self._rule = _target_rule(self._targets, classes, names)
+        self._files = store.files
+        self._look_anew()
         self._document = store.decoding(name, *(array.name for array in self._carried_arrays))
         self._facts = self._described(path, name, dtype, names)
 
@@ -73,11 +76,16 @@ class ZarrSource:
     def stamps(self) -> Stamps:
         """How chunk files look now; of a last chunk that is not full, also what is in it."""
         rows = self._facts.rows
+        self._look_anew()
         found = [(self._name, self._chunks.file_chunk[0], self._chunks.stamps())]
         found += [(array.name, array.height, array.stamps()) for array in self._carried_arrays]
         arrays = (ArrayStamps(name, rows, height, digests, "") for name, height, digests in found)
         tails = ((array, self.content(array.name, array.tail_rows)) for array in arrays)
         return Stamps(self._document, tuple(replace(array, tail=tail) for array, tail in tails))
+
+    def _look_anew(self) -> None:
+        for name in (self._name, *(array.name for array in self._carried_arrays)):
+            self._files.look_anew(name)
 
     def content(self, name: str, rows: range) -> str:
         """Digest of the values of `rows` of the logits, or of ids or targets; "" where they do not decode."""
@@ -91,10 +99,12 @@ class ZarrSource:
             return ""
         return state.hexdigest()
 
-    def _values(self, name: str, rows: range) -> Iterator[bytes]:
+    def _values(self, name: str, rows: range) -> Iterator[Any]:
+        """In pieces that have a buffer."""
         carried = next((array for array in self._carried_arrays if array.name == name), None)
         if carried is not None:
-            yield repr(carried.decode(rows.start, rows.stop).to_pylist()).encode()
+            # As Arrow would send them: no object a value, for a chunk of ids may have millions.
+            yield pa.RecordBatch.from_arrays([carried.decode(rows.start, rows.stop)], ["values"]).serialize()
             return
         for block in aligned(rows.start, rows.stop, self._facts.read_rows):
             yield self._logits(block).tobytes()
@@ -113,7 +123,7 @@ class ZarrSource:
     def _decoded(self, rows: range) -> NDArray[Any]:
         try:
             return self._stored(rows)
-        except (MemoryError, PermissionDeniedError):
+        except (MemoryError, PermissionDeniedError, TemporaryError):
             raise
         except Exception:  # every codec raises errors of its own
             return self._decoded_again(rows)
@@ -122,7 +132,7 @@ class ZarrSource:
         """A second look: the storage may have failed, and not the chunk."""
         try:
             return self._stored(rows)
-        except (MemoryError, PermissionDeniedError):
+        except (MemoryError, PermissionDeniedError, TemporaryError):
             raise
         except Exception as error:
             raise self._corrupt(rows, error) from error
@@ -132,6 +142,8 @@ class ZarrSource:
         selection = self._chunks.selection(slice(rows.start, rows.stop), slice(None))
         try:
             stored = np.asarray(self._array[selection])
+        except PermissionDeniedError:
+            raise
         except PermissionError as error:
             raise PermissionDeniedError(
                 f"{self._facts.path}: {error}; expected read permission. Check the owner and mode of its files."

@@ -20,6 +20,7 @@ from zarr.core.array import AsyncArray
 from zarr.core.metadata.v2 import ArrayV2Metadata
 from zarr.core.metadata.v3 import ArrayV3Metadata
 
+from softmax_dask_pipelines.config_store import StorageOptions
 from softmax_dask_pipelines.errors import (
     ColumnNotFoundError,
     DataError,
@@ -55,9 +56,9 @@ class Store:
     names: tuple[str, ...]
 
     @classmethod
-    def at(cls, path: str) -> "Store":
-        """What lies in the folder or zip file `path`."""
-        files = files_at(path)
+    def at(cls, path: str, options: StorageOptions | None = None) -> "Store":
+        """What lies in the folder, zip file or object store at `path`."""
+        files = files_at(path, options)
         if is_array(files, ""):
             return cls(path, files, ("",))
         if not is_store(files):

@@ -7,7 +7,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from softmax_dask_pipelines.errors import CorruptChunkError, PermissionDeniedError, SchemaMismatchError
+from softmax_dask_pipelines.errors import CorruptChunkError, PermissionDeniedError, SchemaMismatchError, TemporaryError
 from softmax_dask_pipelines.sources.carried import array_of_numpy, type_of_numpy
 from softmax_dask_pipelines.sources.stamps import digests_of
 from softmax_dask_pipelines.sources.zarr_codecs import FileSize
@@ -58,7 +58,7 @@ class CarriedArray:
         self._require_sizes(start, stop)
         try:
             values = self._stored(start, stop)
-        except MemoryError:
+        except (MemoryError, PermissionDeniedError, TemporaryError):
             raise
         except PermissionError as error:
             raise PermissionDeniedError(
@@ -85,7 +85,7 @@ class CarriedArray:
     def _stored(self, start: int, stop: int) -> NDArray[Any]:
         try:
             return np.asarray(self.array[start:stop])
-        except (MemoryError, PermissionError):
+        except (MemoryError, PermissionError, TemporaryError):
             raise
         except Exception:  # the storage may have failed, and not the chunk: the second time it counts
             return np.asarray(self.array[start:stop])

@@ -74,6 +74,8 @@ class ChunkFiles:
         for key, selection in self.selections(rows):
             try:
                 self._require_file(key, selection)
+            except PermissionDeniedError:
+                raise
             except PermissionError as error:
                 raise PermissionDeniedError(
                     f"{self.files.shown(joined(self.name, key))}: cannot be read; expected read permission. "

@@ -1,4 +1,4 @@
-"""Where the bytes of a Zarr store are: in a folder, or in a zip file. Nothing else knows the difference.
+"""Where the bytes of a Zarr store are: in a folder, a zip file or an object store. Nothing else knows the difference.
 
 Keys are paths inside the store, `logits/c/0/0`. What zarr-python reads goes through `store_path`.
 """
@@ -10,6 +10,8 @@ from typing import Protocol
 
 from zarr.storage import LocalStore, StorePath
 
+from softmax_dask_pipelines.addresses import is_address
+from softmax_dask_pipelines.config_store import StorageOptions
 from softmax_dask_pipelines.sources.zarr_zip import ZipFiles
 
 
@@ -19,8 +21,8 @@ class Files(Protocol):
     def size(self, key: str) -> int:
         """Bytes of the file; FileNotFoundError where there is none."""
 
-    def stamp(self, key: str) -> tuple[int, int] | None:
-        """Its size and time of modification, or checksum; None where there is no file."""
+    def stamp(self, key: str) -> tuple[int, int | str] | None:
+        """Its size and time of modification, checksum or etag; None where there is no file."""
 
     def read(self, key: str, start: int, length: int) -> bytes:
         """Part of the file."""
@@ -30,6 +32,9 @@ class Files(Protocol):
 
     def stored_bytes(self, key: str) -> int:
         """Size of all files in the folder `key`."""
+
+    def look_anew(self, key: str) -> None:
+        """From now on, know of the files in the folder `key` as they are now. A request for each may cost too much."""
 
     def closed(self, key: str) -> bool:
         """Whether there is something at `key` that may not be read."""
@@ -41,8 +46,13 @@ class Files(Protocol):
         """The folder `key`, for zarr-python."""
 
 
-def files_at(path: str) -> Files:
+def files_at(path: str, options: StorageOptions | None = None) -> Files:
     """The files of the store at `path`."""
+    if is_address(path):
+        from softmax_dask_pipelines.sources.object_places import store_of
+        from softmax_dask_pipelines.sources.zarr_objects import ObjectFiles
+
+        return ObjectFiles(*store_of(path, options))
     return FolderFiles(path) if os.path.isdir(path) else ZipFiles(path)
 
 
@@ -81,6 +91,9 @@ class FolderFiles:
         """Size of all files in the folder `key`."""
         paths = (os.path.join(parent, name) for parent, _, names in os.walk(self._at(key)) for name in names)
         return sum(status.st_size for status in map(os.stat, paths) if stat.S_ISREG(status.st_mode))
+
+    def look_anew(self, key: str) -> None:
+        """Nothing: the system is asked each time."""
 
     def closed(self, key: str) -> bool:
         """Whether there is something at `key` that may not be read."""

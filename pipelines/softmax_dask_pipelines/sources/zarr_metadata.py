@@ -10,10 +10,9 @@ from math import prod
 from typing import Any
 
 from softmax_dask_pipelines.errors import MetadataLimitError, SourceFormatError, UnsafeCodecError
-from softmax_dask_pipelines.sources.formats import ZARR_FILES
+from softmax_dask_pipelines.sources.formats import DOCUMENT_BYTES, ZARR_FILES
 from softmax_dask_pipelines.sources.zarr_files import Files
 
-DOCUMENT_BYTES = 16 << 20
 VALUES = 2**63
 CHUNKS = 10**8
 """One row a chunk is legal; a thousand million of them are not."""

@@ -76,6 +76,9 @@ class ZipFiles:
         prefix = self._name(key, folder=True)
         return sum(entry.file_size for entry in self._zip.infolist() if entry.filename.startswith(prefix))
 
+    def look_anew(self, key: str) -> None:
+        """Nothing: the directory was read once."""
+
     def closed(self, key: str) -> bool:
         """Never: the whole zip file can be read."""
         return False
@@ -141,7 +144,7 @@ class _Members(ZipStore):
             size = self._files.member_size(key)
         except KeyError:
             return None
-        part = _span(byte_range, size)
+        part = span(byte_range, size)
         data = await asyncio.to_thread(self._files.member, key, part.start, len(part))
         return prototype.buffer.from_bytes(data)
 
@@ -173,7 +176,7 @@ class _File(io.BufferedReader):
         return super().read(size)
 
 
-def _span(request: ByteRequest | None, size: int) -> range:
+def span(request: ByteRequest | None, size: int) -> range:
     """Which of `size` bytes zarr-python asks for."""
     every = range(size)
     if isinstance(request, RangeByteRequest):

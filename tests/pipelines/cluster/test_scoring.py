@@ -144,8 +144,8 @@ def test_run_of_a_config_takes_a_client(client, source, tmp_path):
 
 
 def test_workers_with_other_versions_are_refused(client, source, tmp_path, monkeypatch):
-    other = versions() | {"zarr": "3.0.0", "kernels": "cpu-7-lanes-v1"}
-    monkeypatch.setattr("softmax_dask_pipelines.cluster_worker.versions", lambda: other)
+    other = versions("cpu") | {"zarr": "3.0.0", "kernels": "cpu-7-lanes-v1"}
+    monkeypatch.setattr("softmax_dask_pipelines.cluster_worker.versions", lambda _: other)
 
     with pytest.raises(WorkerMismatchError, match=r"has zarr \S+ \(here 3.0.0\), kernels \S+ \(here cpu-7-lanes-v1\)"):
         score(source, tmp_path / "out.zarr", client=client)

@@ -21,7 +21,7 @@ LARGEST, SMALLEST = 2**31 - 1, -(2**31)
 def _page(path: Path, data: bytes) -> Page:
     path.write_bytes(data)
     with open(path, "rb") as file:
-        return parquet_pages._page(file.fileno(), 0, "a file")
+        return parquet_pages._page(file, 0, "a file")
 
 
 def _holds(values: int) -> bytes:

@@ -1,0 +1,137 @@
+"""A proxy on loopback between us and a store, which spoils the answers that a test asks it to."""
+
+import http.client
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock, Thread
+from urllib.parse import unquote
+
+Fault = Callable[["Handler", int, bytes], None]
+"""Answers a request in the place of the store, which has answered so: status and body."""
+
+
+@dataclass
+class Rule:
+    method: str
+    part: str
+    """Of the path."""
+    fault: Fault
+    times: int
+    reaches: bool
+    """Whether the store gets the request."""
+    met: int = 0
+
+
+@dataclass
+class Proxy:
+    """The address to use, what was asked, and what is spoilt."""
+
+    store_port: int
+    rules: list[Rule] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        handler = type("BoundHandler", (Handler,), {"proxy": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server.daemon_threads = True
+        Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def spoil(self, method: str, part: str, fault: Fault, *, times: int = 10**9, reaches: bool = True) -> Rule:
+        """Spoil the next answers to requests of that method whose path has that part."""
+        rule = Rule(method, part, fault, times, reaches)
+        self.rules.append(rule)
+        return rule
+
+    def forget(self) -> None:
+        self.rules.clear()
+        self.requests.clear()
+
+    def rule_for(self, method: str, path: str) -> Rule | None:
+        with self.lock:
+            self.requests.append(f"{method} {path}")
+            for rule in self.rules:
+                if rule.method == method and rule.part in path and rule.met < rule.times:
+                    rule.met += 1
+                    return rule
+        return None
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Hands on one request."""
+
+    protocol_version = "HTTP/1.1"
+    proxy: Proxy
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        rule = self.proxy.rule_for(self.command, unquote(self.path))
+        status, headers, data = (200, [], b"") if rule and not rule.reaches else self._asked(body)
+        if rule:
+            rule.fault(self, status, data)
+        else:
+            self.answer(status, data, headers)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any  # noqa: N815
+
+    def answer(self, status: int, data: bytes, headers: list[tuple[str, str]], *, length: int | None = None) -> None:
+        self.send_response(status)
+        told = dict(headers).get("Content-Length") if self.command == "HEAD" else None
+        for name, value in headers:
+            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", told or str(len(data) if length is None else length))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def _asked(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.proxy.store_port, timeout=30)
+        try:
+            connection.request(self.command, self.path, body or None, dict(self.headers))
+            response = connection.getresponse()
+            return response.status, response.getheaders(), response.read()
+        finally:
+            connection.close()
+
+    def log_message(self, *_: object) -> None:
+        """Tests read `requests`."""
+
+
+def says(status: int, code: str = "") -> Fault:
+    """The store's own words for an error."""
+
+    def fault(handler: Handler, _: int, __: bytes) -> None:
+        body = f"<Error><Code>{code}</Code><Message>spoilt by a test</Message></Error>".encode() if code else b""
+        handler.answer(status, body, [("Content-Type", "application/xml")])
+
+    return fault
+
+
+def reset(handler: Handler, _: int, __: bytes) -> None:
+    """The connection ends without an answer; of a PUT that the store has taken, its acknowledgement is lost."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+    handler.close_connection = True
+
+
+def truncated(handler: Handler, status: int, data: bytes) -> None:
+    """Half of the body comes, then the connection ends."""
+    handler.answer(status, data[: len(data) // 2], [], length=len(data))
+    handler.close_connection = True
+
+
+def short(handler: Handler, status: int, data: bytes) -> None:
+    """Half of the body comes, and is said to be all."""
+    handler.answer(status, data[: len(data) // 2], [])
