@@ -57,9 +57,10 @@ def on_workers(client: Client, work: Work) -> Iterator[ClusterRun]:
         try:
             yield ClusterRun(client, name)
         finally:
-            # It waits for workers, and one of them may not answer.
-            with suppress(OSError, TimeoutError, ValueError):
-                client.sync(client._unregister_worker_plugin, name=name, callback_timeout=GRACE_S + 2)
+            if client.status == "running":  # else the scheduler is gone
+                # It waits for workers, and one of them may not answer.
+                with suppress(OSError, TimeoutError, ValueError):
+                    client.sync(client._unregister_worker_plugin, name=name, callback_timeout=GRACE_S + 2)
 
 
 def run_on_cluster(run: ClusterRun, numbers: Sequence[int], *, take: Callable[[Any], None], wait_s: float) -> None:
