@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Event, Thread
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -29,6 +31,16 @@ _BATCH_S = 0.3
 _LARGEST_BATCH = 64
 _LOOK_EVERY_S = 1.0
 _ATTEMPTS = 3
+_MOST_WAITING = 4096
+"""Results that wait to be taken, before no more is begun."""
+_END = object()
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What ended the window."""
+
+    error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +87,29 @@ def run_on_cluster(run: ClusterRun, numbers: Sequence[int], *, take: Callable[[A
     ClusterUnavailableError
         There was no worker for `wait_s` seconds.
     """
-    _Window(run.client, run.name, take, wait_s).work_through(numbers)
+    results: SimpleQueue[Any] = SimpleQueue()
+    window = _Window(run.client, run.name, results, wait_s)
+    # In a thread of its own: a signal raises KeyboardInterrupt in this one, and where it does so inside of Dask's
+    # client, as while a future is forgotten, it is lost, or leaves the client broken.
+    thread = Thread(target=_pump, args=(window, numbers, results), name="softmax-dask-window", daemon=True)
+    thread.start()
+    try:
+        while (result := results.get()) is not _END:
+            if isinstance(result, _Failure):
+                raise result.error
+            take(result)
+    finally:
+        window.stop.set()
+        thread.join()
+
+
+def _pump(window: "_Window", numbers: Sequence[int], results: "SimpleQueue[Any]") -> None:
+    try:
+        window.work_through(numbers)
+    except BaseException as error:  # raised again in the caller's thread
+        results.put(_Failure(error))
+    else:
+        results.put(_END)
 
 
 def _register(client: Client, hands: WorkerHands, run: str) -> None:
@@ -92,8 +126,9 @@ def _register(client: Client, hands: WorkerHands, run: str) -> None:
 class _Window:
     """Batches in flight."""
 
-    def __init__(self, client: Client, run: str, take: Callable[[Any], None], wait_s: float) -> None:
-        self._client, self._run, self._take, self._wait_s = client, run, take, wait_s
+    def __init__(self, client: Client, run: str, results: "SimpleQueue[Any]", wait_s: float) -> None:
+        self.stop = Event()
+        self._client, self._run, self._results, self._wait_s = client, run, results, wait_s
         self._finished = as_completed(with_results=True, raise_errors=False, loop=client.loop)
         self._running: dict[Future, Sequence[int]] = {}
         self._submitted = 0
@@ -103,7 +138,7 @@ class _Window:
         self._last_seen = monotonic()
 
     def work_through(self, numbers: Sequence[int]) -> None:
-        """Have all done."""
+        """Have all done, or `stop`."""
         try:
             self._slide(deque([numbers]) if len(numbers) else deque())
             self._try_suspects_alone()
@@ -113,11 +148,15 @@ class _Window:
 
     def _slide(self, waiting: deque[Sequence[int]]) -> None:
         """Keep the window full until all is done or suspected."""
-        while waiting or self._running:
+        while (waiting or self._running) and not self.stop.is_set():
             self._look()
-            while waiting and len(self._running) < max(_WINDOW, _BATCHES_PER_THREAD * self._threads):
+            while waiting and self._has_room():
                 self._submit(waiting, self._batch())
             self._collect()
+
+    def _has_room(self) -> bool:
+        wanted = max(_WINDOW, _BATCHES_PER_THREAD * self._threads)
+        return len(self._running) < wanted and self._results.qsize() < _MOST_WAITING
 
     def _try_suspects_alone(self) -> None:
         suspects, self._suspects = sorted(self._suspects), []
@@ -165,7 +204,7 @@ class _Window:
 
     def _take_all(self, results: Sequence[Any]) -> None:
         for result in results:
-            self._take(result)
+            self._results.put(result)
         self._done += len(results)
 
     def _failed(self, numbers: Sequence[int], result: Any) -> None:

@@ -74,6 +74,7 @@ def greedy(folder: Path, number: int) -> int:
         hoard = []
         while True:
             hoard.append(b"x" * 10_000_000)
+            time.sleep(0.01)  # the nanny looks ten times a second
     return number
 
 
