@@ -149,6 +149,7 @@ def test_a_partition_that_ends_every_worker_is_named_and_its_neighbours_are_done
     assert sorted(taken) == [number for number in range(12) if number != 5]
 
 
+@pytest.mark.long
 def test_a_partition_that_takes_more_memory_than_a_worker_has_is_named(client, tmp_path):
     with pytest.raises(PoisonPartitionError, match=r"^partition 2: .*more memory than the workers' limit\?"):
         results_of(client, partial(greedy, tmp_path), range(4))
