@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
-from pathlib import Path
 from threading import Event
 from time import perf_counter
 from typing import Any
@@ -227,7 +226,7 @@ def execute(
     earlier run has done.
     """
     results: list[RunResult] = []
-    output = Path(job.spec.path)
+    output = job.output
     with locked(output) as run:
         opening = Opening(job, replace=replace)
         while (step := opening.step(history := recovered(output))) is not None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from softmax_dask_pipelines.errors import InputChangedError, OutputExistsError
 from softmax_dask_pipelines.job import Cut, Job, recut
@@ -19,6 +18,7 @@ from softmax_dask_pipelines.ledger.fingerprint import (
 from softmax_dask_pipelines.ledger.history import History, PlanRecord
 from softmax_dask_pipelines.ledger.journal import read_journal
 from softmax_dask_pipelines.ledger.settings import differences, settings_of
+from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.retrying import attempted
 from softmax_dask_pipelines.sinks.places import require_absent, require_output
 from softmax_dask_pipelines.sources.stamps import Stamps
@@ -142,7 +142,7 @@ class Opening:
     def _difference(self, plan: PlanRecord) -> Difference:
         return compare(stamps_of(plan.input), self._stamps, self._content)
 
-    def _require_settings(self, plan: PlanRecord, output: Path, was: str) -> None:
+    def _require_settings(self, plan: PlanRecord, output: AnyPath, was: str) -> None:
         found = differences(plan.settings, self._settings)
         if found:
             raise OutputExistsError(
