@@ -37,7 +37,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 def _in_bucket(bucket: Bucket, key: str) -> dict[str, bytes]:
-    return {found.removeprefix(f"{key}/"): bucket.get(found) for found in bucket.keys(f"{key}/")}
+    return {found.removeprefix(f"{key}/"): bucket.get(found) for found in bucket.all_keys(f"{key}/")}
 
 
 def test_an_output_has_the_bytes_of_a_local_one(bucket, tmp_path):
@@ -70,7 +70,7 @@ def test_from_store_to_store(bucket, tmp_path):
 def test_all_that_is_left_beside_it_are_its_records(bucket, tmp_path):
     _score(_dump(tmp_path), bucket.url("scores.zarr"))
 
-    kinds = {key.split("/")[1].partition("-")[0] for key in bucket.keys("scores.zarr.job/")}
+    kinds = {key.split("/")[1].partition("-")[0] for key in bucket.all_keys("scores.zarr.job/")}
     assert kinds == {"commit", "journal", "runs"}
 
 
@@ -118,7 +118,7 @@ def test_what_is_not_ours_is_not_touched(bucket, tmp_path):
     outcome = _score(_dump(tmp_path), bucket.url("scores.zarr"))
 
     assert outcome.code == 4
-    assert bucket.keys("scores.zarr") == ["scores.zarr/zarr.json"]
+    assert bucket.all_keys("scores.zarr") == ["scores.zarr/zarr.json"]
 
 
 PLACES = {
@@ -139,7 +139,7 @@ def test_a_store_that_fails_there_leaves_nothing_half_and_the_next_run_goes_on(w
     failed = _score(source, output)
 
     assert failed.code == AGAIN, failed.err
-    assert "scores.zarr/zarr.json" not in bucket.keys("scores.zarr/")
+    assert "scores.zarr/zarr.json" not in bucket.all_keys("scores.zarr/")
     proxy.forget()
     _forget_lease(bucket)
     assert _score(source, output).code == 0
@@ -149,7 +149,7 @@ def test_a_store_that_fails_there_leaves_nothing_half_and_the_next_run_goes_on(w
 
 def _forget_lease(bucket: Bucket) -> None:
     """As two minutes do."""
-    if "scores.zarr.job/lock" in bucket.keys("scores.zarr.job/"):
+    if "scores.zarr.job/lock" in bucket.all_keys("scores.zarr.job/"):
         bucket.remove("scores.zarr.job/lock")
 
 
@@ -173,7 +173,7 @@ def test_a_put_that_is_taken_and_not_acknowledged_is_put_once(fault, part, bucke
     assert (outcome.code, rule.met) == (0, 1), outcome.err
     _score(source, tmp_path / "scores.zarr")
     assert _in_bucket(bucket, "scores.zarr") == _files(tmp_path / "scores.zarr")
-    assert [key for key in bucket.keys("scores.zarr.job/") if "commit-" in key] == [
+    assert [key for key in bucket.all_keys("scores.zarr.job/") if "commit-" in key] == [
         "scores.zarr.job/commit-000001.json"
     ]
 
@@ -196,13 +196,13 @@ class TestLease:
 
         assert outcome.code == AGAIN
         assert "another run is writing it (run r1 on elsewhere, process 7, since before)" in outcome.err
-        assert bucket.keys() == ["scores.zarr.job/lock"]
+        assert bucket.all_keys() == ["scores.zarr.job/lock"]
 
     def test_one_that_has_ended_long_ago_is_taken(self, bucket, tmp_path):
         self._held(bucket, -leases.GRACE_S - 1)
 
         assert _score(_dump(tmp_path), bucket.url("scores.zarr")).code == 0
-        assert "scores.zarr.job/lock" not in bucket.keys()
+        assert "scores.zarr.job/lock" not in bucket.all_keys()
 
     def test_it_is_renewed_while_the_run_goes_on(self, bucket, monkeypatch):
         monkeypatch.setattr(leases, "RENEWED_EVERY_S", 0.01)
@@ -214,7 +214,7 @@ class TestLease:
                 first = found
             assert json.loads(bucket.get("scores.zarr.job/lock"))["run"] == run.run
 
-        assert bucket.keys() == []
+        assert bucket.all_keys() == []
 
 
 def test_of_two_runs_that_both_hold_the_lease_one_commits(bucket, tmp_path, monkeypatch):
@@ -233,7 +233,7 @@ def test_of_two_runs_that_both_hold_the_lease_one_commits(bucket, tmp_path, monk
 
     assert outcome.code == AGAIN
     assert "another run has written it meanwhile" in outcome.err
-    assert bucket.keys("scores.zarr/") == []
+    assert bucket.all_keys("scores.zarr/") == []
     assert bucket.get("scores.zarr.job/commit-000001.json") == b"somebody else's"
 
 
@@ -245,7 +245,7 @@ def test_a_store_that_ignores_if_none_match_is_refused(bucket, proxy, tmp_path):
     assert outcome.code == 2
     assert "it ignores If-None-Match" in outcome.err
     assert "write to a local path" in outcome.err
-    assert bucket.keys() == []
+    assert bucket.all_keys() == []
 
 
 @pytest.mark.parametrize(
@@ -259,13 +259,13 @@ def test_a_store_that_ignores_if_none_match_is_refused(bucket, proxy, tmp_path):
 )
 def test_an_output_that_cannot_be_is_one_line_and_exit_2(output, message, bucket, tmp_path):
     source = bucket.upload(_dump(tmp_path), "in.zarr/dump.zarr" if output == "in.zarr" else "dump.zarr")
-    before = bucket.keys()
+    before = bucket.all_keys()
 
     outcome = _score(source, bucket.url(output))
 
     assert outcome.code == 2
     assert message in outcome.err
-    assert bucket.keys() == before
+    assert bucket.all_keys() == before
 
 
 def test_no_such_bucket_is_one_line(bucket, tmp_path):
@@ -286,7 +286,7 @@ def test_verbs_that_read_local_outputs_say_so(verb, bucket):
 def test_no_credential_is_in_any_object(bucket, tmp_path):
     _score(_dump(tmp_path), bucket.url("scores.zarr"), "--storage-option", "region=us-east-1")
 
-    assert [key for key in bucket.keys() if CANARY.encode() in bucket.get(key)] == []
+    assert [key for key in bucket.all_keys() if CANARY.encode() in bucket.get(key)] == []
 
 
 def test_the_store_goes_away_as_a_storage_does(bucket, proxy, tmp_path):
