@@ -189,6 +189,11 @@ class ObjectStore:
             raise
         except FileNotFoundError as error:
             if not key or _code(error) == "NoSuchBucket":
+                if writing:
+                    raise ConfigError(
+                        f"{where}: there is no bucket {self.bucket!r}; expected one that is there. Make it, or check "
+                        "its name and which endpoint is asked."
+                    ) from error
                 raise BucketAbsentError(f"{SCHEME}{self.bucket}: there is no such bucket") from error
             raise
         except _NO_CREDENTIALS as error:

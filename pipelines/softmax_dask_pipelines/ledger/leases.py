@@ -5,7 +5,9 @@ only where none is. So a store that cannot do that is refused before anything el
 """
 
 import json
+import os
 import secrets
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -66,12 +68,25 @@ def _require_put_if_absent(folder: ObjectPath) -> None:
 def _take(path: ObjectPath, run: RunIdentity, output: ObjectPath) -> None:
     while not storage.put_new(path, [_document(run)]):
         held = _read(path)
-        if held is not None and time.time() < held.get("expires", 0) + GRACE_S:
+        if held is not None and not _has_ended(held):
             raise LockedError(
                 f"{output}: another run is writing it ({text_of_run(held)}); expected none. Wait for it to end, and "
-                f"run again. One that was killed is forgotten {VALID_S + GRACE_S:g} seconds after."
+                f"run again. One that was killed on another machine is forgotten {VALID_S + GRACE_S:g} seconds after."
             )
         storage.remove(path)
+
+
+def _has_ended(held: dict[str, Any]) -> bool:
+    """Whether a lease is long over, or its holder was a process of this machine that is gone."""
+    if held.get("host") == socket.gethostname() and isinstance(pid := held.get("pid"), int):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+    expires = held.get("expires")
+    return not isinstance(expires, int | float) or time.time() > expires + GRACE_S
 
 
 def _renew(path: ObjectPath, run: RunIdentity, stop: Event) -> None:

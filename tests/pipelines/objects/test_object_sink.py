@@ -1,6 +1,10 @@
 """Zarr outputs in an object store: old or new, never half; what was stopped goes on; of two runs one wins."""
 
 import json
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,7 +85,7 @@ def test_again_nothing_is_new_and_more_rows_are_added(bucket, tmp_path):
     assert "up to date" in _score(short, output).out
     array = zarr.open_array(short)
     array.resize((120, 5))
-    array[:] = dumps.logits(120)
+    array[100:] = dumps.logits(120)[100:]
 
     outcome = _score(short, output)
 
@@ -179,15 +183,9 @@ def test_a_put_that_is_taken_and_not_acknowledged_is_put_once(fault, part, bucke
 
 
 class TestLease:
-    def _held(self, bucket: Bucket, seconds: float) -> None:
-        facts = {
-            "run": "r1",
-            "host": "elsewhere",
-            "pid": 7,
-            "started": "before",
-            "expires": leases.time.time() + seconds,
-        }
-        bucket.put("scores.zarr.job/lock", json.dumps(facts).encode())
+    def _held(self, bucket: Bucket, seconds: float, **more: object) -> None:
+        facts = {"run": "r1", "host": "elsewhere", "pid": 7, "started": "before", "expires": time.time() + seconds}
+        bucket.put("scores.zarr.job/lock", json.dumps(facts | more).encode())
 
     def test_a_second_run_is_told_who_is_first(self, bucket, tmp_path):
         self._held(bucket, 30)
@@ -203,6 +201,13 @@ class TestLease:
 
         assert _score(_dump(tmp_path), bucket.url("scores.zarr")).code == 0
         assert "scores.zarr.job/lock" not in bucket.all_keys()
+
+    def test_one_whose_process_is_gone_from_this_machine_is_taken_at_once(self, bucket, tmp_path):
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        self._held(bucket, 30, host=socket.gethostname(), pid=gone.pid)
+
+        assert _score(_dump(tmp_path), bucket.url("scores.zarr")).code == 0
 
     def test_it_is_renewed_while_the_run_goes_on(self, bucket, monkeypatch):
         monkeypatch.setattr(leases, "RENEWED_EVERY_S", 0.01)
@@ -272,7 +277,7 @@ def test_no_such_bucket_is_one_line(bucket, tmp_path):
     outcome = _score(_dump(tmp_path), "s3://nobody-has-this/scores.zarr")
 
     assert outcome.code == 2
-    assert "s3://nobody-has-this: there is no such bucket" in outcome.err
+    assert "there is no bucket 'nobody-has-this'; expected one that is there." in outcome.err
 
 
 @pytest.mark.parametrize("verb", ["status", "verify"])
