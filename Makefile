@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long guides check format bench bench-full bench-compare bench-peers faults clean
+.PHONY: demo test test-long guides check format bench bench-full bench-compare bench-peers gpu-bench faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/softmax-dask demo
@@ -47,6 +47,10 @@ faults: $(VENV)/.tests
 bench-peers: $(VENV)/.tests
 	$(BIN)/python -m pip install --quiet torch==2.13.0 jax
 
+# On a machine with an NVIDIA GPU and its driver: is it right there, and how fast? Within 10 minutes; writes benchmarks/gpu_results.md.
+gpu-bench: $(VENV)/.gpu
+	$(BIN)/python -m benchmarks.gpu
+
 clean:
 	rm -rf $(VENV) softmax-dask-demo
 
@@ -64,4 +68,9 @@ $(VENV)/.tests: pyproject.toml | $(VENV)/bin/python
 # Spark needs Java.
 $(VENV)/.guides: $(VENV)/.tests
 	$(BIN)/python -m pip install --quiet torch==2.13.0 jax scikit-learn tensorstore $(if $(shell command -v java),pyspark)
+	touch $@
+
+# PyTorch brings Triton; both are peers only.
+$(VENV)/.gpu: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[gpu]" torch
 	touch $@

@@ -14,8 +14,19 @@ import numpy as np
 from softmax_dask.columns import COLUMNS, Column
 from softmax_dask.dispatch import Backend, backend_of
 from softmax_dask.errors import ClassAxisError, OutputBufferError, TargetError
-from softmax_dask.sizes import BLOCK_BYTES, column_dtype, kernel_dtype
-from softmax_dask.slabs import empty, flatten, group_axes, readable, rows_lie_together, slabs, unflatten, with_axis
+from softmax_dask.sizes import column_dtype, kernel_dtype
+from softmax_dask.slabs import (
+    empty,
+    flatten,
+    group_axes,
+    is_aligned,
+    is_writeable,
+    readable,
+    rows_lie_together,
+    slabs,
+    unflatten,
+    with_axis,
+)
 
 Array = Any
 """A NumPy or CuPy array."""
@@ -70,7 +81,10 @@ def require_axis(axis: Any, ndim: int) -> int:
 
 
 def require_targets(backend: Backend, targets: Array, shape: tuple[int, ...], classes: int) -> Array:
-    """`targets` as int64, in C order.
+    """`targets` as int64, in C order, where the backend's arrays are.
+
+    Targets that are on a device already are not looked at, since that would wait for it: there, values outside count
+    as no target.
 
     Raises
     ------
@@ -79,19 +93,20 @@ def require_targets(backend: Backend, targets: Array, shape: tuple[int, ...], cl
     """
     if isinstance(targets, np.ma.MaskedArray):
         raise TargetError("targets are a masked array; expected a plain one. Call targets.filled(-1) first.")
-    truth = backend.arrays.asarray(targets)
+    seen = backend.arrays is np or not isinstance(targets, backend.arrays.ndarray)
+    truth = np.asarray(targets) if seen else targets
     if truth.size == 0:  # an empty list has a dtype of its own
         truth = truth.astype(np.int64)
     if truth.dtype.kind not in "iu":
         raise TargetError(f"targets have dtype {truth.dtype}; expected class numbers, integers, -1 where unlabelled.")
     if truth.shape != shape:
         raise TargetError(f"targets have shape {truth.shape}; expected {shape}, one target a row.")
-    if truth.size and (truth.min() < -1 or truth.max() >= classes):
-        bad = int(backend.arrays.argmax((truth.reshape(-1) < -1) | (truth.reshape(-1) >= classes)))
+    if seen and truth.size and (truth.min() < -1 or truth.max() >= classes):
+        bad = int(np.argmax((truth.reshape(-1) < -1) | (truth.reshape(-1) >= classes)))
         raise TargetError(
             f"targets hold {truth.reshape(-1)[bad]} at row {bad}; expected 0 to {classes - 1}, or -1 where unlabelled."
         )
-    return backend.arrays.ascontiguousarray(truth, dtype=np.int64)
+    return backend.arrays.ascontiguousarray(backend.arrays.asarray(truth, dtype=np.int64))
 
 
 def _result(
@@ -121,7 +136,7 @@ def _result(
         raise OutputBufferError(f"out[{column.name!r}] overlaps the logits; expected memory of its own.")
     last = given if column.per == "row" or given.ndim != len(shape) else with_axis(given, axis, -1)
     in_order = last.flags.c_contiguous or given.flags.c_contiguous
-    if last.shape != shape or last.dtype != wanted or not in_order or not last.flags.writeable:
+    if last.shape != shape or last.dtype != wanted or not in_order or not is_writeable(last):
         raise OutputBufferError(
             f"out[{column.name!r}] is {given.dtype} {given.shape}; expected {wanted} {shape} with the class axis last, "
             "in C order and writable."
@@ -148,8 +163,8 @@ def _fill(
     floats = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
     if moved.size == 0:
         return
-    as_it_lies = moved.nbytes > BLOCK_BYTES and _is_taken_as_it_lies(moved, results, dtype, floats)
-    for index in slabs(moved.shape, sys.maxsize if as_it_lies else BLOCK_BYTES):
+    as_it_lies = moved.nbytes > backend.slab_bytes and _is_taken_as_it_lies(moved, results, dtype, floats)
+    for index in slabs(moved.shape, sys.maxsize if as_it_lies else backend.slab_bytes):
         slab = moved[index]
         groups = group_axes(slab) if planes else None
         part = {name: array[(*index, ...)] for name, array in results.items()}
@@ -168,7 +183,7 @@ def _is_taken_as_it_lies(
     return (
         moved.dtype == dtype
         and moved.flags.c_contiguous
-        and moved.flags.aligned
+        and is_aligned(moved)
         and "correct" not in results  # which is made of another array
         and all(
             array.flags.c_contiguous and (array.dtype == floats or COLUMNS[name].kind not in ("float", "wide"))
@@ -208,7 +223,8 @@ def _fill_slab(
 def _native(backend: Backend, name: str, array: Array, floats: np.dtype[Any], groups: int | None) -> Array:
     """What kernels write: the array itself, flattened, where they can."""
     column = COLUMNS[name]
-    wanted = floats if column.kind in ("float", "wide") else array.dtype
+    as_it_is = column.kind == "wide" and backend.kernels.writes_wide(array.dtype, floats)
+    wanted = floats if column.kind in ("float", "wide") and not as_it_is else array.dtype
     flat = array.reshape(-1) if column.per == "row" else flatten(array, groups)
     in_order = flat.flags.c_contiguous or (groups is not None and flat.strides[-2] == wanted.itemsize)
     if array.dtype == wanted and in_order and backend.arrays.may_share_memory(flat, array):

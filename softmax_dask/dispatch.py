@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from softmax_dask.errors import UnsupportedArrayError
+from softmax_dask.sizes import BLOCK_BYTES, DEVICE_BLOCK_BYTES
 
 
 class Kernels(Protocol):
@@ -13,6 +14,9 @@ class Kernels(Protocol):
 
     def takes_planes(self, columns: Any, classes: int) -> bool:
         """Whether rows may lie next to each other, as (groups, rows, classes)."""
+
+    def writes_wide(self, dtype: Any, floats: Any) -> bool:
+        """Whether wide columns may be of `dtype` where the arithmetic is that of `floats`."""
 
     def softmax_rows(self, logits: Any, out: Any, temperature: float) -> None:
         """Fill `out` with probabilities."""
@@ -40,14 +44,18 @@ class Backend:
     arrays: Any
     """The array module, with NumPy's functions."""
     kernels: Kernels
+    slab_bytes: int
+    """Of logits, in float32, that one call of a kernel gets: what fits the caches, or what makes a launch worth it."""
 
 
-_BACKENDS = {"numpy.ndarray": ("numpy", "softmax_dask.kernels.cpu")}
-"""Array type -> its array module and its kernels. CuPy will be a line here."""
+_BACKENDS = {
+    "numpy.ndarray": ("numpy", "softmax_dask.kernels.cpu", BLOCK_BYTES),
+    "cupy.ndarray": ("cupy", "softmax_dask.kernels.cuda", DEVICE_BLOCK_BYTES),
+}
+"""Array type -> its array module, its kernels and the bytes of a slab."""
 
 
 _REMEDIES = {
-    "cupy": "cupy.asnumpy({})",
     "dask": "{}.to_dask_array(lengths=True)",
     "pandas": "{}.to_numpy()",
     "polars": "{}.to_numpy()",
@@ -92,14 +100,19 @@ def is_foreign(thing: Any) -> bool:
     return not {*_packages(thing)}.isdisjoint(_REMEDIES)
 
 
+def is_on_device(thing: Any) -> bool:
+    """Whether it is an array in the memory of a GPU, which must not be taken for one of NumPy's."""
+    return "cupy.ndarray" in map(_name, type(thing).__mro__)
+
+
 @cache
 def _backend(kind: type) -> Backend:
-    arrays, kernels = (import_module(name) for name in _modules_of(kind) or ())
-    return Backend(arrays, kernels)
+    arrays, kernels, slab_bytes = _modules_of(kind) or ("", "", 0)
+    return Backend(import_module(arrays), import_module(kernels), slab_bytes)
 
 
 @cache
-def _modules_of(kind: type) -> tuple[str, str] | None:
+def _modules_of(kind: type) -> tuple[str, str, int] | None:
     # By name, so that no array module is imported to look; the package alone would take its mixins for arrays.
     return next((_BACKENDS[_name(ancestor)] for ancestor in kind.__mro__ if _name(ancestor) in _BACKENDS), None)
 

@@ -1,6 +1,7 @@
 """What computes here: for reports of bugs, and of slow runs. Computes nothing itself."""
 
 from dataclasses import dataclass
+from importlib import import_module
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,12 @@ def kernel_facts() -> KernelFacts:
     )
 
 
-def kernel_name() -> str:
-    """Name of the kernels that compute here, such as `cpu-16-lanes-v2`: kernels of one name give the same bits."""
-    from softmax_dask.kernels import cpu
+def kernel_name(backend: str = "cpu") -> str:
+    """Name of the kernels of a backend, such as `cpu-16-lanes-v2`: kernels of one name give the same bits.
 
-    return cpu.NAME
+    Parameters
+    ----------
+    backend : "cpu", those that compute here, or "cuda"
+    """
+    name: str = import_module(f"softmax_dask.kernels.{backend}").NAME
+    return name

@@ -10,8 +10,8 @@ import numpy as np
 
 from softmax_dask.dispatch import Backend, backend_of
 from softmax_dask.errors import OutputBufferError
-from softmax_dask.sizes import BLOCK_BYTES, kernel_dtype, result_dtype, rows_in
-from softmax_dask.slabs import flatten, readable, slabs
+from softmax_dask.sizes import kernel_dtype, result_dtype, rows_in
+from softmax_dask.slabs import flatten, is_writeable, readable, slabs
 
 Array = Any
 """A NumPy or CuPy array."""
@@ -49,7 +49,7 @@ def product(x: Array, vector: Array, *, kind: str, axis: int, temperature: float
     moved, vectors = (backend.arrays.moveaxis(array, axis, -1) for array in (x, backend.arrays.asarray(vector)))
     result = backend.arrays.empty(moved.shape, native)
     run: Callable[..., None] = getattr(backend.kernels, f"{kind}_rows")
-    for index in slabs(moved.shape, BLOCK_BYTES):
+    for index in slabs(moved.shape, backend.slab_bytes):
         logits, part, out = (flatten(array[index], None) for array in (moved, vectors, result))
         run(readable(backend, logits, dtype), readable(backend, part, native), out, temperature)
     return backend.arrays.moveaxis(result.astype(floats, copy=False), -1, axis)
@@ -64,7 +64,7 @@ def _require_out(
     if backend.arrays.may_share_memory(out, x):
         raise OutputBufferError("out overlaps the logits; expected memory of its own.")
     last = backend.arrays.moveaxis(out, (axis, axis + 1), (-2, -1)) if out.ndim == len(shape) else out
-    if last.shape != shape or last.dtype != dtype or not last.flags.c_contiguous or not last.flags.writeable:
+    if last.shape != shape or last.dtype != dtype or not last.flags.c_contiguous or not is_writeable(last):
         raise OutputBufferError(
             f"out is {out.dtype} {out.shape}; expected {dtype} {shape} with the axes of classes last, in C order and "
             "writable."
@@ -75,7 +75,7 @@ def _require_out(
 def _fill(backend: Backend, rows: Array, out: Array, temperature: float, first: int, second: int) -> None:
     dtype = kernel_dtype(rows.dtype, dtype=out.dtype, temperature=temperature)
     native = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
-    for row, line in _slabs(out.shape):
+    for row, line in _slabs(out.shape, backend.slab_bytes):
         slab, part = readable(backend, rows[row], dtype), out[row, line]
         written = part if part.dtype == native else backend.arrays.empty(part.shape, native)
         backend.kernels.jacobian_rows(slab, written, temperature, first + line.start, second)
@@ -84,11 +84,11 @@ def _fill(backend: Backend, rows: Array, out: Array, temperature: float, first: 
                 part[...] = written
 
 
-def _slabs(shape: tuple[int, int, int]) -> Iterator[tuple[slice, slice]]:
+def _slabs(shape: tuple[int, int, int], slab_bytes: int) -> Iterator[tuple[slice, slice]]:
     """Slices of rows of logits and of lines of their matrices: whole matrices, or lines of one that is large."""
     rows, height, breadth = shape
     line_bytes = breadth * np.dtype(np.float32).itemsize
-    step, lines = rows_in(BLOCK_BYTES, height * line_bytes), min(height, rows_in(BLOCK_BYTES, line_bytes))
+    step, lines = rows_in(slab_bytes, height * line_bytes), min(height, rows_in(slab_bytes, line_bytes))
     for row in range(0, rows, step):
         for line in range(0, height, lines):
             yield slice(row, min(row + step, rows)), slice(line, min(line + lines, height))

@@ -13,6 +13,7 @@ from dask.array.utils import meta_from_array
 
 from softmax_dask import blocks
 from softmax_dask.columns import COLUMNS, Column
+from softmax_dask.dispatch import is_on_device
 from softmax_dask.errors import OutputBufferError, TargetError
 from softmax_dask.sizes import column_dtype
 
@@ -72,10 +73,12 @@ def _beside(x: Array, axis: int, targets: Any) -> Array:
     """Targets in the row chunks of `x`, with a class axis of length 1: blocks are paired from the last axis on."""
     shape = x.shape[:axis] + x.shape[axis + 1 :]
     chunks = x.chunks[:axis] + x.chunks[axis + 1 :]
-    given = targets if isinstance(targets, da.Array) else np.asarray(targets)
+    given = targets if isinstance(targets, da.Array) or is_on_device(targets) else np.asarray(targets)
     if not np.array_equal(given.shape, shape, equal_nan=True):  # NaN: a filtered array, its length not known yet
         raise TargetError(f"targets have shape {given.shape}; expected {shape}, one target a row.")
-    lazy = given if isinstance(given, da.Array) else da.from_array(given, chunks=chunks)
+    lazy = (
+        given if isinstance(given, da.Array) else da.from_array(given, chunks=chunks, asarray=not is_on_device(given))
+    )
     return lazy.rechunk(chunks)[(slice(None),) * axis + (None,)]
 
 

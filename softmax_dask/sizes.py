@@ -12,6 +12,9 @@ from softmax_dask.errors import DtypeError
 BLOCK_BYTES = 8 << 20
 """Logits of a block on the run path: with its results it fits the caches that cores share."""
 
+DEVICE_BLOCK_BYTES = 1 << 30
+"""The same on a GPU, which takes about half a millisecond for it: a hundred times what a launch costs."""
+
 # Beyond these temperatures log2(e) / T, or a logit times it, leaves the range of float32.
 _FLOAT32_TEMPERATURES = (1e-35, 1e30)
 

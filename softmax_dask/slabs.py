@@ -87,11 +87,25 @@ def empty(backend: Backend, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Arr
 
 def readable(backend: Backend, flat: Array, dtype: np.dtype[Any]) -> Array:
     """The flattened slab as kernels read it: itself, or a copy of the right dtype."""
-    if flat.dtype == dtype and flat.flags.aligned and _is_readable(flat, dtype.itemsize):
+    if flat.dtype == dtype and is_aligned(flat) and _is_readable(flat, dtype.itemsize):
         return flat
     copy = empty(backend, flat.shape, dtype)
     copy[...] = flat
     return copy
+
+
+def is_aligned(array: Array) -> bool:
+    """Whether items lie at multiples of their size."""
+    return _flag(array, "aligned")
+
+
+def is_writeable(array: Array) -> bool:
+    """Whether it may be written to."""
+    return _flag(array, "writeable")
+
+
+def _flag(array: Array, name: str) -> bool:
+    return bool(getattr(array.flags, name, True))  # CuPy's arrays are always aligned and writeable, and do not say so
 
 
 def _is_readable(flat: Array, item: int) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import compare, exactness, figures, machine, measure, partitions, peers, report, run, targets
+from benchmarks import compare, exactness, figures, gpu, machine, measure, partitions, peers, report, run, targets
 from benchmarks.figures import Figure
 from benchmarks.measure import EFFORTS, Effort, Spread
 from benchmarks.report import Results
@@ -447,3 +447,52 @@ def test_every_target_is_a_figure_of_the_full_results():
     missing = {target.name for target in targets.TARGETS} - {f.name for f in found.figures}
 
     assert missing == set()
+
+
+# ---- on a GPU
+
+
+def test_the_gpu_benchmark_says_without_a_gpu_what_it_would_measure():
+    line = [sys.executable, "-m", "benchmarks.gpu", "--dry-run"]
+
+    done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=ROOT)
+
+    assert done.stdout.count("classes, ") == len(gpu.CLASSES) * len(gpu.DTYPES)
+
+
+class StandIn:
+    """As much of a GPU as the story of the benchmark asks of one; its clock is slow."""
+
+    card, versions = "a card", ["CuPy 14"]
+
+    def __init__(self, seconds):
+        self.seconds = lambda run, repeats, warm_up: seconds
+        self.free = lambda: None
+        self.wrong_results = lambda classes, dtypes: ["labels of 3 classes of float32"]
+        self.copy_rate = lambda size, repeats: 1000.0
+        self.stream_rates = lambda size: {"decided": 5.0}
+        self.random = lambda shape, dtype: shape
+        self.softmaxes = lambda logits: {"softmax-dask": (None, 10**9), "torch.softmax": (None, 10**9)}
+        self.decisions = lambda logits, columns: (None, 10**9)
+
+
+def test_rates_on_a_gpu_are_fractions_of_its_copy():
+    found = gpu.measured(StandIn(seconds=0.002), until=float("inf"))
+
+    assert {(rate["gigabytes_per_s"], rate["of_copy"]) for rate in found["rates"]} == {(500.0, 0.5)}
+
+
+def test_results_of_a_gpu_name_the_card_what_is_wrong_and_which_targets_are_met():
+    text = gpu.text_of(gpu.measured(StandIn(seconds=0.0011), until=float("inf")))
+
+    assert text.startswith("# On a card\n")
+    assert "Wrong results: labels of 3 classes of float32" in text
+    assert "| softmax-dask | 1000 | float32 | 909 | 0.91 | 0.92 | not met |" in text
+    assert "| decisions, all | 1000 | float32 | 909 | 0.91 | 0.90 | met |" in text
+    assert "| torch.softmax | 1000 | float32 | 909 | 0.91 |  |  |" in text
+
+
+def test_what_does_not_fit_the_time_on_a_gpu_is_listed():
+    found = gpu.measured(StandIn(seconds=0.001), until=0)
+
+    assert len(found["left_out"]) == len(gpu.CLASSES) * len(gpu.DTYPES)

@@ -213,6 +213,9 @@ class ScoreConfig(Section):
     nonfinite: Literal["propagate", "error"] = Field(
         "propagate", description="rows with NaN, +inf or only -inf: mark them in the output, or refuse"
     )
+    backend: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu", description="cuda: an NVIDIA GPU, through CuPy; auto: one if it works, else the CPU"
+    )
     memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
     threads: Threads | None = Field(None, description="rows are scored by this many threads; all cores")
     date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")

@@ -13,6 +13,7 @@ import numpy as np
 from softmax_dask import COLUMNS, SingleClassWarning, TopKWarning, float_dtype, result_dtype
 from softmax_dask_pipelines import machine
 from softmax_dask_pipelines.addresses import is_address
+from softmax_dask_pipelines.backend import Backend, chosen_backend
 from softmax_dask_pipelines.config import ScoreConfig, SourceConfig, output_format_of, read_class_names
 from softmax_dask_pipelines.errors import ConfigError
 from softmax_dask_pipelines.object_path import AnyPath, ObjectPath
@@ -52,6 +53,8 @@ class Job:
     source: Source
     spec: OutputSpec
     plan: Plan
+    backend: Backend = "cpu"
+    """Where it computes."""
 
     @property
     def facts(self) -> SourceFacts:
@@ -89,6 +92,7 @@ class Cut:
 
 def prepare(config: ScoreConfig) -> Job:
     """Check everything that can be checked before anything is written, and cut the run."""
+    backend = chosen_backend(config.backend)
     output = _checked_output(config)
     source = open_source(source_request(config.source))
     if not isinstance(output, ObjectPath):
@@ -106,7 +110,7 @@ def prepare(config: ScoreConfig) -> Job:
     # Of one that is there, it is known only later how much of it is done.
     if not isinstance(output, ObjectPath) and not os.path.lexists(output):
         require_room(output, plan.bytes_out)
-    return Job(config, source, spec, plan)
+    return Job(config, source, spec, plan, backend)
 
 
 def recut(job: Job, cut: Cut) -> Job:
@@ -131,7 +135,7 @@ def recut(job: Job, cut: Cut) -> Job:
     )
     if not is_address(spec.path) and os.path.lexists(spec.path):  # `prepare` has looked otherwise
         require_room(Path(spec.path), plan.bytes_out)
-    return Job(job.config, source, spec, plan)
+    return Job(job.config, source, spec, plan, job.backend)
 
 
 def _checked_output(config: ScoreConfig) -> AnyPath:

@@ -11,6 +11,10 @@ class NoteWarning(PipelineWarning):
     """Something in the data that the user should look at."""
 
 
+class BackendWarning(PipelineWarning):
+    """The run computes somewhere else than it might have."""
+
+
 class RoomWarning(PipelineWarning):
     """The disk may be too small for the output, if it does not compress well."""
 

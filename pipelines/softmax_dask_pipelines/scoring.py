@@ -6,6 +6,7 @@ source -> plan -> partitions -> task (read, kernel, write) on Dask's threads -> 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from os import PathLike, fspath
 from threading import Event
 from time import perf_counter
@@ -133,6 +134,7 @@ def score(
     dtype: str | None = None,
     rename: Mapping[str, str] | None = None,
     nonfinite: str = "propagate",
+    backend: str = "cpu",
     memory_limit: int | str | None = None,
     threads: int | None = None,
     on_changed: str = "error",
@@ -165,6 +167,7 @@ def score(
     dtype : "float16", "float32" or "float64", of probabilities and log_probabilities
     rename : name of carried ids or of a Hive key -> its name in the output
     nonfinite : "propagate" marks rows with NaN, +inf or only -inf; "error" refuses them
+    backend : "cpu", "cuda" for an NVIDIA GPU, or "auto" for one if it works
     memory_limit : bytes, or a text such as "2GiB"; of the whole process; default half of what is free
     threads : default all cores
     on_changed : "error", "rescore" (all of it) or "ignore", where what was scored has changed in the source
@@ -209,6 +212,7 @@ def score(
         "top_k": top_k,
         "temperature": temperature,
         "nonfinite": nonfinite,
+        "backend": backend,
         "memory_limit": memory_limit,
         "threads": threads,
         "on_changed": on_changed,
@@ -293,7 +297,16 @@ def task_of(job: Job, sink: Sink, stop: Event) -> ScoreTask:
         top_k=job.spec.top_k,
         refuse_nonfinite=job.config.nonfinite == "error",
         stop=stop,
+        compute=_computing(job),
     )
+
+
+def _computing(job: Job) -> Callable[..., Any] | None:
+    """What fills columns on a GPU, if that is where the run computes."""
+    if job.backend == "cpu":
+        return None
+    streams: Callable[..., Any] = import_module("softmax_dask_pipelines.streaming").HostStreams()
+    return streams
 
 
 def _compile_kernels(job: Job, task: ScoreTask) -> float:

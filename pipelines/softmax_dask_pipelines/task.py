@@ -1,6 +1,6 @@
 """What a worker does with one partition: read a block, compute it into the sink's buffers, go on; then a receipt."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Event
 from time import perf_counter
@@ -61,6 +61,8 @@ class ScoreTask:
     refuse_nonfinite: bool
     stop: Event
     """Set when the run is to end: partitions that have begun stop at the next block."""
+    compute: Callable[..., Any] | None = None
+    """Fills columns in place of `decisions`, whose arguments it takes, where these are not computed here."""
 
     def __call__(self, number: int) -> Receipt:
         """Score partition `number` and store it. Nothing of it is visible yet."""
@@ -74,7 +76,7 @@ class ScoreTask:
         kinds = {"float": self.float_dtype, "int32": np.dtype(np.int32)}
         missing = [name for name in tallied if name not in out]
         out = out | {name: np.empty(len(logits), kinds[COLUMNS[name].kind]) for name in missing}
-        decisions(
+        (self.compute or decisions)(
             logits,
             tuple(out),
             targets=targets,

@@ -1,8 +1,9 @@
 """Row kernels: the same names in each backend, all under one contract test.
 
-`reference` is NumPy and the definition; `cpu` is Numba. A backend has
+`reference` is NumPy and the definition; `cpu` is Numba, `cuda` CUDA C++ through CuPy. A backend has
 
 - `takes_planes(columns, classes)`, which says whether logits and wide columns may be planes,
+- `writes_wide(dtype, floats)`, which says what dtype these may have,
 - `softmax_rows(logits, out, temperature)`, which fills `out` with probabilities,
 - `decision_rows(logits, targets, out, temperature)`, which fills each array of the dict `out`,
 - `jacobian_rows(logits, out, temperature, first=0, second=0)`, which fills `out`, (rows, height, breadth), with the

@@ -20,6 +20,11 @@ def takes_planes(columns: Collection[str], classes: int) -> bool:
     return False
 
 
+def writes_wide(dtype: np.dtype[Any], floats: np.dtype[Any]) -> bool:
+    """Whether wide columns may be of `dtype` where the arithmetic is that of `floats`."""
+    return dtype == floats
+
+
 def softmax_rows(logits: _Rows, out: _Rows, temperature: float) -> None:
     """Fill `out`, (rows, classes), with exp(x / T) / sum of exp(x / T) of each row."""
     decision_rows(logits, None, {"probabilities": out}, temperature)

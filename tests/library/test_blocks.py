@@ -1,5 +1,6 @@
 """The public functions on arrays in memory: dtypes, layouts, axes, buffers, targets."""
 
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from softmax_dask import SingleClassWarning, blocks, decisions, log_softmax, logsumexp, softmax
+from softmax_dask.dispatch import backend_of
 from softmax_dask.errors import (
     ClassAxisError,
     ColumnError,
@@ -186,7 +188,9 @@ def test_logits_are_not_changed(logits):
 def test_several_slabs_give_the_bits_of_one(logits, targets, monkeypatch):
     logits = logits.astype(">f4")  # which is copied, slab by slab
     whole = decisions(logits, COLUMNS, targets=targets)
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 7 * CLASSES * 4)  # 7 rows a slab
+    monkeypatch.setattr(
+        blocks, "backend_of", lambda x: replace(backend_of(x), slab_bytes=7 * CLASSES * 4)
+    )  # 7 rows a slab
 
     found = decisions(logits, COLUMNS, targets=targets)
 
@@ -207,7 +211,7 @@ def test_logits_as_they_lie_reach_the_kernel_whole(logits, monkeypatch):
     seen = []
     kernel = cpu.softmax_rows
     monkeypatch.setattr(cpu, "softmax_rows", lambda x, out, t: (seen.append(x.shape), kernel(x, out, t)))
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 7 * CLASSES * 4)
+    monkeypatch.setattr(blocks, "backend_of", lambda x: replace(backend_of(x), slab_bytes=7 * CLASSES * 4))
 
     softmax(logits)
 
@@ -237,7 +241,7 @@ def images() -> Any:
 @pytest.mark.parametrize("layout", INSIDE)
 @pytest.mark.parametrize("block_bytes", [1 << 20, 8 * CLASSES * 4])
 def test_columns_of_inner_classes_have_the_bits_of_rows(images, layout, block_bytes, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(blocks, "backend_of", lambda x: replace(backend_of(x), slab_bytes=block_bytes))
     x, axis = INSIDE[layout](images)
     rows = np.ascontiguousarray(np.moveaxis(x, axis, -1)).astype(np.float32)
     targets = np.random.default_rng(1).integers(-1, CLASSES, rows.shape[:-1])

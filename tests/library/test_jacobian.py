@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from softmax_dask import (
     softmax,
     vjp,
 )
+from softmax_dask.dispatch import backend_of
 from softmax_dask.errors import (
     ClassAxisError,
     DtypeError,
@@ -155,7 +157,7 @@ def test_float64_jacobians_of_float32_logits_are_computed_in_float64(logits):
 @pytest.mark.parametrize("block_bytes", [1, CLASSES * 4 * 7, CLASSES * CLASSES * 4 * 5])
 def test_several_slabs_give_the_bits_of_one(logits, monkeypatch, dtype, block_bytes):
     whole = jacobian(logits, dtype=dtype)
-    monkeypatch.setattr(jacobian_blocks, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(jacobian_blocks, "backend_of", lambda x: replace(backend_of(x), slab_bytes=block_bytes))
 
     found = jacobian(logits, dtype=dtype)
 
@@ -277,7 +279,7 @@ def test_products_of_any_axis_are_those_of_the_last(function, logits, vectors):
 @pytest.mark.parametrize("function", PRODUCTS)
 def test_slabs_of_products_give_the_bits_of_one(function, logits, vectors, monkeypatch):
     whole = function(logits, vectors)
-    monkeypatch.setattr(jacobian_blocks, "BLOCK_BYTES", 5 * CLASSES * 4)
+    monkeypatch.setattr(jacobian_blocks, "backend_of", lambda x: replace(backend_of(x), slab_bytes=5 * CLASSES * 4))
 
     found = function(logits, vectors)
 

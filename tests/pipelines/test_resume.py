@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 from softmax_dask_pipelines import scoring
 from softmax_dask_pipelines.config import ScoreConfig
@@ -383,6 +384,20 @@ def test_an_output_whose_record_was_removed_is_refused(source, output):
 
     with pytest.raises(OutputExistsError, match=r"no run is known that has written it.* --replace"):
         run(source, output)
+
+
+@pytest.mark.parametrize("flags", [(), ("--replace",)])
+def test_something_else_at_the_path_is_refused_and_replaced_when_told_so(source, output, flags):
+    assert softmax_dask("score", source, output).code == 0
+    if output.suffix == ".zarr":
+        zarr.open_group(output, mode="r+").attrs["mine"] = "years of work"
+    else:
+        (output / "commit=000001").rename(output / "_mine")
+
+    outcome = softmax_dask("score", source, output, *flags)
+
+    assert outcome.code == (0 if flags else 4)
+    assert flags or "is not what its last commit has written" in outcome.err
 
 
 def test_rescore_writes_all_of_it_anew_when_the_input_has_changed(source, output):

@@ -90,6 +90,12 @@ def _kernels() -> dict[str, Any]:
 
 
 def _gpu() -> dict[str, Any]:
+    from softmax_dask_pipelines.backend import trouble_with_gpu
+
+    return {**_installed_for_gpu(), "trouble": trouble_with_gpu()}
+
+
+def _installed_for_gpu() -> dict[str, Any]:
     try:
         import cupy
     except ModuleNotFoundError:
@@ -161,7 +167,8 @@ def _kernels_text(kernels: dict[str, Any]) -> str:
 
 def _gpu_text(gpu: dict[str, Any]) -> str:
     devices = "" if gpu["devices"] is None else f", {gpu['devices']} devices"
-    return f"CuPy {gpu['cupy']}, driver {gpu['driver']}{devices}"
+    trouble = "" if gpu["trouble"] is None else f"; backend auto takes the CPU: {gpu['trouble']}"
+    return f"CuPy {gpu['cupy']}, driver {gpu['driver']}{devices}{trouble}"
 
 
 def _speed_text(name: str, rate: float | None) -> str:

@@ -35,6 +35,7 @@ _KEYS = {
     "top_k": "top_k",
     "temperature": "temperature",
     "nonfinite": "nonfinite",
+    "backend": "backend",
     "memory_limit": "memory_limit",
     "threads": "threads",
     "on_changed": "on_changed",

@@ -22,6 +22,7 @@ from softmax_dask_pipelines.cli.running import carry_out, print_plan, write_conf
     "--rename", multiple=True, metavar="OLD=NEW", help="What carried ids or a Hive key is called in the output."
 )
 @click.option("--nonfinite", help="propagate (mark rows with NaN, +inf or only -inf) or error. Default: propagate.")
+@click.option("--backend", help="cpu, cuda (an NVIDIA GPU) or auto (one if it works, else the CPU). Default: cpu.")
 @click.option("--memory-limit", help="Of the whole process, such as 2GiB. Default: half of what is free.")
 @click.option("--threads", help="Default: all cores.")
 @click.option("--on-changed", help="What was scored has changed in SOURCE: error, rescore (all) or ignore.")

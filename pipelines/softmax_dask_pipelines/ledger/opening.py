@@ -15,11 +15,12 @@ from softmax_dask_pipelines.ledger.fingerprint import (
     rows_from,
     stamps_of,
 )
-from softmax_dask_pipelines.ledger.history import History, PlanRecord
+from softmax_dask_pipelines.ledger.history import Commit, History, PlanRecord
 from softmax_dask_pipelines.ledger.journal import read_journal
 from softmax_dask_pipelines.ledger.settings import differences, settings_of
 from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.retrying import attempted
+from softmax_dask_pipelines.sinks.checksums import crc32c_of_file
 from softmax_dask_pipelines.sinks.places import require_absent, require_output
 from softmax_dask_pipelines.sources.stamps import Stamps
 
@@ -59,6 +60,7 @@ class Opening:
         if history.latest is None or self._replace:
             return self._whole(history, replaces=self._replace)
         self._require_settings(history.latest.plan, history.output, "was written")
+        _require_as_committed(history.output, history.latest)
         found = self._difference(history.latest.plan)
         if found.changed and self._rescores:
             return self._whole(history, replaces=True)
@@ -84,12 +86,14 @@ class Opening:
         return self._step(plan, is_last=not (found.added_rows or found.added_files))
 
     def _is_scored(self, history: History, plan: PlanRecord, change: Change) -> bool:
-        """Whether some partition that is done has rows that were changed."""
+        """Whether some partition that is done, by this plan or an earlier commit, has rows that were changed."""
+        if change.rows is None or change.rows.start < plan.visible_rows:
+            return True
         first = plan.visible_rows if self._job.spec.format == "parquet" else 0
         numbers = (receipt.partition for receipt in read_journal(history.path("journal", plan)))
         starts = (first + number * plan.partition_rows for number in numbers)
         rows = change.rows
-        return rows is None or any(start < rows.stop and rows.start < start + plan.partition_rows for start in starts)
+        return any(start < rows.stop and rows.start < start + plan.partition_rows for start in starts)
 
     def _whole(self, history: History, *, replaces: bool) -> Step:
         """All of the input, into an output of its own."""
@@ -158,6 +162,23 @@ class Opening:
                 "back, score everything again (on_changed: rescore, or --replace), or keep what is scored "
                 "(on_changed: ignore)."
             )
+
+
+def _require_as_committed(output: Path, commit: Commit) -> None:
+    """Refuse to add to something else that has come to the output's path: a look at its root, no more."""
+    plan = commit.plan
+    if plan.settings["output.format"] == "zarr":
+        root = next(stored for stored in commit.documents if stored.key == "zarr.json")
+        file = output / root.key
+        fine = file.exists() and crc32c_of_file(file) == root.crc32c
+    else:
+        numbers = range(1, plan.commit - plan.first + 2)
+        fine = all((output / f"commit={number:06d}").is_dir() for number in numbers)
+    if not fine:
+        raise OutputExistsError(
+            f"{output}: is not what its last commit has written; expected it to be left alone. Put it back, choose "
+            "another path, or start over with --replace."
+        )
 
 
 def as_planned(job: Job, plan: PlanRecord, now: Stamps) -> Job:

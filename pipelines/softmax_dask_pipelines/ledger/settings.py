@@ -35,7 +35,7 @@ def settings_of(job: Job) -> dict[str, Any]:
         "columns": list(spec.columns),
         "top_k": spec.top_k,
         "temperature": config.temperature,
-        "kernel": kernel_name(),
+        "kernel": kernel_name(job.backend),
     }
     plain: dict[str, Any] = json.loads(json.dumps(found))
     return plain

@@ -61,6 +61,11 @@ def takes_planes(columns: Collection[str], classes: int) -> bool:
     return classes <= few and _TOP_K.isdisjoint(columns)
 
 
+def writes_wide(dtype: np.dtype[Any], floats: np.dtype[Any]) -> bool:
+    """Whether wide columns may be of `dtype` where the arithmetic is that of `floats`."""
+    return dtype == floats
+
+
 def softmax_rows(logits: _Rows, out: _Rows, temperature: float) -> None:
     """Fill `out`, of the shape of the logits, float32 or for float64 logits float64, with probabilities."""
     if logits.size == 0:

@@ -13,7 +13,6 @@ largest logit is so big that n would not fit are shifted by it first: there x - 
 (Sterbenz). Temperature costs no operation and no digit.
 """
 
-from decimal import Context, Decimal, localcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,11 +33,10 @@ from softmax_dask.kernels.cpu.simd import (
     where_equal,
     where_greater,
 )
+from softmax_dask.kernels.scales import log2e_over, one_over
 
 Scalar = Any
 """A float32 or float64 inside compiled code."""
-
-_DIGITS = Context(prec=60, traps=[])
 
 
 class Scale(NamedTuple):
@@ -59,19 +57,12 @@ class Inverse(NamedTuple):
 
 def scale_of(temperature: float, dtype: Any) -> Scale:
     """The two parts of log2(e) / temperature."""
-    with localcontext(_DIGITS):
-        return Scale(*_two_parts(1 / (Decimal(2).ln() * Decimal(temperature)), dtype))
+    return Scale(*log2e_over(temperature, dtype))
 
 
 def inverse_of(temperature: float, dtype: Any) -> Inverse:
     """The two parts of 1 / temperature."""
-    with localcontext(_DIGITS):
-        return Inverse(*_two_parts(1 / Decimal(temperature), dtype))
-
-
-def _two_parts(exact: Decimal, dtype: Any) -> tuple[Any, Any]:
-    leading = dtype(float(exact))
-    return leading, dtype(float(exact - Decimal(float(leading))))
+    return Inverse(*one_over(temperature, dtype))
 
 
 def _polynomial(degree: int) -> Any:

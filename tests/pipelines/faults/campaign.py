@@ -227,7 +227,7 @@ def failing_calls(stage: Stage, *, stride: int) -> Figures:
 
 def races(stage: Stage, *, times: int, drivers: int = 4) -> Figures:
     """Several commands at once: one commit each time. And `put_new` alone, without a lock: one winner each time."""
-    figures = Figures(more={"commits": 0, "put_new": 0})
+    figures = Figures()
     for turn in range(times):
         history = stage.history(KINDS[turn % 2])
         history.grow(0)

@@ -1,6 +1,7 @@
 """Zarr outputs in an object store: old or new, never half; what was stopped goes on; of two runs one wins."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from softmax_dask_pipelines.errors import StorageFailedError
 from softmax_dask_pipelines.ledger import leases
 from softmax_dask_pipelines.object_path import ObjectPath
 from tests.pipelines import dumps
-from tests.pipelines.command import softmax_dask
+from tests.pipelines.command import end, softmax_dask, start
 from tests.pipelines.objects import faults
 from tests.pipelines.objects.buckets import CANARY, Bucket
 
@@ -155,6 +156,29 @@ def _forget_lease(bucket: Bucket) -> None:
     """As two minutes do."""
     if "scores.zarr.job/lock" in bucket.all_keys("scores.zarr.job/"):
         bucket.remove("scores.zarr.job/lock")
+
+
+@pytest.mark.parametrize("part", [".job/stage-", "commit-000001.json", "scores.zarr/zarr.json"])
+def test_a_run_that_is_killed_there_is_gone_on_with(part, bucket, proxy, tmp_path):
+    source, output = _dump(tmp_path), bucket.url("scores.zarr")
+    killed = []
+
+    def kill(handler: faults.Handler, _: int, __: bytes) -> None:
+        killed[0].kill()
+        killed[0].wait()
+        faults.reset(handler, 0, b"")
+
+    rule = proxy.spoil("PUT", part, kill, times=1)
+    killed.append(start("score", source, output, "--columns", "label,probabilities", "--threads", "1"))
+    first = end(killed[0])
+
+    again = _score(source, output)
+
+    assert (first.code, rule.met) == (-signal.SIGKILL, 1)
+    assert again.code == 0, again.err
+    _score(source, tmp_path / "scores.zarr")
+    assert _in_bucket(bucket, "scores.zarr") == _files(tmp_path / "scores.zarr")
+    assert not [key for key in bucket.all_keys("scores.zarr.job/") if "stage" in key or "plan" in key or "lock" in key]
 
 
 FAULTS: dict[str, faults.Fault] = {

@@ -1,0 +1,179 @@
+"""A GPU through CuPy: timing, checks, and the peers that are installed. Imported on a machine that has one."""
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from time import perf_counter
+from typing import Any
+
+import cupy
+import cupyx
+import cupyx.scipy.special
+import numpy as np
+
+import softmax_dask
+
+Job = tuple[Callable[[], Any], int]
+"""What to run, and the bytes that must move."""
+
+_TOLERANCES = {2: 1e-5, 4: 4.8e-7, 8: 8 * 2.3e-16}
+"""Of probabilities, relative, by the bytes of a logit: the contract."""
+
+
+class Gpu:
+    """The current device."""
+
+    def __init__(self) -> None:
+        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        self.card = properties["name"].decode()
+        self.torch = _optional("torch")
+        self.versions = [f"CuPy {cupy.__version__}", f"driver {cupy.cuda.runtime.driverGetVersion()}"]
+        if self.torch is not None:
+            self.versions.append(f"PyTorch {self.torch.__version__}")
+
+    def free(self) -> None:
+        cupy.get_default_memory_pool().free_all_blocks()
+        if self.torch is not None:
+            self.torch.cuda.empty_cache()
+
+    def random(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> Any:
+        made = cupy.empty(shape, dtype)
+        for rows in _slices(shape[0], max(1, (1 << 26) // shape[1])):
+            made[rows] = cupy.random.standard_normal((rows.stop - rows.start, shape[1]), np.float32) * 4
+        return made
+
+    def seconds(self, run: Callable[[], Any], repeats: int, warm_up: int) -> float:
+        """The median of some runs, as the device's own clock has it."""
+        for _ in range(warm_up):
+            run()
+        times = []
+        for _ in range(repeats):
+            begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+            begin.record()
+            run()
+            end.record()
+            end.synchronize()
+            times.append(cupy.cuda.get_elapsed_time(begin, end) / 1e3)
+        return float(np.median(times))
+
+    def copy_rate(self, size: int, repeats: int) -> float:
+        source, target = cupy.zeros(size, np.uint8), cupy.empty(size, np.uint8)
+        return 2 * size / self.seconds(lambda: target.data.copy_from_device_async(source.data, size), repeats, 3) / 1e9
+
+    # ---- what is measured
+
+    def softmaxes(self, logits: Any) -> dict[str, Job]:
+        """softmax in the dtype of the logits, ours and the peers'."""
+        moved = 2 * logits.nbytes
+        out = {"probabilities": cupy.empty_like(logits)}
+        ours = lambda: softmax_dask.decisions(logits, ("probabilities",), dtype=logits.dtype, out=out)  # noqa: E731
+        jobs: dict[str, Job] = {"softmax-dask": (ours, moved)}
+        if logits.dtype.kind == "f" and logits.dtype.itemsize >= 4:
+            jobs["cupyx.scipy.special.softmax"] = (lambda: cupyx.scipy.special.softmax(logits, axis=1), moved)
+        if self.torch is not None:
+            tensor = self._tensor(logits)
+            jobs["torch.softmax"] = (lambda: self.torch.softmax(tensor, 1), moved)
+            if (fused := _triton_softmax(self.torch, tensor)) is not None:
+                jobs["Triton, fused"] = (fused, moved)
+        return jobs
+
+    def decisions(self, logits: Any, columns: tuple[str, ...]) -> Job:
+        floats = np.float64 if logits.dtype == np.float64 else np.float32
+        out = {n: cupy.empty(len(logits), np.int32 if n == "label" else floats) for n in columns}
+        moved = logits.nbytes + sum(array.nbytes for array in out.values())
+        return (lambda: softmax_dask.decisions(logits, columns, out=out)), moved
+
+    def _tensor(self, array: Any) -> Any:
+        if array.dtype.kind == "f":
+            return self.torch.from_dlpack(array)
+        return self.torch.from_dlpack(array.view(np.int16)).view(self.torch.bfloat16)
+
+    # ---- right or wrong
+
+    def wrong_results(self, class_counts: tuple[int, ...], dtypes: tuple[np.dtype[Any], ...]) -> list[str]:
+        """What breaks the contract, on rows with masks, ties and undecidable ones among them."""
+        cases = ((classes, dtype) for dtype in dtypes for classes in class_counts)
+        return [text for classes, dtype in cases for text in self._wrong(classes, dtype)]
+
+    def _wrong(self, classes: int, dtype: np.dtype[Any]) -> Iterator[str]:
+        logits = self.random((257, classes), dtype)
+        logits[3], logits[4, classes // 2], logits[5, 0] = -np.inf, np.nan, np.inf
+        logits[6] = logits[6, 0]
+        found = softmax_dask.decisions(logits, ("label", "confidence", "probabilities"))
+        expected = _exact(cupy.asnumpy(logits).astype(np.longdouble))
+        case = f"{classes} classes of {dtype}"
+        if not np.array_equal(cupy.asnumpy(found["label"]), expected["label"]):
+            yield f"labels of {case}"
+        for name in ("confidence", "probabilities"):
+            error = _relative_error(cupy.asnumpy(found[name]), expected[name])
+            if not error <= _TOLERANCES[dtype.itemsize]:
+                yield f"{name} of {case}: off by {error:.1e}"
+
+    # ---- from the host
+
+    def stream_rates(self, size: int) -> dict[str, float]:
+        """Logits of the host, in blocks as `score` has them: copied alone, and decided."""
+        streams = import_module("softmax_dask_pipelines.streaming").HostStreams()
+        rows, classes = (8 << 20) // 2000, 1000
+        block = np.random.default_rng(0).normal(0, 4, (rows, classes)).astype(np.float16)
+        out = {"label": np.empty(rows, np.int32), "confidence": np.empty(rows, np.float32)}
+        options: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "dtype": np.dtype(np.float32)}
+        pinned, device = cupyx.empty_pinned(block.shape, block.dtype), cupy.empty(block.shape, block.dtype)
+        count = size // block.nbytes
+        return {
+            "copied from pinned memory": _rate(lambda: device.set(pinned), count, block.nbytes),
+            "decided": _rate(lambda: streams(block, tuple(out), out=out, **options), count, block.nbytes),
+        }
+
+
+def _rate(run: Callable[[], Any], count: int, size: int) -> float:
+    run()
+    cupy.cuda.Device().synchronize()
+    begin = perf_counter()
+    for _ in range(count):
+        run()
+    cupy.cuda.Device().synchronize()
+    return count * size / (perf_counter() - begin) / 1e9
+
+
+def _slices(rows: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
+
+
+def _exact(x: Any) -> dict[str, Any]:
+    with np.errstate(all="ignore"):
+        terms = np.exp(x - x.max(axis=1, keepdims=True))
+        probabilities = terms / terms.sum(axis=1, keepdims=True)
+    decided = ~np.isnan(probabilities[:, 0])
+    confidence = np.where(decided, probabilities.max(axis=1), np.nan)
+    return {
+        "label": np.where(decided, x.argmax(axis=1), -1),
+        "confidence": confidence,
+        "probabilities": probabilities,
+    }
+
+
+def _relative_error(found: Any, expected: Any) -> float:
+    if not np.array_equal(np.isnan(found), np.isnan(expected)):
+        return float("inf")
+    counted = expected > 1e-30
+    return float((np.abs(found - expected)[counted] / expected[counted]).max(initial=0))
+
+
+def _optional(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        return None
+
+
+def _triton_softmax(torch: Any, tensor: Any) -> Callable[[], Any] | None:
+    """A row a program, in one piece, for rows that fit one."""
+    triton = _optional("triton")
+    if triton is None or tensor.shape[1] > 65536 or tensor.dtype == torch.float64:
+        return None
+    kernel = import_module("benchmarks.peers.triton_softmax").softmax_kernel
+    out = torch.empty_like(tensor)
+    rows, classes = tensor.shape
+    block = triton.next_power_of_2(classes)
+    warps = 4 if block < 2048 else 8 if block < 4096 else 16
+    return lambda: kernel[(rows,)](tensor, out, classes, BLOCK=block, num_warps=warps)

@@ -1,0 +1,125 @@
+// The exponential as a power of two that never forms x - max, the logarithm, and sums that lose nothing.
+// Derivation: softmax_dask/kernels/cpu/exp2.py. With a = log2(e) / temperature in two parts,
+//   n = round(x * a),   f = x * a - n,   exp(x / temperature) * 2^-k = 2^f * 2^(n - k),   k = round(peak * a).
+
+template <typename A> struct Scale {
+  A hi, lo;    // log2(e) / temperature
+  A inverse;   // 1 / hi
+};
+
+template <typename A> struct Constants;  // MAGIC rounds to an integer and leaves it, biased, in the low bits
+template <> struct Constants<float> {
+  static const int BIAS = 127, MANTISSA = 23;
+  DEVICE static float magic() { return 12583039.0f; }  // 1.5 * 2^23 + 127
+  DEVICE static float big() { return 1048576.0f; }     // 2^20: beyond it the integer would not fit
+};
+template <> struct Constants<double> {
+  static const int BIAS = 1023, MANTISSA = 52;
+  DEVICE static double magic() { return 6755399441056767.0; }  // 1.5 * 2^52 + 1023
+  DEVICE static double big() { return 1073741824.0; }          // 2^30
+};
+
+DEVICE float power_of_two(float biased) { return float_of(bits_of(biased) << 23); }
+DEVICE double power_of_two(double biased) { return double_of(bits_of(biased) << 52); }
+
+// q of 2^f = 1 + f q(f), |f| <= 1/2, by Estrin's scheme; coefficients as in the CPU's exp2.py.
+DEVICE float fraction_polynomial(float f) {
+  float g = f * f;
+  const float high = fused(f, 0.00015461447765119374f, 0.0013390866806730628f), middle = fused(f, 0.009618056938052177f, 0.055503569543361664f), low = fused(f, 0.24022650718688965f, 0.6931471824645996f);
+  return fused(g, fused(g, high, middle), low);
+}
+DEVICE double fraction_polynomial(double f) {
+  double g = f * f;
+  double low = fused(g, fused(f, 0.009618129107584672, 0.05550410866464709), fused(f, 0.2402265069591015, 0.6931471805599465));
+  double middle = fused(g, fused(f, 1.3215424924261585e-06, 1.5252672350763485e-05), fused(f, 0.00015403530473007766, 0.0013333558201634168));
+  return fused(g * g, fused(g * g, fused(f, 7.076031615978551e-09, 1.0206034545239113e-07), middle), low);
+}
+
+// Exponentials of one row, relative to its largest logit `peak` (or to a power of two near it).
+template <typename T> struct Powers {
+  typedef typename Number<T>::Float A;
+  Scale<A> scale;
+  A shift;  // 0, or the peak where it is beyond BIG: there x - peak is exact (Sterbenz)
+  A low;    // logits below it have exponential 0
+  A magic;  // MAGIC - k
+
+  DEVICE Powers(A peak, Scale<A> s) : scale(s) {
+    const A scaled = peak * s.hi, plain = Constants<A>::magic() - (A)Constants<A>::BIAS;
+    const bool fits = magnitude(scaled) <= Constants<A>::big();
+    const A k = fits ? (scaled + plain) - plain : (A)0;
+    shift = fits || peak == minus_infinity<A>() ? (A)0 : peak;
+    low = (k - (A)Constants<A>::BIAS) * s.inverse;
+    magic = Constants<A>::magic() - k;
+  }
+  DEVICE A of(A x, A& log2) const {  // -inf gives exactly 0, NaN stays
+    A t = x - shift;
+    t = t < low ? low : t;
+    const A rounded = fused(t, scale.hi, magic);
+    const A f = fused(t, scale.lo, fused(t, scale.hi, magic - rounded));
+    log2 = f + (rounded - Constants<A>::magic());
+    return fused(f, fraction_polynomial(f), (A)1) * power_of_two(rounded);
+  }
+  DEVICE A of(A x) const {
+    A log2;
+    return of(x, log2);
+  }
+};
+
+// 16-bit logits: the fast unit. Their differences have few digits, so x - peak is as good as exact.
+template <typename T> struct ApproximatePowers {
+  Scale<float> scale;
+  float peak;
+
+  DEVICE ApproximatePowers(float highest, Scale<float> s)
+      : scale(s), peak(highest == minus_infinity<float>() ? 0.0f : highest) {}
+  DEVICE float of(float x, float& log2) const {
+    const float t = (x - peak) * scale.hi;
+    log2 = larger(t, -200.0f);  // there the exponential is 0, and 0 * -inf would be NaN
+    return exp2_approximately(t);
+  }
+  DEVICE float of(float x) const { return exp2_approximately((x - peak) * scale.hi); }
+};
+template <> struct Powers<half> : ApproximatePowers<half> { using ApproximatePowers::ApproximatePowers; };
+template <> struct Powers<bfloat> : ApproximatePowers<bfloat> { using ApproximatePowers::ApproximatePowers; };
+
+// log(1 + x), x >= 0: 2 atanh(t) of the mantissa, |t| <= 1/5. In double whatever the logits are.
+DEVICE double log1p_of(double x) {
+  const double u = 1.0 + x;
+  if (!(u < Limits<double>::infinity())) return u;
+  u64 bits = bits_of(u);
+  int exponent = (int)(bits >> 52) - 1023;
+  double m = double_of((bits & 0x000fffffffffffffull) | 0x3ff0000000000000ull);
+  if (m > 1.4142135623730951) {
+    m = m * 0.5;
+    exponent += 1;
+  }
+  const double t = (m - 1.0) / (m + 1.0), q = t * t;
+  double tail = 2.0 / 21.0;
+  tail = fused(q, tail, 2.0 / 19.0);
+  tail = fused(q, tail, 2.0 / 17.0);
+  tail = fused(q, tail, 2.0 / 15.0);
+  tail = fused(q, tail, 2.0 / 13.0);
+  tail = fused(q, tail, 2.0 / 11.0);
+  tail = fused(q, tail, 2.0 / 9.0);
+  tail = fused(q, tail, 2.0 / 7.0);
+  tail = fused(q, tail, 2.0 / 5.0);
+  tail = fused(q, tail, 2.0 / 3.0);
+  const double log_u = fused((double)exponent, 0.6931471805599453, fused(t * q, tail, t + t));
+  return log_u + (x - (u - 1.0)) / u;  // what 1 + x lost
+}
+
+// total + lost, with no error but the rounding of `lost` (Knuth's TwoSum).
+template <typename A> struct Sum {
+  A total, lost;
+  DEVICE Sum() : total(0), lost(0) {}
+  DEVICE void add(A term) {
+    const A sum = total + term, back = sum - total;
+    lost = lost + ((total - (sum - back)) + (term - back));
+    total = sum;
+  }
+  DEVICE void scale(A factor) {
+    total = total * factor;
+    lost = lost * factor;
+  }
+  DEVICE double value() const { return (double)total + (double)lost; }
+};

@@ -1,0 +1,189 @@
+"""Which kernel for which rows: a pure function of class count, dtypes and columns, never of the number of rows.
+
+So the same row gives the same bits in any chunk. Narrow columns do not depend on which others are wanted either: what
+a kernel looks for beside the winner (`Work`) changes no sum.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntFlag
+from functools import cache
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+DTYPES = {
+    np.dtype(np.float16): "half",
+    np.dtype(ml_dtypes.bfloat16): "bfloat",
+    np.dtype(np.float32): "float",
+    np.dtype(np.float64): "double",
+}
+"""Dtype of logits -> its C++ type in numbers.cuh."""
+
+BLOCK = 128
+"""Threads of a block whose rows need fewer; as in places.cuh."""
+_WARP = 32
+_MOST_WARPS = 16
+_PACK_BYTES = 16
+_TILE_CLASSES = 512
+_WARP_CLASSES = 1024
+"""Beyond them classes go round the threads of a block, not of a warp, in kernels that read rows more than once."""
+
+
+class Work(IntFlag):
+    """What a kernel of rows looks for; nothing: probabilities alone. As in columns.cuh."""
+
+    DECIDE = 1
+    ENTROPY = 2
+    RANK = 4
+
+
+WORKS = (Work(0), Work.DECIDE, Work.DECIDE | Work.ENTROPY, Work.DECIDE | Work.ENTROPY | Work.RANK)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One compiled kernel."""
+
+    name: str
+    line: str
+    """The C++ that defines it, given the text of the package."""
+    threads: int
+    """Of a block."""
+    rows: int
+    """That a block computes at a time."""
+    members: int
+    """Threads that share a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the logits of a row lie while it is computed: as in places.cuh, or `stream`."""
+
+    kind: str
+    members: int
+    held: int
+    """Packs of 16 bytes a thread, or in a tile logits."""
+
+
+def place_of(classes: int, dtype: np.dtype[Any]) -> Place:
+    """The place for rows of so many classes."""
+    pack, most = _PACK_BYTES // dtype.itemsize, _most_packs(dtype)
+    packs = -(-classes // pack)
+    if classes % pack == 0 and packs <= _WARP * most:
+        return _part_of_warp(packs, dtype)
+    if classes <= _TILE_CLASSES // max(1, dtype.itemsize // 4):
+        return _tile(classes)
+    warps = _power_of_two(-(-packs // (_WARP * most)))
+    if warps == 1:
+        return Place("warps", _WARP, _power_of_two(-(-packs // _WARP)))
+    if warps <= _MOST_WARPS:
+        return Place("warps", _WARP * warps, most)
+    return Place("stream", _WARP * 8, 4)
+
+
+def _most_packs(dtype: np.dtype[Any]) -> int:
+    """That a thread holds in registers: 32 logits, of float64 16."""
+    return {2: 4, 4: 8, 8: 8}[dtype.itemsize]
+
+
+def _part_of_warp(packs: int, dtype: np.dtype[Any]) -> Place:
+    # About 16 logits a thread: fewer make the sums over threads dear. Two threads at least: neighbours swap halves.
+    most = _most_packs(dtype)
+    lanes = min(_WARP, max(_power_of_two(-(-packs // (most // 2))), 2))
+    held = _power_of_two(-(-packs // lanes))
+    return Place("part", lanes, held) if lanes < _WARP else Place("warps", _WARP, held)
+
+
+def _tile(classes: int) -> Place:
+    lanes = min(16, _power_of_two(-(-classes // 16)))
+    return Place("tile", lanes, 16 if classes <= 16 * lanes else 32)
+
+
+def _power_of_two(n: int) -> int:
+    """The smallest one that is no less."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+@cache
+def row_kernel(classes: int, dtype: np.dtype[Any], wide: np.dtype[Any], work: Work) -> Kernel:
+    """Columns of rows; `wide` is the dtype of probabilities and their logarithms."""
+    return kernel_at(place_of(classes, dtype), dtype, wide, work)
+
+
+@cache
+def kernel_at(place: Place, dtype: np.dtype[Any], wide: np.dtype[Any], work: Work) -> Kernel:
+    """Columns of rows that lie in `place`."""
+    t, o = DTYPES[dtype], DTYPES[wide]
+    if place.kind == "stream":
+        work |= Work.DECIDE
+    if work and place.members == _WARP * _MOST_WARPS:
+        work |= Work.ENTROPY  # without it, the compiler runs out of registers there
+    name = f"{place.kind}_{place.members}_{place.held}_{t}_{o}_{int(work)}"
+    threads = max(BLOCK, place.members)
+    warps = place.members // _WARP
+    bodies = {
+        "part": f"held_rows<{t}, {o}, PartOfWarp<{t}, {place.members}, {place.held}>, {int(work)}>",
+        "tile": f"held_rows<{t}, {o}, Tile<{t}, {place.members}, {place.held}, {o}>, {int(work)}>",
+        "warps": f"held_rows<{t}, {o}, Warps<{t}, {warps}, {place.held}>, {int(work)}>",
+        "stream": f"stream_rows<{t}, {o}, {warps}, {place.held}, {int(work)}>",
+    }
+    if warps > 1:
+        threads = place.members
+    line = f"ROW_KERNEL({name}, {t}, {o}, {threads}, ({bodies[place.kind]}))"
+    return Kernel(name, line, threads, threads // place.members, place.members)
+
+
+@cache
+def top_k_kernel(classes: int, dtype: np.dtype[Any]) -> Kernel:
+    """The k largest logits."""
+    return _of_members("TOP_K_KERNEL", "top_k", dtype, _WARP if classes <= _WARP_CLASSES else 256)
+
+
+@cache
+def share_kernel(classes: int, dtype: np.dtype[Any]) -> Kernel:
+    """What the entries of a Jacobian are made of."""
+    return _of_members("SHARE_KERNEL", "share", dtype, _members(classes))
+
+
+@cache
+def matrix_kernel(floats: np.dtype[Any]) -> Kernel:
+    """The entries of Jacobians."""
+    a = DTYPES[floats]
+    return Kernel(f"matrix_{a}", f"MATRIX_KERNEL(matrix_{a}, {a})", BLOCK, 1, 1)
+
+
+@cache
+def product_kernel(classes: int, dtype: np.dtype[Any], kind: str) -> Kernel:
+    """Products with the Jacobian; `kind` is jvp, log_jvp or log_vjp."""
+    return _of_members("PRODUCT_KERNEL", kind, dtype, _members(classes), f", {kind.upper()}")
+
+
+def _members(classes: int) -> int:
+    return 8 if classes <= 64 else _WARP if classes <= _WARP_CLASSES else 256
+
+
+def _of_members(macro: str, what: str, dtype: np.dtype[Any], members: int, more: str = "") -> Kernel:
+    t, threads = DTYPES[dtype], max(BLOCK, members)
+    name = f"{what}_{members}_{t}"
+    return Kernel(name, f"{macro}({name}, {t}, {threads}, {members}{more})", threads, threads // members, members)
+
+
+def every_kernel() -> Iterator[Kernel]:
+    """All kernels that any rows may ask for, each once."""
+    found: dict[str, Kernel] = {}
+    for dtype in DTYPES:
+        floats = np.dtype(np.float64) if dtype.itemsize == 8 else np.dtype(np.float32)
+        wides = [floats] if dtype.itemsize == 8 else [d for d in DTYPES if d.itemsize < 8]
+        kernels = [kernel_at(p, dtype, w, k) for p in every_place(dtype) for w in wides for k in WORKS]
+        kernels += [product_kernel(c, dtype, kind) for c in (2, 100, 5000) for kind in ("jvp", "log_jvp", "log_vjp")]
+        kernels += [share_kernel(c, dtype) for c in (2, 100, 5000)] + [top_k_kernel(c, dtype) for c in (2, 5000)]
+        found |= {kernel.name: kernel for kernel in [*kernels, matrix_kernel(floats)]}
+    yield from found.values()
+
+
+@cache
+def every_place(dtype: np.dtype[Any]) -> tuple[Place, ...]:
+    """All places that rows of some number of classes have."""
+    return tuple(dict.fromkeys(place_of(classes, dtype) for classes in [*range(1, 1100), *range(1100, 40000, 13)]))

@@ -1,0 +1,55 @@
+"""The backends under one contract, and the emulator that runs the CUDA text without a GPU."""
+
+from importlib import import_module
+from types import ModuleType
+from zlib import crc32
+
+import pytest
+
+from tests.library.cuda import prepared
+from tests.library.cuda.emulator import COMPILER, Emulator
+
+EMULATED_SHARE = 12
+"""One in so many of the contract's cases runs on the emulator in `make test`; all do in `make test-long`."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before cases are deselected by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    met: set[object] = set()
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        if params.get("kernels") != "cuda":
+            continue
+        function = getattr(item, "function", None)
+        wanted = function not in met or crc32(item.name.encode()) % EMULATED_SHARE == 0
+        if wanted and prepared.is_quick(params):
+            met.add(function)
+        else:
+            item.add_marker(pytest.mark.long)
+
+
+@pytest.fixture(scope="session")
+def emulator(pytestconfig: pytest.Config) -> Emulator:
+    """A device that every test may launch kernels on; those that the contract needs are compiled together."""
+    if COMPILER is None:
+        pytest.skip("no g++, which compiles the CUDA kernels for the CPU")
+    device = Emulator(pytestconfig.cache.mkdir("cuda-emulator"), prepared.QUICK)
+    device.compile(prepared.kernels())
+    return device
+
+
+@pytest.fixture
+def cuda(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The CUDA kernels, on the emulator."""
+    module = import_module("softmax_dask.kernels.cuda")
+    monkeypatch.setattr(module, "device", lambda: emulator)
+    return module
+
+
+@pytest.fixture(params=["reference", "cpu", "cuda"])
+def kernels(request: pytest.FixtureRequest) -> ModuleType:
+    """Row kernels of each backend."""
+    if request.param == "cuda":
+        module: ModuleType = request.getfixturevalue("cuda")
+        return module
+    return import_module(f"softmax_dask.kernels.{request.param}")
