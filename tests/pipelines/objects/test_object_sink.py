@@ -188,8 +188,13 @@ FAULTS: dict[str, faults.Fault] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("part", [".job/stage-", "commit-000001.json", "scores.zarr/label", "plan-"])
+SPOILT = [
+    *(("acknowledgement lost", part) for part in (".job/stage-", "commit-000001.json", "scores.zarr/label", "plan-")),
+    *((fault, ".job/stage-") for fault in ("503", "500")),
+]
+
+
+@pytest.mark.parametrize(("fault", "part"), SPOILT)
 def test_a_put_that_is_taken_and_not_acknowledged_is_put_once(fault, part, bucket, proxy, tmp_path):
     source = _dump(tmp_path)
     rule = proxy.spoil("PUT", part, FAULTS[fault], times=1)
