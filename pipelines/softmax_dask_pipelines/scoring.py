@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from os import PathLike, fspath
-from pathlib import Path
 from threading import Event
 from time import perf_counter
 from typing import Any
@@ -231,7 +230,7 @@ def execute(
     earlier run has done.
     """
     results: list[RunResult] = []
-    output = Path(job.spec.path)
+    output = job.output
     with locked(output) as run:
         opening = Opening(job, replace=replace)
         while (step := opening.step(history := recovered(output))) is not None:
