@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any, TypeVar, get_args
 
 import yaml
@@ -11,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from softmax_dask import COLUMNS
 from softmax_dask_pipelines.addresses import is_credential, redacted, without_credentials
+from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.config_models import (
     Config,
     JacobianConfig,
@@ -25,17 +27,20 @@ from softmax_dask_pipelines.config_yaml import MAX_BYTES, line_of, parse_value, 
 from softmax_dask_pipelines.errors import ConfigError, PermissionDeniedError
 
 __all__ = [
+    "ClusterConfig",
     "Config",
     "JacobianConfig",
     "MatrixOutputConfig",
     "OutputConfig",
     "ScoreConfig",
     "SourceConfig",
+    "cluster_of_flags",
     "key_of",
     "make_config",
     "output_format_of",
     "read_class_names",
     "read_config",
+    "require_distributed",
 ]
 
 _NAMES_BYTES = 64 * 2**20
@@ -74,12 +79,15 @@ def make_config(model: type[ConfigT], data: Mapping[str, Any], where: Where) -> 
         raise ConfigError(f"{where(first['loc'])}: {_explain(first, model)}") from None
 
 
-def read_config(path: str, overrides: Sequence[str] = (), *, date: str | None = None) -> Config:
+def read_config(
+    path: str, overrides: Sequence[str] = (), *, date: str | None = None, flags: Mapping[str, Any] | None = None
+) -> Config:
     """The config in a YAML file, after `key=value` overrides (`output.path=x`), its paths filled in.
 
     Parameters
     ----------
     date : a day such as "2026-11-26", "today" or "yesterday", for `{date:...}` in paths; default the config's, or today
+    flags : `cluster` and `scheduler`, as the command line's flags of these names
 
     Raises
     ------
@@ -90,13 +98,16 @@ def read_config(path: str, overrides: Sequence[str] = (), *, date: str | None = 
     data, tree = parse_yaml(text, lambda line: path if line is None else f"{path}:{line}")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}; expected keys such as source: and output:.")
-    flags = {_override(data, text): "--set" for text in overrides}
+    given = {_override(data, text): "--set" for text in overrides}
     if date is not None:
         data["date"] = date
-        flags["date",] = "--date"
+        given["date",] = "--date"
+    for name, cluster in cluster_of_flags(flags or {}).items():
+        data["cluster"] = cluster
+        given["cluster",] = f"--{name}"
 
     def where(loc: Sequence[str | int]) -> str:
-        return _place(path, tree, loc, flags)
+        return _place(path, tree, loc, given)
 
     fill_paths(data, where)
     return make_config(_model_of(data, where), data, where)
@@ -112,6 +123,35 @@ def read_class_names(path: str) -> tuple[str, ...]:
     if not names or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{path}: holds no class names; expected one name a line, or a JSON list of texts.")
     return tuple(names)
+
+
+def cluster_of_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flag that says where to score, if one does, and what it is in a config.
+
+    Raises
+    ------
+    ConfigError
+        Both do.
+    """
+    given = {name: flags[name] for name in ("cluster", "scheduler") if flags.get(name) is not None}
+    if len(given) > 1:
+        raise ConfigError("--cluster, --scheduler: are both given; expected one of the two.")
+    return {name: value if name == "cluster" else {"connect": value} for name, value in given.items()}
+
+
+def require_distributed(cluster: ClusterConfig) -> None:
+    """Refuse a cluster where the package for it is missing.
+
+    Raises
+    ------
+    ConfigError
+        It is, and the message says how to get it.
+    """
+    if cluster.kind != "local" and find_spec("distributed") is None:
+        raise ConfigError(
+            f"cluster: is {cluster.kind}, which needs the package distributed, and that is not there. "
+            "Install it (pip install 'softmax-dask[distributed]'), or use cluster: local."
+        )
 
 
 def key_of(loc: Sequence[str | int]) -> str:
@@ -166,7 +206,7 @@ def _place(path: str, tree: yaml.Node | None, loc: Sequence[str | int], flags: M
     """`file:line: key`, of the innermost part of `loc` that the file has; of an override the flag."""
     for keys, flag in flags.items():
         if tuple(loc[: len(keys)]) == keys:
-            return flag if flag == "--date" else f"{flag} {key_of(loc)}"
+            return f"{flag} {key_of(loc)}" if flag == "--set" else flag
     return f"{path}:{line_of(tree, tuple(loc))}: {key_of(loc)}"
 
 
@@ -207,7 +247,7 @@ def _remedy(error: ErrorDetails, value: Any) -> str:
 
 
 def _unknown_key(loc: list[str], model: type[BaseModel]) -> str:
-    keys = list(_section_at(loc[:-1], model).model_fields)
+    keys = [field.alias or name for name, field in _section_at(loc[:-1], model).model_fields.items()]
     nearest = get_close_matches(loc[-1], keys, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return f"is no key; expected one of {', '.join(keys)}.{hint}"

@@ -15,10 +15,12 @@ from pydantic import (
 
 from softmax_dask import COLUMNS
 from softmax_dask_pipelines.addresses import checked_address, is_address
+from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.config_schedule import Day, Expectations, Retries, Section, Zone, no_bool
 from softmax_dask_pipelines.config_store import StorageOptions
 
 _MOST_THREADS = 4096
+_LOCAL = ClusterConfig.model_validate("local")
 _ENDINGS = {".zarr": "zarr", ".parquet": "parquet", ".pq": "parquet"}
 
 
@@ -216,8 +218,16 @@ class ScoreConfig(Section):
     backend: Literal["cpu", "cuda", "auto"] = Field(
         "cpu", description="cuda: an NVIDIA GPU, through CuPy; auto: one if it works, else the CPU"
     )
-    memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
-    threads: Threads | None = Field(None, description="rows are scored by this many threads; all cores")
+    memory_limit: Bytes | None = Field(
+        None, description="of the whole process, such as 2GiB; on a cluster, of each worker; half of what is free"
+    )
+    threads: Threads | None = Field(
+        None, description="rows are scored by this many threads, on a cluster in each worker; all cores"
+    )
+    cluster: ClusterConfig = Field(
+        _LOCAL,
+        description="where: local, processes, or a section with connect: or class:; local",
+    )
     date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")
     timezone: Zone = Field("UTC", description="where it is today, such as Europe/Berlin")
     on_missing: Literal["error", "retry", "nothing"] = Field(

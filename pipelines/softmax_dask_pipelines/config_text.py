@@ -41,7 +41,7 @@ def _section(section: BaseModel, indent: str) -> Iterator[str]:
             yield ""
         else:
             yield f"{indent}# {field.description}"
-            yield f"{indent}{'# ' if value is None else ''}{_entry(key, value)}"
+            yield f"{indent}{'# ' if value is None else ''}{_entry(field.alias or key, value)}"
 
 
 def _entry(key: str, value: Any) -> str:

@@ -7,6 +7,7 @@ SoftmaxDaskError (the library's)
     │   ├── SourceNotFoundError (FileNotFoundError)
     │   │   └── SourceAbsentError              nothing is there yet: `on_missing` says what that means
     │   ├── ColumnNotFoundError (LookupError)  an array or column that the source does not have
+    │   ├── WorkerMismatchError                workers with other versions or kernels than here
     │   ├── PathConflictError (ValueError)     output and input are one, or one inside the other
     │   └── PermissionDeniedError (PermissionError)
     ├── DataError                              exit 3: the data is bad, or breaks a contract
@@ -24,6 +25,7 @@ SoftmaxDaskError (the library's)
     │   ├── CorruptFileError (OSError)
     │   ├── UnsafeCodecError (ValueError)      a codec that is unknown, or can run code
     │   ├── MetadataLimitError (ValueError)    metadata, texts or pages larger than can be planned for
+    │   ├── PoisonPartitionError               a partition that ends every worker which scores it
     │   └── MemoryBudgetError (MemoryError)    the plan does not fit the memory limit
     ├── OutputExistsError (FileExistsError)    exit 4: not ours, or of other settings; never touched without `--replace`
     ├── NothingToDoError                       exit 0: no source is there, and `on_missing: nothing`
@@ -33,6 +35,7 @@ SoftmaxDaskError (the library's)
         ├── SourceUnavailableError (OSError)   the storage of the source fails, again and again
         ├── DiskFullError (OSError)
         ├── StorageFailedError (OSError)       the file system of the output fails
+        ├── ClusterUnavailableError (OSError)  a Dask cluster that cannot be reached, has no workers, or was lost
         └── InterruptedRunError                SIGINT, SIGTERM or SIGHUP
 """
 
@@ -68,6 +71,10 @@ class SourceAbsentError(SourceNotFoundError):
 
 class ColumnNotFoundError(UsageError, LookupError):
     """The source has no array or column of that name."""
+
+
+class WorkerMismatchError(UsageError):
+    """A worker of the cluster has other versions, or kernels, than the process that has the plan."""
 
 
 class PathConflictError(UsageError, ValueError):
@@ -140,6 +147,10 @@ class MetadataLimitError(DataError, ValueError):
     """Metadata, texts or pages that are too long, or describe more than there can be."""
 
 
+class PoisonPartitionError(DataError):
+    """A partition that ends every worker which scores it, also where nothing else runs."""
+
+
 class MemoryBudgetError(DataError, MemoryError):
     """The run does not fit the memory limit."""
 
@@ -180,6 +191,10 @@ class DiskFullError(TemporaryError, OSError):
 
 class StorageFailedError(TemporaryError, OSError):
     """The file system that the output goes to fails."""
+
+
+class ClusterUnavailableError(TemporaryError, OSError):
+    """A Dask cluster cannot be reached, has no workers, or was lost."""
 
 
 class InterruptedRunError(TemporaryError):

@@ -100,11 +100,7 @@ def prepare(config: ScoreConfig) -> Job:
     warn_of_one_class(source.facts)
     columns = _columns(config, source.facts)
     top_k = _top_k(config, source.facts, columns)
-    plan = make_plan(
-        _sizes(config, source.facts, columns, top_k),
-        threads=config.threads or machine.cores(),
-        memory_limit_bytes=config.memory_limit or machine.free_memory_bytes() // 2,
-    )
+    plan = make_plan(_sizes(config, source.facts, columns, top_k), **_hands(config))
     spec = _output_spec(config, output, source.facts, columns, top_k, plan)
     require_own_names(spec)
     # Of one that is there, it is known only later how much of it is done.
@@ -130,8 +126,7 @@ def recut(job: Job, cut: Cut) -> Job:
         partition_rows=cut.partition_rows,
         chunk_rows=cut.chunk_rows,
         first=spec.first_partition,
-        threads=job.config.threads or machine.cores(),
-        memory_limit_bytes=job.config.memory_limit or machine.free_memory_bytes() // 2,
+        **_hands(job.config),
     )
     if not is_address(spec.path) and os.path.lexists(spec.path):  # `prepare` has looked otherwise
         require_room(Path(spec.path), plan.bytes_out)
@@ -169,6 +164,23 @@ def source_request(given: SourceConfig) -> SourceRequest:
         link=given.link,
         storage_options=given.storage_options,
     )
+
+
+def _hands(config: ScoreConfig) -> dict[str, int]:
+    """How many processes score, and threads and memory of each.
+
+    What a cluster's workers have is seen when they come: until then it is planned as if they were this machine, so
+    that the same command cuts a run in the same way everywhere.
+    """
+    cores, free = machine.cores(), machine.free_memory_bytes()
+    workers = 1
+    if config.cluster.kind == "processes":
+        workers = config.cluster.workers or machine.processes(config.threads)
+    return {
+        "workers": workers,
+        "threads": config.threads or max(1, cores // workers),
+        "memory_limit_bytes": config.memory_limit or free // 2 // workers,
+    }
 
 
 def _columns(config: ScoreConfig, facts: SourceFacts) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from math import isqrt
 from pathlib import Path
 
 from dask.system import CPU_COUNT
@@ -40,6 +41,14 @@ def resident_bytes() -> int:
 def cores() -> int:
     """Cores that this process may use."""
     return int(CPU_COUNT)
+
+
+def processes(threads: int | None = None) -> int:
+    """Processes that suit the cores: with so many threads each, or one a core up to four, then ever fewer a core."""
+    if threads is not None:
+        return max(1, cores() // threads)
+    fewest = cores() if cores() <= 4 else max(4, isqrt(cores() - 1) + 1)
+    return next(count for count in range(fewest, cores() + 1) if cores() % count == 0)
 
 
 def _available_bytes() -> int:

@@ -75,6 +75,10 @@ class Plan:
     peak_bytes: int
     """Memory of the whole process, at most."""
     memory_limit_bytes: int
+    process_bytes: int = PROCESS_BYTES
+    """Of `peak_bytes`, what a process takes before it scores anything."""
+    workers: int = 1
+    """Processes with so many threads each; `peak_bytes` and `memory_limit_bytes` are of one. Of a cluster, 1."""
     first: int = 0
     """Number of the first partition to score: those before it are done, by earlier runs."""
 
@@ -82,6 +86,11 @@ class Plan:
     def count(self) -> int:
         """Number of partitions; one even when there are no rows, so that every output has its schema."""
         return max(1, -(-self.rows // self.partition_rows))
+
+    @property
+    def task_bytes(self) -> int:
+        """Memory that one thread takes at most, beside the process."""
+        return (self.peak_bytes - self.process_bytes) // self.threads
 
     @property
     def numbers(self) -> range:
@@ -99,8 +108,10 @@ class Plan:
         return Partition(number, min(start, self.rows), min(start + self.partition_rows, self.rows))
 
 
-def make_plan(sizes: Sizes, *, threads: int, memory_limit_bytes: int, process_bytes: int = PROCESS_BYTES) -> Plan:
-    """Cut a run so that its process stays within the limit: smaller partitions first, then fewer threads.
+def make_plan(
+    sizes: Sizes, *, threads: int, memory_limit_bytes: int, process_bytes: int = PROCESS_BYTES, workers: int = 1
+) -> Plan:
+    """Cut a run so that each process stays within the limit: smaller partitions first, then fewer threads.
 
     Raises
     ------
@@ -109,13 +120,14 @@ def make_plan(sizes: Sizes, *, threads: int, memory_limit_bytes: int, process_by
     """
     chunk = chunk_rows(sizes)
     unit = _unit(sizes, chunk)
-    largest = _partition_rows(sizes, unit, threads)
+    largest = _partition_rows(sizes, unit, threads * workers)
     smaller = {_reduced(largest, times, unit) for times in (1, 4, 16)} | {unit, chunk}
-    for workers in range(threads, 0, -1):
+    for used in range(threads, 0, -1):
         for partition in sorted(smaller, reverse=True):
-            peak = process_bytes + workers * _task_bytes(sizes, chunk, partition)
+            peak = process_bytes + used * _task_bytes(sizes, chunk, partition)
             if peak <= memory_limit_bytes:
-                return _plan(sizes, partition, chunk, workers, peak, memory_limit_bytes)
+                plan = _plan(sizes, partition, chunk, used, peak, memory_limit_bytes)
+                return replace(plan, workers=workers, process_bytes=process_bytes)
     raise MemoryBudgetError(
         f"memory_limit is {_bytes_text(memory_limit_bytes)}; expected at least {_bytes_text(peak)}: "
         f"{_bytes_text(process_bytes)} for the process and {_bytes_text(peak - process_bytes)} for one thread with "
@@ -124,7 +136,14 @@ def make_plan(sizes: Sizes, *, threads: int, memory_limit_bytes: int, process_by
 
 
 def make_plan_as_cut(
-    sizes: Sizes, *, partition_rows: int, chunk_rows: int, first: int, threads: int, memory_limit_bytes: int
+    sizes: Sizes,
+    *,
+    partition_rows: int,
+    chunk_rows: int,
+    first: int,
+    threads: int,
+    memory_limit_bytes: int,
+    workers: int = 1,
 ) -> Plan:
     """A run that is cut already, as the output says: threads are all that there is to choose.
 
@@ -134,18 +153,18 @@ def make_plan_as_cut(
         One thread would need more than the limit.
     """
     task_bytes = _task_bytes(sizes, chunk_rows, partition_rows)
-    workers = min(threads, (memory_limit_bytes - PROCESS_BYTES) // max(1, task_bytes))
-    if workers < 1:
+    used = min(threads, (memory_limit_bytes - PROCESS_BYTES) // max(1, task_bytes))
+    if used < 1:
         raise MemoryBudgetError(
             f"memory_limit is {_bytes_text(memory_limit_bytes)}; expected at least "
             f"{_bytes_text(PROCESS_BYTES + task_bytes)} for one thread, in partitions of {partition_rows} rows as the "
             "output has them. Raise the limit, or start over with --replace."
         )
-    peak = PROCESS_BYTES + workers * task_bytes
-    plan = _plan(sizes, partition_rows, chunk_rows, workers, peak, memory_limit_bytes)
+    peak = PROCESS_BYTES + used * task_bytes
+    plan = _plan(sizes, partition_rows, chunk_rows, used, peak, memory_limit_bytes)
     scored = sizes.rows - first * partition_rows
     bytes_out = scored * (sizes.wide_bytes + sizes.narrow_bytes)
-    return replace(plan, first=first, bytes_in=scored * sizes.row_bytes, bytes_out=bytes_out)
+    return replace(plan, first=first, workers=workers, bytes_in=scored * sizes.row_bytes, bytes_out=bytes_out)
 
 
 def chunk_rows(sizes: Sizes) -> int:

@@ -1,4 +1,4 @@
-"""Tasks in, receipts out, on Dask's threads. Knows no softmax.
+"""Tasks in, receipts out, on Dask's threads. Knows no softmax; `cluster_runner` does the same on workers.
 
 A wave of tasks at a time: one graph over 10^5 partitions takes a hundred megabytes, and none of
 it is needed. Receipts are handed over as tasks finish, in the thread that called.
@@ -16,6 +16,13 @@ import numpy as np
 from dask.callbacks import Callback
 
 _WAVE = 1000
+
+
+class Stop(Event):
+    """Set when a run is to end. Pickled, it is another one in another process, and not set."""
+
+    def __reduce__(self) -> tuple[type["Stop"], tuple[()]]:
+        return Stop, ()
 
 
 def run_on_threads(

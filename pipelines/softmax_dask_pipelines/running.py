@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import date
 from os import PathLike, fspath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from softmax_dask_pipelines import jacobian_job, jacobians, job, scoring
 from softmax_dask_pipelines.config import Config, JacobianConfig, ScoreConfig, read_config
@@ -14,6 +14,9 @@ from softmax_dask_pipelines.job import Job
 from softmax_dask_pipelines.retrying import attempted
 from softmax_dask_pipelines.scoring import RunResult
 from softmax_dask_pipelines.selection import OnSearch
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _PREPARE: dict[type[Any], Callable[[Any, OnSearch | None], Job | JacobianJob]] = {
     ScoreConfig: lambda config, _: job.prepare(config),
@@ -31,12 +34,14 @@ def run(
     overrides: Sequence[str] = (),
     date: date | str | None = None,
     replace: bool = False,
+    client: "Client | None" = None,
 ) -> RunResult | JacobianResult | None:
     """Run a config: a `ScoreConfig`, a `JacobianConfig`, or the path of a YAML file with `key=value` overrides.
 
     Parameters
     ----------
     date : the day of `{date:...}` in the paths of a file: a date, or a text such as "2026-11-26" or "yesterday"
+    client : a distributed.Client to score with, whatever the config's `cluster:` says
 
     Returns
     -------
@@ -49,7 +54,8 @@ def run(
         See `softmax_dask_pipelines.errors`; nothing is published, and an old output stays.
     """
     try:
-        return execute(prepare(_read(config, overrides, None if date is None else str(date))), replace=replace)
+        ready = prepare(_read(config, overrides, None if date is None else str(date)))
+        return execute(ready, replace=replace, client=client)
     except NothingToDoError:
         return None
 
@@ -88,8 +94,14 @@ def execute(
     ready: Job | JacobianJob,
     *,
     replace: bool = False,
+    client: "Client | None" = None,
     on_start: Callable[[int], None] | None = None,
     on_receipt: Callable[[Any], None] | None = None,
 ) -> RunResult | JacobianResult:
     """Do it; the output is complete when this returns, and else as it was."""
-    return _EXECUTE[type(ready)](ready, replace=replace, on_start=on_start, on_receipt=on_receipt)
+    more: dict[str, Any] = {}
+    if client is not None:
+        if isinstance(ready, JacobianJob):
+            raise ConfigError("client is given; expected none with verb: jacobian, which runs on threads.")
+        more["client"] = client
+    return _EXECUTE[type(ready)](ready, replace=replace, on_start=on_start, on_receipt=on_receipt, **more)

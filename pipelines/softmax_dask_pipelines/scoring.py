@@ -10,11 +10,10 @@ from importlib import import_module
 from os import PathLike, fspath
 from threading import Event
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config
+from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config, require_distributed
+from softmax_dask_pipelines.errors import ConfigError
 from softmax_dask_pipelines.expectations import Shift, require_expected, shift_of
 from softmax_dask_pipelines.job import Job, prepare
 from softmax_dask_pipelines.ledger.history import History
@@ -25,12 +24,14 @@ from softmax_dask_pipelines.ledger.opening import Opening, Step
 from softmax_dask_pipelines.ledger.publication import Building, recovered
 from softmax_dask_pipelines.notices import NoteWarning
 from softmax_dask_pipelines.retrying import Retrying
-from softmax_dask_pipelines.runner import run_on_threads
+from softmax_dask_pipelines.runner import Stop, run_on_threads
 from softmax_dask_pipelines.sinks import Sink, open_sink
-from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
 from softmax_dask_pipelines.sources.record import short_facts_of_source
 from softmax_dask_pipelines.tally import Tally
-from softmax_dask_pipelines.task import Receipt, ScoreTask
+from softmax_dask_pipelines.task import Receipt, ScoreTask, compile_kernels
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 OnStart = Callable[[int], None]
 OnReceipt = Callable[[Receipt], None]
@@ -50,7 +51,8 @@ class RunResult:
     seconds: float
     """Wall time of this run, from the first write to the publication."""
     compile_s: float
-    """Of it, what compiling the kernels took, or loading them from the disk cache."""
+    """Of it, what compiling the kernels took, or loading them from the disk cache; on a cluster, until the workers that
+    were there then had done so."""
     bytes_written: int
     read_s: float
     """Of this run, all threads together, as `kernel_s` and `write_s`."""
@@ -140,6 +142,8 @@ def score(
     on_changed: str = "error",
     durability: str = "fsync",
     replace: bool = False,
+    cluster: str | Mapping[str, Any] = "local",
+    client: "Client | None" = None,
 ) -> RunResult:
     """Score the logits at `source` and write the results to `output`, which is complete or absent.
 
@@ -173,6 +177,8 @@ def score(
     on_changed : "error", "rescore" (all of it) or "ignore", where what was scored has changed in the source
     durability : "fsync", or "none": what is written may be lost when the machine stops
     replace : an output that is there is swapped for the new one when that is complete
+    cluster : "local", "processes", or the keys of a config's `cluster:`, such as {"connect": "tcp://127.0.0.1:8786"}
+    client : a distributed.Client, whose workers see the paths of source and output; instead of `cluster`
 
     Returns
     -------
@@ -217,18 +223,26 @@ def score(
         "threads": threads,
         "on_changed": on_changed,
         "durability": durability,
+        "cluster": cluster,
     }
-    return execute(prepare(make_config(ScoreConfig, given, key_of)), replace=replace)
+    return execute(prepare(make_config(ScoreConfig, given, key_of)), replace=replace, client=client)
 
 
 def execute(
-    job: Job, *, replace: bool = False, on_start: OnStart | None = None, on_receipt: OnReceipt | None = None
+    job: Job,
+    *,
+    replace: bool = False,
+    client: "Client | None" = None,
+    on_start: OnStart | None = None,
+    on_receipt: OnReceipt | None = None,
 ) -> RunResult:
     """Score what is not scored yet, then publish. Ended before that, the next run goes on with what is done.
 
     `on_start` is told how many rows there are to score, and `on_receipt` of each partition: also of those that an
-    earlier run has done.
+    earlier run has done. `client` submits to a Dask cluster that is there, whatever the config says.
     """
+    require_distributed(job.config.cluster)
+    _require_cpu_on_a_cluster(job, client)
     results: list[RunResult] = []
     output = job.output
     with locked(output) as run:
@@ -236,7 +250,7 @@ def execute(
         while (step := opening.step(history := recovered(output))) is not None:
             if on_start is not None:
                 on_start(step.job.total_rows)
-            results.append(_carry_out(step, history, opening, run, on_receipt))
+            results.append(_carry_out(step, history, opening, run, on_receipt, client))
             if step.is_last:
                 break
             opening, run = Opening(job, replace=False), RunIdentity.new()
@@ -244,7 +258,12 @@ def execute(
 
 
 def _carry_out(
-    step: Step, history: History, opening: Opening, run: RunIdentity, on_receipt: OnReceipt | None
+    step: Step,
+    history: History,
+    opening: Opening,
+    run: RunIdentity,
+    on_receipt: OnReceipt | None,
+    client: "Client | None",
 ) -> RunResult:
     """Score one plan, and publish it."""
     job = step.job
@@ -254,7 +273,7 @@ def _carry_out(
     told = Told(job.config.model_dump(mode="json"), short_facts_of_source(job.facts))
     record = RunRecord(history.output, run, told, lambda: totals.result().record())
     with Building(history, step.plan, sink, place, record) as building:
-        _score_missing(job, sink, building, totals)
+        _score_missing(job, sink, building, totals, client)
         totals.require_expected()
         building.seal()
         opening.require_unchanged(step.plan)
@@ -263,7 +282,7 @@ def _carry_out(
     return result
 
 
-def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals") -> None:
+def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals", client: "Client | None") -> None:
     """Score the partitions that no earlier run has done."""
     done = set()
     for receipt in building.finished(len(job.plan.numbers)):
@@ -272,8 +291,7 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals") 
     missing = [number for number in job.plan.numbers if number not in done]
     if not missing:
         return
-    task = task_of(job, sink, Event())
-    totals.compile_s = _compile_kernels(job, task)
+    task = task_of(job, sink, Stop())
 
     def take(receipt: Receipt) -> None:
         for note in receipt.notes:
@@ -281,8 +299,22 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals") 
         building.note(receipt)
         totals.add(receipt)
 
-    again = Retrying(task, retries=job.config.retries, stop=task.stop)
-    run_on_threads(again, missing, threads=job.plan.threads, take=take, stop=task.stop)
+    if client is None and job.config.cluster.kind == "local":
+        totals.compile_s = _compile_kernels(job, task)
+        again = Retrying(task, retries=job.config.retries, stop=task.stop)
+        run_on_threads(again, missing, threads=job.plan.threads, take=take, stop=task.stop)
+    else:
+        from softmax_dask_pipelines.cluster_scoring import score_on_cluster
+
+        totals.compile_s = score_on_cluster(job, task, missing, client=client, take=take)
+
+
+def _require_cpu_on_a_cluster(job: Job, client: "Client | None") -> None:
+    if job.backend != "cpu" and (client is not None or job.config.cluster.kind != "local"):
+        raise ConfigError(
+            f"backend: is {job.backend}, which computes on the threads of this process; expected cpu on a cluster. "
+            "Use one of the two, or the array functions with a Dask worker a GPU."
+        )
 
 
 def task_of(job: Job, sink: Sink, stop: Event) -> ScoreTask:
@@ -310,14 +342,9 @@ def _computing(job: Job) -> Callable[..., Any] | None:
 
 
 def _compile_kernels(job: Job, task: ScoreTask) -> float:
-    """Compile, or load, once: threads that all come first would wait for one another. Seconds."""
-    begin, spec = perf_counter(), job.spec
-    out = {
-        column.name: np.empty((1, *column.tail(spec.classes, spec.top_k)), column_dtype(spec, column))
-        for column in computed_columns(spec)
-    }
-    targets = np.zeros(1, np.int64) if spec.has_targets else None
-    task.decide(np.zeros((1, spec.classes), job.facts.dtype), targets, out)
+    """Seconds that it took."""
+    begin = perf_counter()
+    compile_kernels(task, job.spec)
     return perf_counter() - begin
 
 

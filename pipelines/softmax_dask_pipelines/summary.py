@@ -46,9 +46,19 @@ def text_of_plan(job: Job) -> str:
         ("partitions", f"{plan.count:,} of {plan.partition_rows:,} rows, chunks of {plan.chunk_rows:,}"),
         ("bytes", f"{size(plan.bytes_in)} in, {size(plan.bytes_out)} out before compression"),
         ("memory", f"{size(plan.peak_bytes)} at most, limit {size(plan.memory_limit_bytes)}"),
-        ("threads", str(plan.threads)),
+        ("threads", _threads(job)),
     ]
     return table(lines)
+
+
+def _threads(job: Job) -> str:
+    """Where it is done."""
+    plan, cluster = job.plan, job.config.cluster
+    if cluster.kind == "local":
+        return str(plan.threads)
+    if cluster.kind == "processes":
+        return f"{plan.workers} processes with {plan.threads} each; memory is of one process"
+    return f"{plan.threads} at most in each worker of {cluster.connect or cluster.class_name}; memory is of one worker"
 
 
 def facts_of_plan(job: Job) -> dict[str, Any]:
@@ -68,6 +78,7 @@ def _run_facts(job: Job) -> dict[str, Any]:
         "bytes_out": plan.bytes_out,
         "peak_bytes": plan.peak_bytes,
         "memory_limit_bytes": plan.memory_limit_bytes,
+        "workers": plan.workers,
         "threads": plan.threads,
     }
 

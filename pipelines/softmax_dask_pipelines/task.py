@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from softmax_dask import COLUMNS, decisions
 from softmax_dask_pipelines.errors import InterruptedRunError, NonFiniteRowsError
 from softmax_dask_pipelines.plan import Partition, Plan
-from softmax_dask_pipelines.sinks import PartitionWriter, Sink, StoredObject
+from softmax_dask_pipelines.sinks import OutputSpec, PartitionWriter, Sink, StoredObject
+from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
 from softmax_dask_pipelines.sources import Source, SourceBlock
 from softmax_dask_pipelines.tally import Tally, tally_of
 
@@ -86,6 +87,16 @@ class ScoreTask:
             out=out,
         )
         return out
+
+
+def compile_kernels(task: ScoreTask, spec: OutputSpec) -> None:
+    """Compile, or load, once: threads that all come first would wait for one another."""
+    out = {
+        column.name: np.empty((1, *column.tail(spec.classes, spec.top_k)), column_dtype(spec, column))
+        for column in computed_columns(spec)
+    }
+    targets = np.zeros(1, np.int64) if spec.has_targets else None
+    task.decide(np.zeros((1, spec.classes), task.source.facts.dtype), targets, out)
 
 
 class _Scoring:

@@ -40,6 +40,8 @@ _KEYS = {
     "threads": "threads",
     "on_changed": "on_changed",
     "durability": "durability",
+    "scheduler": "cluster.connect",
+    "cluster": "cluster",
     "rows": "rows",
     "where_confidence_below": "where_confidence_below",
     "limit": "limit",
@@ -95,6 +97,12 @@ _RUN_OPTIONS = (
 )
 
 
+_CLUSTER_OPTIONS = (
+    click.option("--cluster", help="local (threads) or processes. Default: local. A config file can say more."),
+    click.option("--scheduler", metavar="ADDRESS", help="Of a Dask scheduler, or its scheduler file: score there."),
+)
+
+
 def source_options(command: Command) -> Command:
     """What can be said of a source."""
     return _with(command, _SOURCE_OPTIONS)
@@ -110,13 +118,20 @@ def run_options(command: Command) -> Command:
     return _with(command, _RUN_OPTIONS)
 
 
+def cluster_options(command: Command) -> Command:
+    """What `score` and `run` share: where to run."""
+    return _with(command, _CLUSTER_OPTIONS)
+
+
 def config_of_flags(model: type["ConfigT"], given: dict[str, Any]) -> "ConfigT":
     """The config that the parameters of a verb make; an error names the flag."""
-    from softmax_dask_pipelines.config import make_config
+    from softmax_dask_pipelines.config import cluster_of_flags, make_config
 
     data: dict[str, Any] = {"source": {}, "output": {}}
+    for cluster in cluster_of_flags(given).values():
+        data["cluster"] = cluster
     for name, value in given.items():
-        if value is None or value == ():
+        if value is None or value == () or name in ("cluster", "scheduler"):
             continue
         section, _, key = _KEYS[name].rpartition(".")
         (data[section] if section else data)[key] = _value(name, value)

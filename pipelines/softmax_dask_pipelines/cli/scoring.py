@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from softmax_dask_pipelines.cli.flags import config_of_flags, file_options, run_options, source_options
+from softmax_dask_pipelines.cli.flags import cluster_options, config_of_flags, file_options, run_options, source_options
 from softmax_dask_pipelines.cli.running import carry_out, print_plan, write_config_file
 
 
@@ -28,6 +28,7 @@ from softmax_dask_pipelines.cli.running import carry_out, print_plan, write_conf
 @click.option("--on-changed", help="What was scored has changed in SOURCE: error, rescore (all) or ignore.")
 @click.option("--durability", help="fsync, or none: what is written may be lost when the machine stops.")
 @click.option("--write-config", metavar="FILE", help="Write these flags as a config for `run`; score nothing.")
+@cluster_options
 @run_options
 def score(*, replace: bool, dry_run: bool, as_json: bool, quiet: bool, write_config: str | None, **given: Any) -> None:
     """Score the logits at SOURCE and write the results to OUTPUT.
@@ -57,12 +58,15 @@ def score(*, replace: bool, dry_run: bool, as_json: bool, quiet: bool, write_con
 @click.command(short_help="Do what a YAML config says.")
 @click.argument("config")
 @file_options
+@cluster_options
 @run_options
 def run(
     *,
     config: str,
     overrides: Sequence[str],
     date: str | None,
+    cluster: str | None,
+    scheduler: str | None,
     replace: bool,
     dry_run: bool,
     as_json: bool,
@@ -76,7 +80,9 @@ def run(
     """
     from softmax_dask_pipelines.config import read_config
 
-    carry_out(read_config(config, overrides, date=date), replace=replace, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    flags = {"cluster": cluster, "scheduler": scheduler}
+    read = read_config(config, overrides, date=date, flags=flags)
+    carry_out(read, replace=replace, dry_run=dry_run, as_json=as_json, quiet=quiet)
 
 
 @click.command(short_help="Print what a config would do; write nothing.")
