@@ -57,6 +57,12 @@ def require_object_stores(address: str) -> None:
         )
 
 
+def require_local(path: str) -> None:
+    """Refuse an address where only a local path will do."""
+    if is_address(path):
+        raise ConfigError(f"{redacted(path)}: is in an object store; expected a local path. Copy it here first.")
+
+
 def bucket_and_key(address: str) -> tuple[str, str]:
     """The two parts of an address."""
     bucket, _, key = address.removeprefix(SCHEME).partition("/")

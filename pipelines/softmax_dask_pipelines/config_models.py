@@ -56,6 +56,15 @@ def _local(path: str) -> str:
     return path
 
 
+def _writable(path: str, info: ValidationInfo) -> str:
+    if not is_address(path):
+        return _local(path)
+    address = checked_address(path)
+    if (info.data.get("format") or output_format_of(address)) != "zarr":
+        raise ValueError("an address of Zarr, such as s3://bucket/scores.zarr: Parquet is written to local paths")
+    return address
+
+
 def _with_known_ending(path: str, info: ValidationInfo) -> str:
     if info.data.get("format") is None and output_format_of(path) is None:
         raise ValueError(f"a path that ends in {', '.join(_ENDINGS)}, or a format beside it")
@@ -164,8 +173,9 @@ class OutputConfig(Section):
     """Where the results go."""
 
     format: Literal["zarr", "parquet"] | None = Field(None, description="found out from the ending of the path")
-    path: Annotated[str, AfterValidator(_local), AfterValidator(_with_known_ending)] = Field(
-        min_length=1, description="a folder that is not there yet; relative to the working directory"
+    path: Annotated[str, AfterValidator(_writable), AfterValidator(_with_known_ending)] = Field(
+        min_length=1,
+        description="a folder that is not there yet, relative to the working directory; Zarr also s3://...",
     )
     dtype: Literal["float16", "float32", "float64"] | None = Field(
         None, description="of probabilities and log_probabilities; else that of the other columns"
@@ -173,6 +183,7 @@ class OutputConfig(Section):
     rename: dict[CarriedName, CarriedName] | None = Field(
         None, description="names of carried ids and Hive keys in the output, such as {day: source_day}"
     )
+    storage_options: StorageOptions | None = Field(None, description="how s3:// is reached; by the environment")
 
 
 class MatrixOutputConfig(Section):

@@ -12,10 +12,17 @@ import numpy as np
 
 from softmax_dask import COLUMNS, SingleClassWarning, TopKWarning, float_dtype, result_dtype
 from softmax_dask_pipelines import machine
+from softmax_dask_pipelines.addresses import is_address
 from softmax_dask_pipelines.backend import Backend, chosen_backend
 from softmax_dask_pipelines.config import ScoreConfig, SourceConfig, output_format_of, read_class_names
 from softmax_dask_pipelines.errors import ConfigError
-from softmax_dask_pipelines.output_checks import checked_output, require_apart_from_files, require_room
+from softmax_dask_pipelines.object_path import AnyPath, ObjectPath
+from softmax_dask_pipelines.output_checks import (
+    checked_address_of_output,
+    checked_output,
+    require_apart_from_files,
+    require_room,
+)
 from softmax_dask_pipelines.plan import Plan, Sizes, make_plan, make_plan_as_cut
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, require_own_names
 from softmax_dask_pipelines.sources import Source, SourceFacts, SourceRequest, open_source
@@ -55,6 +62,12 @@ class Job:
         return self.source.facts
 
     @property
+    def output(self) -> AnyPath:
+        """Where the results go."""
+        path = self.spec.path
+        return ObjectPath.at(path, self.config.output.storage_options) if is_address(path) else Path(path)
+
+    @property
     def total_rows(self) -> int:
         """Rows that the run works through."""
         return self.plan.rows_to_score
@@ -80,16 +93,18 @@ class Cut:
 def prepare(config: ScoreConfig) -> Job:
     """Check everything that can be checked before anything is written, and cut the run."""
     backend = chosen_backend(config.backend)
-    output = checked_output(config.output.path, config.source.path, config.source.classes)
+    output = _checked_output(config)
     source = open_source(source_request(config.source))
-    require_apart_from_files(source.facts, output)
+    if not isinstance(output, ObjectPath):
+        require_apart_from_files(source.facts, output)
     warn_of_one_class(source.facts)
     columns = _columns(config, source.facts)
     top_k = _top_k(config, source.facts, columns)
     plan = make_plan(_sizes(config, source.facts, columns, top_k), **_hands(config))
     spec = _output_spec(config, output, source.facts, columns, top_k, plan)
     require_own_names(spec)
-    if not os.path.lexists(output):  # else it is known only later how much of it is done
+    # Of one that is there, it is known only later how much of it is done.
+    if not isinstance(output, ObjectPath) and not os.path.lexists(output):
         require_room(output, plan.bytes_out)
     return Job(config, source, spec, plan, backend)
 
@@ -113,9 +128,21 @@ def recut(job: Job, cut: Cut) -> Job:
         first=spec.first_partition,
         **_hands(job.config),
     )
-    if os.path.lexists(spec.path):  # `prepare` has looked otherwise
+    if not is_address(spec.path) and os.path.lexists(spec.path):  # `prepare` has looked otherwise
         require_room(Path(spec.path), plan.bytes_out)
     return Job(job.config, source, spec, plan, job.backend)
+
+
+def _checked_output(config: ScoreConfig) -> AnyPath:
+    told, source = config.output, config.source
+    if not is_address(told.path):
+        return checked_output(told.path, source.path, source.classes)
+    if config.expect is not None and config.expect.label_share_shift is not None:
+        raise ConfigError(
+            f"expect.label_share_shift: is said of {told.path}, in an object store; expected a local output, beside "
+            "which the records of earlier runs are. Leave it out."
+        )
+    return checked_address_of_output(told.path, source.path, told.storage_options)
 
 
 def source_request(given: SourceConfig) -> SourceRequest:
@@ -190,7 +217,7 @@ def _top_k(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...]) ->
 
 
 def _output_spec(
-    config: ScoreConfig, output: Path, facts: SourceFacts, columns: tuple[str, ...], top_k: int, plan: Plan
+    config: ScoreConfig, output: AnyPath, facts: SourceFacts, columns: tuple[str, ...], top_k: int, plan: Plan
 ) -> OutputSpec:
     return OutputSpec(
         path=str(output),

@@ -129,10 +129,17 @@ class ObjectStore:
         with self._plain_errors(key, writing=True):
             try:
                 self._system.pipe_file(f"{self.bucket}/{key}", data, mode="create")
-            except FileExistsError:
+            except OSError as error:
+                if not isinstance(error, FileExistsError) and _code(error) != "412":
+                    raise
                 # It may be our own, whose acknowledgement was lost, so that it was sent again.
                 return self.read(key, 0, self.stat(key).size) == data
         return True
+
+    def copy(self, key: str, target: str) -> None:
+        """Give an object another name as well; its bytes stay in the store."""
+        with self._plain_errors(target, writing=True):
+            self._call("copy_object", Key=target, CopySource={"Bucket": self.bucket, "Key": key})
 
     def remove(self, keys: Sequence[str]) -> None:
         """Remove objects; those that are not there are fine."""
@@ -182,6 +189,11 @@ class ObjectStore:
             raise
         except FileNotFoundError as error:
             if not key or _code(error) == "NoSuchBucket":
+                if writing:
+                    raise ConfigError(
+                        f"{where}: there is no bucket {self.bucket!r}; expected one that is there. Make it, or check "
+                        "its name and which endpoint is asked."
+                    ) from error
                 raise BucketAbsentError(f"{SCHEME}{self.bucket}: there is no such bucket") from error
             raise
         except _NO_CREDENTIALS as error:
@@ -210,7 +222,7 @@ def _refusal(where: str, error: Exception) -> PipelineError | None:
             f"{where}: the store refuses ({text}); expected permission to list, read and, for an output, write. "
             "Check which credentials are found (AWS_PROFILE and the like), and the policy of the bucket."
         )
-    if code[:1] in ("3", "4") and code not in _PASSING_STATUS:
+    if (code[:1] in ("3", "4") or code == "501") and code not in _PASSING_STATUS:
         return ConfigError(
             f"{where}: the store does not take the request ({text}); expected one that it does. Check the region "
             "and the endpoint."

@@ -6,8 +6,10 @@ import warnings
 from pathlib import Path
 
 from softmax_dask_pipelines.addresses import is_address
+from softmax_dask_pipelines.config_store import StorageOptions
 from softmax_dask_pipelines.errors import ConfigError, DiskFullError, PathConflictError
 from softmax_dask_pipelines.notices import RoomWarning
+from softmax_dask_pipelines.object_path import ObjectPath
 from softmax_dask_pipelines.sinks import job_folder
 from softmax_dask_pipelines.sources import SourceFacts
 from softmax_dask_pipelines.sources.formats import ZARR_FILES
@@ -18,6 +20,22 @@ _LONGEST_NAME = 255
 
 _BEST_COMPRESSION = 1 / 50
 """Results are never written smaller than this: labels that hardly change, say."""
+
+
+def checked_address_of_output(output: str, source: str, options: StorageOptions | None) -> ObjectPath:
+    """Where an output in an object store goes.
+
+    Raises
+    ------
+    PathConflictError
+        It is, holds or lies in the source.
+    """
+    one, other = f"{output}/", f"{source.rstrip('/')}/"
+    if one.startswith(other) or other.startswith(one) or other.startswith(f"{output}.job/"):
+        raise PathConflictError(
+            f"{output}: is, holds or lies inside the source {source}; expected an address apart from it."
+        )
+    return ObjectPath.at(output, options)
 
 
 def checked_output(output: str, source: str, classes: str | None) -> Path:

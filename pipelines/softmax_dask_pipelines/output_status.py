@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from softmax_dask_pipelines.addresses import require_local
 from softmax_dask_pipelines.errors import SourceNotFoundError
 from softmax_dask_pipelines.ledger.history import History, PlanRecord, commit_numbers, read_commit
 from softmax_dask_pipelines.ledger.journal import read_journal
@@ -20,6 +21,7 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
     OutputExistsError
         What is there is not ours, or of another version.
     """
+    require_local(str(output))
     path = Path(output)
     history = History.of(path)
     running = holder(path)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from os import PathLike, fspath
-from pathlib import Path
 from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config, require_distributed
+from softmax_dask_pipelines.errors import ConfigError
 from softmax_dask_pipelines.expectations import Shift, require_expected, shift_of
 from softmax_dask_pipelines.job import Job, prepare
 from softmax_dask_pipelines.ledger.history import History
@@ -242,8 +242,9 @@ def execute(
     earlier run has done. `client` submits to a Dask cluster that is there, whatever the config says.
     """
     require_distributed(job.config.cluster)
+    _require_cpu_on_a_cluster(job, client)
     results: list[RunResult] = []
-    output = Path(job.spec.path)
+    output = job.output
     with locked(output) as run:
         opening = Opening(job, replace=replace)
         while (step := opening.step(history := recovered(output))) is not None:
@@ -306,6 +307,14 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals", 
         from softmax_dask_pipelines.cluster_scoring import score_on_cluster
 
         totals.compile_s = score_on_cluster(job, task, missing, client=client, take=take)
+
+
+def _require_cpu_on_a_cluster(job: Job, client: "Client | None") -> None:
+    if job.backend != "cpu" and (client is not None or job.config.cluster.kind != "local"):
+        raise ConfigError(
+            f"backend: is {job.backend}, which computes on the threads of this process; expected cpu on a cluster. "
+            "Use one of the two, or the array functions with a Dask worker a GPU."
+        )
 
 
 def task_of(job: Job, sink: Sink, stop: Event) -> ScoreTask:

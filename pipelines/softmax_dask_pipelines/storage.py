@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 
 from softmax_dask_pipelines.errors import (
     ConfigError,
@@ -21,10 +22,12 @@ from softmax_dask_pipelines.errors import (
     PipelineError,
     StorageFailedError,
 )
+from softmax_dask_pipelines.object_path import AnyPath, ObjectPath
 
 Buffer = bytes | bytearray | memoryview
 
 _TEMPORARY = ".tmp"
+_OBJECT_EVERY_S = 1.0
 _FULL = (
     DiskFullError,
     "no space left on the device; the output needs more. Free some, and run the same command again.",
@@ -58,19 +61,26 @@ _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 """What kernels and file systems without RENAME_EXCHANGE answer; some network file systems say EPERM."""
 
 
-def put(path: Path, parts: Sequence[Buffer], *, scratch: Path | None = None, durable: bool = True) -> int:
+def put(path: AnyPath, parts: Sequence[Buffer], *, scratch: AnyPath | None = None, durable: bool = True) -> int:
     """Write the concatenated `parts` as the file `path`, replacing one that is there; bytes written.
 
     Parameters
     ----------
     scratch : folder for the temporary file, on the same file system; the file's own, if none is given
     """
+    if isinstance(path, ObjectPath):
+        data = b"".join(parts)
+        path.store.put(path.key, data)
+        return len(data)
+    assert not isinstance(scratch, ObjectPath), "a file on a disk, by way of a store"
     with writing(path, scratch=scratch) as temporary:
         return _write_file(temporary, parts, durable=durable)
 
 
-def put_new(path: Path, parts: Sequence[Buffer]) -> bool:
+def put_new(path: AnyPath, parts: Sequence[Buffer]) -> bool:
     """Write a file where none is, durably; False, and nothing changed, where there is one: of two writers one wins."""
+    if isinstance(path, ObjectPath):
+        return path.store.put_new(path.key, b"".join(parts))
     temporary = _temporary(path, path.parent)
     try:
         with plain_errors(path):
@@ -107,6 +117,48 @@ class Log:
         os.close(self._descriptor)
 
 
+class ObjectLog:
+    """The same in a store, where nothing grows: what was appended in a second becomes an object of its own."""
+
+    def __init__(self, path: ObjectPath) -> None:
+        self._path, self._waiting = path, bytearray()
+        names = [each.name for each in path.iterdir()]
+        self._number = max((int(name) for name in names if name.isdecimal()), default=0)
+        self._written = monotonic()
+
+    def append(self, data: bytes) -> None:
+        """Add bytes at the end; a process that is killed loses those of the last second."""
+        self._waiting += data
+        if monotonic() - self._written >= _OBJECT_EVERY_S:
+            self.sync()
+
+    def sync(self) -> None:
+        """Write what was appended."""
+        self._written = monotonic()
+        while self._waiting:
+            self._number += 1
+            if put_new(self._path / f"{self._number:08d}", [bytes(self._waiting)]):
+                self._waiting.clear()
+
+    def close(self) -> None:
+        """Write what was appended."""
+        self.sync()
+
+
+def open_log(path: AnyPath) -> Log | ObjectLog:
+    """The log at that path, made where there is none."""
+    return ObjectLog(path) if isinstance(path, ObjectPath) else Log(path)
+
+
+def lines(path: AnyPath) -> Iterator[bytes]:
+    """The lines of a log; none where there is no log."""
+    if isinstance(path, ObjectPath):
+        yield from b"".join(each.read_bytes() for each in path.iterdir()).splitlines(keepends=True)
+    elif path.exists():
+        with open(path, "rb") as file:
+            yield from file
+
+
 @contextmanager
 def writing(path: Path, *, scratch: Path | None = None) -> Iterator[Path]:
     """A temporary path, renamed to `path` when the block ends well and removed when it does not.
@@ -125,7 +177,7 @@ def writing(path: Path, *, scratch: Path | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def plain_errors(path: Path) -> Iterator[None]:
+def plain_errors(path: AnyPath) -> Iterator[None]:
     """Turn what a file system says while `path` is written into errors with a remedy."""
     try:
         yield
@@ -141,13 +193,16 @@ def sync_file(path: Path) -> None:
     _sync(path)
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    _sync(path)
+def sync_folder(path: AnyPath) -> None:
+    """Make the names in a folder durable; those in a store are."""
+    if not isinstance(path, ObjectPath):
+        _sync(path)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are not there yet; durably."""
+def make_folder(path: AnyPath) -> None:
+    """Make a folder and those above it, where they are not there yet; durably. A store needs none."""
+    if isinstance(path, ObjectPath):
+        return
     with plain_errors(path):
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
@@ -180,8 +235,11 @@ def exchange(one: Path, other: Path, *, aside: Path) -> None:
     sync_folder(one.parent)
 
 
-def remove(path: Path) -> None:
+def remove(path: AnyPath) -> None:
     """Remove a file, or a folder with all that is in it; not there is fine."""
+    if isinstance(path, ObjectPath):
+        path.remove()
+        return
     with plain_errors(path):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

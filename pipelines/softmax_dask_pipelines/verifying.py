@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from softmax_dask_pipelines.addresses import require_local
 from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config
 from softmax_dask_pipelines.errors import ConfigError, InputChangedError, OutputDamagedError, OutputExistsError
 from softmax_dask_pipelines.job import prepare
@@ -59,6 +60,7 @@ def verify(output: str | os.PathLike[str], *, against_input: bool = False) -> Ve
     ConfigError, OutputExistsError
         The output has no commit of `score`; or the program would not write the same bytes now.
     """
+    require_local(str(output))
     path = Path(output)
     commits = _commits(History.of(path))
     expected = {stored.key: stored for commit in commits for stored in commit.documents}

@@ -135,7 +135,18 @@ def config_of_flags(model: type["ConfigT"], given: dict[str, Any]) -> "ConfigT":
             continue
         section, _, key = _KEYS[name].rpartition(".")
         (data[section] if section else data)[key] = _value(name, value)
+    _tell_both(data)
     return make_config(model, data, _flag_of)
+
+
+def _tell_both(data: dict[str, Any]) -> None:
+    """What is said of stores is said of all: source and output are most often in one."""
+    options = data["source"].pop("storage_options", None)
+    if options is None:
+        return
+    ends = [end for end in ("source", "output") if str(data[end].get("path", "")).startswith("s3://")]
+    for end in ends or ["source"]:
+        data[end]["storage_options"] = options
 
 
 def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:

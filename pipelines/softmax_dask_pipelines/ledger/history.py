@@ -3,13 +3,13 @@
 import re
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.ledger.records import read_record, record
+from softmax_dask_pipelines.object_path import AnyPath, ObjectPath
 from softmax_dask_pipelines.sinks import StoredObject, job_folder
-from softmax_dask_pipelines.sinks.places import Increment, Place, Whole, holds_anything
+from softmax_dask_pipelines.sinks.places import Copied, Increment, Place, Whole, holds_anything
 
 _COMMIT = re.compile(r"commit-(\d{6,})\.json")
 _PLAN = re.compile(r"plan-([0-9a-f]{16})\.json")
@@ -81,7 +81,7 @@ class Commit:
 class History:
     """The state of one output."""
 
-    output: Path
+    output: AnyPath
     latest: Commit | None
     """The last commit; None where there is none, or where what it wrote is gone."""
     number: int
@@ -89,12 +89,12 @@ class History:
     open: PlanRecord | None
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> AnyPath:
         """Where all of it is kept."""
         return job_folder(self.output)
 
     @classmethod
-    def of(cls, output: Path) -> "History":
+    def of(cls, output: AnyPath) -> "History":
         """What is known now.
 
         Raises
@@ -113,37 +113,40 @@ class History:
         usable = [plan for plan in plans if plan.is_whole or (known is not None and plan.first == known.plan.first)]
         return cls(output, known, number, usable[0] if usable else None)
 
-    def path(self, kind: str, plan: PlanRecord) -> Path:
+    def path(self, kind: str, plan: PlanRecord) -> AnyPath:
         """A file or folder of a plan: `plan`, `journal`, `stage` or `scratch`."""
         endings = {"plan": ".json", "journal": ".jsonl"}
         return self.folder / f"{kind}-{plan.id}{endings.get(kind, '')}"
 
     def place(self, plan: PlanRecord, *, durable: bool = True) -> Place:
         """Where a plan is carried out."""
-        stage, scratch = self.path("stage", plan), self.path("scratch", plan)
+        output = self.output
+        if isinstance(output, ObjectPath):
+            return Copied(output, job_folder(output) / f"stage-{plan.id}")
+        stage, scratch = (job_folder(output) / f"{kind}-{plan.id}" for kind in ("stage", "scratch"))
         if plan.is_whole:
-            return Whole(self.output, stage, scratch, replaces=plan.replaces, durable=durable)
-        return Increment(self.output, stage, scratch, durable=durable)
+            return Whole(output, stage, scratch, replaces=plan.replaces, durable=durable)
+        return Increment(output, stage, scratch, durable=durable)
 
 
-def commit_numbers(folder: Path) -> list[int]:
+def commit_numbers(folder: AnyPath) -> list[int]:
     """Of all commits, rising."""
     return sorted(int(found[1]) for found in map(_COMMIT.fullmatch, _names(folder)) if found)
 
 
-def commit_path(folder: Path, number: int) -> Path:
+def commit_path(folder: AnyPath, number: int) -> AnyPath:
     """Where a commit's document is."""
     return folder / f"commit-{number:06d}.json"
 
 
-def read_commit(folder: Path, number: int) -> Commit:
+def read_commit(folder: AnyPath, number: int) -> Commit:
     """The commit of that number."""
     found = read_record(commit_path(folder, number), "commit")
     documents = tuple(StoredObject(**stored) for stored in found["documents"])
     return Commit(_plan_of(found["plan"]), found["made"], found["config"], documents, found["result"], found["at"])
 
 
-def put_commit(folder: Path, commit: Commit) -> bool:
+def put_commit(folder: AnyPath, commit: Commit) -> bool:
     """Write the document that decides; False where another run has done so meanwhile."""
     return storage.put_new(commit_path(folder, commit.plan.commit), [record("commit", asdict(commit))])
 
@@ -153,21 +156,21 @@ def stale_plans(history: History) -> list[PlanRecord]:
     return [plan for plan in _plans(history.folder) if plan != history.open]
 
 
-def leftovers(folder: Path) -> list[Path]:
+def leftovers(folder: AnyPath) -> list[AnyPath]:
     """Documents that a crash has left half written, or without their name."""
     places = (folder, folder / "runs")
     return [place / name for place in places for name in _names(place) if _LEFTOVER.fullmatch(name)]
 
 
-def _plans(folder: Path) -> list[PlanRecord]:
-    paths = [folder / name for name in _names(folder) if _PLAN.fullmatch(name)]
-    return [_plan_of(read_record(path, "plan")) for path in sorted(paths)]
+def _plans(folder: AnyPath) -> list[PlanRecord]:
+    paths = [folder / name for name in sorted(_names(folder)) if _PLAN.fullmatch(name)]
+    return [_plan_of(read_record(path, "plan")) for path in paths]
 
 
 def _plan_of(found: dict[str, Any]) -> PlanRecord:
     return PlanRecord(**{name: found[name] for name in PlanRecord.__dataclass_fields__})
 
 
-def _names(folder: Path) -> list[str]:
+def _names(folder: AnyPath) -> list[str]:
     with storage.plain_errors(folder):
         return [path.name for path in folder.iterdir()] if folder.is_dir() else []

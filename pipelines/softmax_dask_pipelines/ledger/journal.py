@@ -8,12 +8,12 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.ledger.records import parse_record, record
+from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.sinks import StoredObject
 from softmax_dask_pipelines.tally import Tally
 from softmax_dask_pipelines.task import Receipt
@@ -21,16 +21,16 @@ from softmax_dask_pipelines.task import Receipt
 SYNC_EVERY_S = 1.0
 """So much work a power cut may cost, beside the partitions in flight."""
 
-Find = Callable[[int, str], Path]
+Find = Callable[[int, str], AnyPath]
 """From a partition's number and an object's key to where the object is."""
 
 
 class Journal:
     """The open journal of one plan."""
 
-    def __init__(self, path: Path, plan: str, *, durable: bool) -> None:
+    def __init__(self, path: AnyPath, plan: str, *, durable: bool) -> None:
         has_head = _has_head(path)
-        self._log, self._durable = storage.Log(path), durable
+        self._log, self._durable = storage.open_log(path), durable
         self._synced, self._is_synced = monotonic(), True
         # A line that a crash has cut short must not run into the next one.
         self._append(b"\n" if has_head else b"\n" + _line(record("journal", {"plan": plan})))
@@ -56,23 +56,20 @@ class Journal:
         self._is_synced = False
 
 
-def read_journal(path: Path) -> Iterator[Receipt]:
+def read_journal(path: AnyPath) -> Iterator[Receipt]:
     """What was noted, the lines with a wrong checksum left out; nothing where there is no journal."""
-    if not path.exists():
-        return
-    with open(path, "rb") as file:
-        for line in file:
-            body = _body(line)
-            if body is None:
-                continue
-            found = json.loads(body)
-            if "kind" in found:
-                parse_record(body, "journal", path)
-            else:
-                yield _receipt(found)
+    for line in storage.lines(path):
+        body = _body(line)
+        if body is None:
+            continue
+        found = json.loads(body)
+        if "kind" in found:
+            parse_record(body, "journal", path)
+        else:
+            yield _receipt(found)
 
 
-def finished(path: Path, find: Find) -> Iterator[Receipt]:
+def finished(path: AnyPath, find: Find) -> Iterator[Receipt]:
     """The partitions that are done, each once."""
     seen: set[int] = set()
     for receipt in read_journal(path):
@@ -88,12 +85,9 @@ def _is_there(find: Find, number: int, stored: StoredObject) -> bool:
         return False
 
 
-def _has_head(path: Path) -> bool:
+def _has_head(path: AnyPath) -> bool:
     """Whether some line says what this file is; a crash may have cut it short."""
-    if not path.exists():
-        return False
-    with open(path, "rb") as file:
-        return any(_body(line) is not None for line in file)
+    return any(_body(line) is not None for line in storage.lines(path))
 
 
 def _line(body: bytes) -> bytes:

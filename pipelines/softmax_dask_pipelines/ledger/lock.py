@@ -16,6 +16,8 @@ from typing import Any
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.errors import LockedError, OutputExistsError
 from softmax_dask_pipelines.ledger.identity import RunIdentity, text_of_run
+from softmax_dask_pipelines.ledger.leases import leased
+from softmax_dask_pipelines.object_path import AnyPath, ObjectPath
 from softmax_dask_pipelines.sinks import job_folder
 
 if sys.platform != "win32":
@@ -27,7 +29,7 @@ _MOST_BYTES = 4096
 
 
 @contextmanager
-def locked(output: Path) -> Iterator[RunIdentity]:
+def locked(output: AnyPath) -> Iterator[RunIdentity]:
     """Hold the lock of `output` while the block runs, as a new run; the file is gone afterwards.
 
     Raises
@@ -37,6 +39,10 @@ def locked(output: Path) -> Iterator[RunIdentity]:
     OutputExistsError
         There is something of somebody else's in its place.
     """
+    if isinstance(output, ObjectPath):
+        with leased(output) as run:
+            yield run
+        return
     path = job_folder(output) / "lock"
     run = RunIdentity.new()
     descriptor = _acquired(path, output)

@@ -17,6 +17,7 @@ from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.errors import BUG, OutputExistsError, PipelineError, UsageError, exit_code
 from softmax_dask_pipelines.ledger.identity import RunIdentity
 from softmax_dask_pipelines.notices import ManifestWarning
+from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.sinks import job_folder
 
 FORMAT = 1
@@ -41,7 +42,7 @@ class Told:
 class RunRecord:
     """The manifest of one run, written once: when its output is visible, or when it has failed."""
 
-    def __init__(self, output: Path, run: RunIdentity, told: Told, figures: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, output: AnyPath, run: RunIdentity, told: Told, figures: Callable[[], dict[str, Any]]) -> None:
         self._output, self._run, self.told = output, run, told
         self._figures = figures
         """What the run came to so far: JSON types only."""

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from threading import current_thread, main_thread
 from types import TracebackType
 from typing import Any, Protocol
@@ -29,6 +28,7 @@ from softmax_dask_pipelines.ledger.history import (
 from softmax_dask_pipelines.ledger.journal import Journal, finished
 from softmax_dask_pipelines.ledger.manifest import RunRecord
 from softmax_dask_pipelines.ledger.records import record
+from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.sinks import Sink, StoredObject
 from softmax_dask_pipelines.sinks.places import Place, require_absent
 from softmax_dask_pipelines.task import Receipt
@@ -41,7 +41,7 @@ class Result(Protocol):
         """Its figures, for the commit and the manifest: JSON types only."""
 
 
-def recovered(output: Path) -> History:
+def recovered(output: AnyPath) -> History:
     """What is known of an output, once all that is committed is visible, and all that nobody needs is gone."""
     history = History.of(output)
     if history.latest is not None and history.path("plan", history.latest.plan).exists():
@@ -132,7 +132,7 @@ class Building:
             self._run.published(result.record())
 
     @property
-    def _journal_path(self) -> Path:
+    def _journal_path(self) -> AnyPath:
         return self._history.path("journal", self._plan)
 
     def _close(self) -> None:
@@ -172,7 +172,7 @@ def _publish(history: History, commit: Commit) -> None:
     storage.remove(history.path("plan", commit.plan))
 
 
-def _forget_before(folder: Path, number: int) -> None:
+def _forget_before(folder: AnyPath, number: int) -> None:
     """Remove the commits of an output that was replaced."""
     for old in commit_numbers(folder):
         if old < number:

@@ -1,11 +1,11 @@
 """The documents that a run leaves in OUTPUT.job for later runs: JSON, with a format version, written whole."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.errors import OutputExistsError
+from softmax_dask_pipelines.object_path import AnyPath
 
 FORMAT = 1
 """Of plans, journals and commits; raised when a program of before could misread what is written now."""
@@ -18,7 +18,7 @@ def record(kind: str, fields: dict[str, Any]) -> bytes:
     return json.dumps({"program": PROGRAM, "kind": kind, "format": FORMAT, **fields}).encode()
 
 
-def read_record(path: Path, kind: str) -> dict[str, Any]:
+def read_record(path: AnyPath, kind: str) -> dict[str, Any]:
     """What is in a document of that kind.
 
     Raises
@@ -31,7 +31,7 @@ def read_record(path: Path, kind: str) -> dict[str, Any]:
     return parse_record(data, kind, path)
 
 
-def parse_record(data: bytes, kind: str, path: Path) -> dict[str, Any]:
+def parse_record(data: bytes, kind: str, path: AnyPath) -> dict[str, Any]:
     """The document in these bytes, which are those of `path`."""
     try:
         document = json.loads(data)

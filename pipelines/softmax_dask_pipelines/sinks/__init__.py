@@ -6,17 +6,18 @@ no object with another. It writes into a place; what is there becomes visible wh
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from softmax_dask_pipelines.errors import ConfigError
+from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.sinks.places import Place
 
 Format = Literal["zarr", "parquet"]
+PathT = TypeVar("PathT", bound=AnyPath)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class Sink(Protocol):
     def writer(self, number: int) -> PartitionWriter:
         """Writer of partition `number`: rows number * partition_rows and on."""
 
-    def find(self, number: int, key: str) -> Path:
+    def find(self, number: int, key: str) -> AnyPath:
         """Where an object of a partition is before the output is published, by the key that its writer gave it."""
 
     def seal(self) -> tuple[StoredObject, ...]:
@@ -157,9 +158,9 @@ def open_sink(spec: OutputSpec, place: Place) -> Sink:
     return ParquetSink(spec, place)
 
 
-def job_folder(output: Path) -> Path:
+def job_folder(output: PathT) -> PathT:
     """The folder beside `output` for all that is not output: stage, journal, manifests."""
-    return output.with_name(f"{output.name}.job")
+    return cast(PathT, output.with_name(f"{output.name}.job"))
 
 
 def partition_row_range(spec: OutputSpec, number: int) -> range:

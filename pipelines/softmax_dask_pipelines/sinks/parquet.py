@@ -44,7 +44,7 @@ class ParquetSink:
 
     def find(self, number: int, key: str) -> Path:
         """In the stage."""
-        return self._place.stage / key
+        return self._stage / key
 
     def seal(self) -> tuple[StoredObject, ...]:
         """Make the names of the parts durable; each of them explains itself."""
@@ -52,8 +52,13 @@ class ParquetSink:
         return ()
 
     @property
+    def _stage(self) -> Path:
+        assert isinstance(self._place.stage, Path), "configs have Parquet on local paths"
+        return self._place.stage
+
+    @property
     def _parts(self) -> Path:
-        return self._place.stage / commit_folder(self._spec)
+        return self._stage / commit_folder(self._spec)
 
 
 def commit_folder(spec: OutputSpec) -> str:
@@ -69,6 +74,7 @@ class ParquetPartitionWriter:
         self._buffers = PartitionBuffers(spec, number)
         self._batches = Batches(spec, self._buffers)
         with ExitStack() as stack:
+            assert isinstance(place.scratch, Path), "configs have Parquet on local paths"
             self._temporary = stack.enter_context(storage.writing(self._path, scratch=place.scratch))
             options = writer_options(spec)
             self._file = stack.enter_context(pq.ParquetWriter(self._temporary, self._batches.schema, **options))

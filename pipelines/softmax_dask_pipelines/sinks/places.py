@@ -8,27 +8,33 @@ Every step may be the last before a crash: `publish` finds out how far it got, a
 
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
 from softmax_dask_pipelines import storage
-from softmax_dask_pipelines.errors import OutputExistsError
+from softmax_dask_pipelines.errors import ConfigError, OutputExistsError
+from softmax_dask_pipelines.object_path import AnyPath, ObjectPath
+
+_DOCUMENT = "zarr.json"
+_COPIES_AT_ONCE = 16
 
 
 class Place(Protocol):
     """The folders of one plan."""
 
     @property
-    def stage(self) -> Path:
+    def stage(self) -> AnyPath:
         """For what must not be visible before the commit."""
 
     @property
-    def scratch(self) -> Path:
+    def scratch(self) -> AnyPath:
         """For files that are not whole yet."""
 
     @property
-    def new(self) -> Path:
+    def new(self) -> AnyPath:
         """For what nobody sees before the stage is published."""
 
     @property
@@ -124,7 +130,55 @@ class Increment:
         _remove(self.stage, self.scratch)
 
 
-def require_absent(output: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """In an object store: copied from the stage to the output, the root's document last.
+
+    All objects of a plan wait in its stage, also those that nobody would look for yet. So only who has seen a commit
+    writes into the output, and a process that was thought dead never does.
+    """
+
+    output: ObjectPath
+    stage: ObjectPath
+    durable: bool = True
+
+    @property
+    def scratch(self) -> ObjectPath:
+        """Not needed: no part of an object is ever seen."""
+        return self.stage
+
+    @property
+    def new(self) -> ObjectPath:
+        """The stage."""
+        return self.stage
+
+    def prepare(self) -> None:
+        """Nothing: a store has no folders."""
+
+    def made(self) -> int | None:
+        """Nothing: what is copied twice is the same."""
+        return None
+
+    def publish(self, made: int | None) -> None:
+        """Copy what is in the stage: chunks, then the document of each array, then the root's."""
+        below = sorted((path.key.removeprefix(f"{self.stage.key}/") for path in self.stage.below()), key=_rank)
+        for _, names in groupby(below, key=_rank):
+            with ThreadPoolExecutor(_COPIES_AT_ONCE) as pool:
+                list(pool.map(self._copy, names))
+
+    def clear(self) -> None:
+        """Remove the stage."""
+        self.stage.remove()
+
+    def _copy(self, name: str) -> None:
+        self.stage.store.copy(f"{self.stage.key}/{name}", f"{self.output.key}/{name}")
+
+
+def _rank(name: str) -> int:
+    return 0 if not name.endswith(_DOCUMENT) else 2 if name == _DOCUMENT else 1
+
+
+def require_absent(output: AnyPath) -> None:
     """Refuse a path where there is something; an empty folder is nothing."""
     if holds_anything(output):
         raise OutputExistsError(
@@ -133,8 +187,13 @@ def require_absent(output: Path) -> None:
         )
 
 
-def require_output(path: Path) -> None:
+def require_output(path: AnyPath) -> None:
     """Refuse to replace a folder that is no output: it may hold anything."""
+    if isinstance(path, ObjectPath):
+        raise ConfigError(
+            f"{path}: is in an object store, where nothing can be swapped; expected another path for another output. "
+            "Write to one with the date in it, or remove what is there yourself."
+        )
     if not path.is_dir() or not holds_anything(path):
         return
     names = os.listdir(path)
@@ -147,12 +206,14 @@ def require_output(path: Path) -> None:
         )
 
 
-def holds_anything(path: Path) -> bool:
+def holds_anything(path: AnyPath) -> bool:
     """Whether there is something at `path`; an empty folder is nothing."""
+    if isinstance(path, ObjectPath):
+        return path.exists()
     return os.path.lexists(path) and not (path.is_dir() and next(path.iterdir(), None) is None)
 
 
-def sync_folders(folders: Iterable[Path]) -> None:
+def sync_folders(folders: Iterable[AnyPath]) -> None:
     """Make the names in these folders durable."""
     for folder in folders:
         storage.sync_folder(folder)

@@ -5,13 +5,13 @@ Chunks first, each array's `zarr.json` next, the root's last: until then there i
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softmax_dask_pipelines import storage
+from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, StoredObject
 from softmax_dask_pipelines.sinks.buffers import PartitionBuffers
 from softmax_dask_pipelines.sinks.carried import carried_numbers, carried_texts, repeated_texts
@@ -49,7 +49,7 @@ class ZarrSink:
             values = np.pad(values, _missing(values.shape, layout.chunks), constant_values=layout.fill)
         return self._chunks(self._place.new).put(layout.key(*chunk), encode_numbers(values))
 
-    def find(self, number: int, key: str) -> Path:
+    def find(self, number: int, key: str) -> AnyPath:
         """In the stage, or where nobody looks before the commit."""
         return self._folder(number) / key
 
@@ -66,11 +66,11 @@ class ZarrSink:
         sync_folders(folders)
         return stored
 
-    def _folder(self, number: int) -> Path:
+    def _folder(self, number: int) -> AnyPath:
         is_visible = number * self._spec.partition_rows < self._spec.visible_rows
         return self._place.stage if is_visible else self._place.new
 
-    def _chunks(self, folder: Path) -> "_Chunks":
+    def _chunks(self, folder: AnyPath) -> "_Chunks":
         return _Chunks(folder, self._place.scratch, self._place.durable)
 
 
@@ -78,8 +78,8 @@ class ZarrSink:
 class _Chunks:
     """Where chunks go, and how."""
 
-    folder: Path
-    scratch: Path
+    folder: AnyPath
+    scratch: AnyPath
     durable: bool
 
     def put(self, key: str, parts: list[bytes]) -> StoredObject:

@@ -42,7 +42,7 @@ class Bucket:
         answer = self._asked("DELETE", key)
         assert answer[0] == 204, answer
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def all_keys(self, prefix: str = "") -> list[str]:
         _, data = self._asked("GET", f"?list-type=2&max-keys=1000&prefix={quote(prefix)}")
         return [found.text or "" for found in ElementTree.fromstring(data).iterfind(".//{*}Contents/{*}Key")]
 
@@ -55,7 +55,7 @@ class Bucket:
         return self.url(key)
 
     def download(self, key: str, folder: Path) -> Path:
-        for found in self.keys(f"{key}/"):
+        for found in self.all_keys(f"{key}/"):
             path = folder / found.removeprefix(f"{key}/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(self.get(found))

@@ -33,6 +33,8 @@ class Proxy:
     rules: list[Rule] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock)
+    dropped: list[str] = field(default_factory=list)
+    """Headers that the store does not get."""
 
     def __post_init__(self) -> None:
         handler = type("BoundHandler", (Handler,), {"proxy": self})
@@ -50,7 +52,12 @@ class Proxy:
         self.rules.append(rule)
         return rule
 
+    def drop_header(self, name: str) -> None:
+        """As a store that does not know it."""
+        self.dropped.append(name.lower())
+
     def forget(self) -> None:
+        self.dropped.clear()
         self.rules.clear()
         self.requests.clear()
 
@@ -99,11 +106,14 @@ class Handler(BaseHTTPRequestHandler):
     def _asked(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.proxy.store_port, timeout=30)
         try:
-            connection.request(self.command, self.path, body or None, dict(self.headers))
+            connection.request(self.command, self.path, body or None, self._headers())
             response = connection.getresponse()
             return response.status, response.getheaders(), response.read()
         finally:
             connection.close()
+
+    def _headers(self) -> dict[str, str]:
+        return {name: value for name, value in self.headers.items() if name.lower() not in self.proxy.dropped}
 
     def log_message(self, *_: object) -> None:
         """Tests read `requests`."""
