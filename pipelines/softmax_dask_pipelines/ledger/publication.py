@@ -93,8 +93,9 @@ class Building:
     def note(self, receipt: Receipt) -> None:
         """Write down that a partition is done."""
         assert self._journal is not None, "a partition before the plan was begun"
-        self._journal.add(receipt)
+        # Counted first: a signal between the two lines must not drop what the journal has.
         self._done += 1
+        self._journal.add(receipt)
 
     def seal(self) -> None:
         """All partitions are done: make them durable."""
