@@ -130,7 +130,7 @@ class TestPaths:
 
         assert f"{tmp_path / 'note.txt'}" in line
 
-    @pytest.mark.parametrize("url", ["s3://bucket/out.zarr", "https://host/out.zarr"])
+    @pytest.mark.parametrize("url", ["gs://bucket/out.zarr", "https://host/out.zarr"])
     def test_an_output_that_is_not_local_is_refused(self, refused, source, url, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
 
