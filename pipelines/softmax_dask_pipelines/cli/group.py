@@ -1,6 +1,7 @@
 """The command group: verbs are imported when they are called, and errors become one line and an exit code."""
 
 import errno
+import logging
 import traceback
 from contextlib import suppress
 from importlib import import_module
@@ -68,6 +69,8 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb."""
+        # Where an error ends the process, asyncio may log reads of zarr that are still pending: one line is enough.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         with as_a_command():
             return self._invoke(ctx)
 
