@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from softmax_dask import COLUMNS
-from softmax_dask_pipelines.addresses import is_credential, redacted, without_credentials
+from softmax_dask_pipelines.addresses import is_address, is_credential, redacted, without_credentials
 from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.config_models import (
     Config,
@@ -61,6 +61,16 @@ _MODELS: dict[str, type[Config]] = {"score": ScoreConfig, "jacobian": JacobianCo
 """Verb -> what its configs hold."""
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+def tell_both_ends(data: dict[str, Any]) -> None:
+    """Of flags and arguments, what is said of stores is said of all: source and output are most often in one."""
+    options = data["source"].pop("storage_options", None)
+    if options is None:
+        return
+    ends = [end for end in ("source", "output") if is_address(str(data[end].get("path", "")))]
+    for end in ends or ["source"]:
+        data[end]["storage_options"] = options
 
 
 def make_config(model: type[ConfigT], data: Mapping[str, Any], where: Where) -> ConfigT:

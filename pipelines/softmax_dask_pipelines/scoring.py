@@ -12,7 +12,7 @@ from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config, require_distributed
+from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config, require_distributed, tell_both_ends
 from softmax_dask_pipelines.errors import ConfigError
 from softmax_dask_pipelines.expectations import Shift, require_expected, shift_of
 from softmax_dask_pipelines.job import Job, prepare
@@ -166,7 +166,7 @@ def score(
     nulls : "error", or "abstain": a Parquet row that is null or holds one is undecidable
     settle : seconds; of many Parquet files one that is not whole, and younger than this, is left for the next run
     link : "sigmoid" for one logit z a row, read as the two logits 0 and z
-    storage_options : profile, endpoint_url, region, anon, requester_pays of a source on s3://; by the environment
+    storage_options : profile, endpoint_url, region, anon, requester_pays of what is on s3://; by the environment
     top_k : classes in top_k_labels and top_k_probabilities
     dtype : "float16", "float32" or "float64", of probabilities and log_probabilities
     rename : name of carried ids or of a Hive key -> its name in the output
@@ -225,6 +225,7 @@ def score(
         "durability": durability,
         "cluster": cluster,
     }
+    tell_both_ends(given)
     return execute(prepare(make_config(ScoreConfig, given, key_of)), replace=replace, client=client)
 
 

@@ -125,7 +125,7 @@ def cluster_options(command: Command) -> Command:
 
 def config_of_flags(model: type["ConfigT"], given: dict[str, Any]) -> "ConfigT":
     """The config that the parameters of a verb make; an error names the flag."""
-    from softmax_dask_pipelines.config import cluster_of_flags, make_config
+    from softmax_dask_pipelines.config import cluster_of_flags, make_config, tell_both_ends
 
     data: dict[str, Any] = {"source": {}, "output": {}}
     for cluster in cluster_of_flags(given).values():
@@ -135,18 +135,8 @@ def config_of_flags(model: type["ConfigT"], given: dict[str, Any]) -> "ConfigT":
             continue
         section, _, key = _KEYS[name].rpartition(".")
         (data[section] if section else data)[key] = _value(name, value)
-    _tell_both(data)
+    tell_both_ends(data)
     return make_config(model, data, _flag_of)
-
-
-def _tell_both(data: dict[str, Any]) -> None:
-    """What is said of stores is said of all: source and output are most often in one."""
-    options = data["source"].pop("storage_options", None)
-    if options is None:
-        return
-    ends = [end for end in ("source", "output") if str(data[end].get("path", "")).startswith("s3://")]
-    for end in ends or ["source"]:
-        data[end]["storage_options"] = options
 
 
 def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:

@@ -1,6 +1,7 @@
 """Zarr outputs in an object store: old or new, never half; what was stopped goes on; of two runs one wins."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -53,6 +54,15 @@ def test_an_output_has_the_bytes_of_a_local_one(bucket, tmp_path):
     assert (outcome.code, outcome.err) == (0, "")
     assert _score(source, tmp_path / "scores.zarr").code == 0
     assert _in_bucket(bucket, "a/scores.zarr") == _files(tmp_path / "scores.zarr")
+
+
+def test_options_from_python_are_those_of_the_output_too(bucket, tmp_path, monkeypatch):
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+
+    score(_dump(tmp_path), bucket.url("scores.zarr"), storage_options={"endpoint_url": endpoint})
+
+    assert "scores.zarr/zarr.json" in bucket.all_keys("scores.zarr/")
 
 
 def test_readers_open_it_by_its_address(bucket, proxy, tmp_path):
