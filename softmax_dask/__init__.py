@@ -16,8 +16,18 @@ if TYPE_CHECKING:
         softmax,
         top_k,
     )
+    from softmax_dask.calibrating import calibrate
+    from softmax_dask.calibration import (
+        Calibration,
+        CalibrationRead,
+        CalibrationSums,
+        calibration_sums,
+        class_shift,
+        find_calibration,
+    )
     from softmax_dask.columns import COLUMNS, Column
     from softmax_dask.errors import (
+        CalibrationError,
         ClassAxisError,
         ColumnError,
         DtypeError,
@@ -31,10 +41,23 @@ if TYPE_CHECKING:
     )
     from softmax_dask.facts import KernelFacts, kernel_facts, kernel_name
     from softmax_dask.jacobians import jacobian, jvp, log_softmax_jvp, log_softmax_vjp, vjp
+    from softmax_dask.nll_sums import shifted
     from softmax_dask.notices import SingleClassWarning, SoftmaxDaskWarning, TopKWarning
     from softmax_dask.sizes import BLOCK_BYTES, float_dtype, result_dtype
+    from softmax_dask.split_keys import byte_keys, number_keys
 
 _HOMES = {
+    "shifted": "nll_sums",
+    "number_keys": "split_keys",
+    "find_calibration": "calibration",
+    "class_shift": "calibration",
+    "calibration_sums": "calibration",
+    "calibrate": "calibrating",
+    "byte_keys": "split_keys",
+    "CalibrationSums": "calibration",
+    "CalibrationRead": "calibration",
+    "CalibrationError": "errors",
+    "Calibration": "calibration",
     "BLOCK_BYTES": "sizes",
     "COLUMNS": "columns",
     "Column": "columns",
@@ -71,6 +94,10 @@ _HOMES = {
 __all__ = [
     "BLOCK_BYTES",
     "COLUMNS",
+    "Calibration",
+    "CalibrationError",
+    "CalibrationRead",
+    "CalibrationSums",
     "ClassAxisError",
     "Column",
     "ColumnError",
@@ -87,7 +114,12 @@ __all__ = [
     "UnsupportedArrayError",
     "VectorError",
     "__version__",
+    "byte_keys",
+    "calibrate",
+    "calibration_sums",
+    "class_shift",
     "decisions",
+    "find_calibration",
     "float_dtype",
     "jacobian",
     "jvp",
@@ -97,7 +129,9 @@ __all__ = [
     "log_softmax_jvp",
     "log_softmax_vjp",
     "logsumexp",
+    "number_keys",
     "result_dtype",
+    "shifted",
     "softmax",
     "top_k",
     "vjp",

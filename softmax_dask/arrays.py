@@ -187,7 +187,7 @@ def _xarray_decisions(x: Any, columns: tuple[Column, ...], *, axis: int | str, *
         x.data,
         tuple(column.name for column in columns),
         axis=x.dims.index(dimension),
-        targets=_aligned(targets, x, dimension) if is_xarray(targets) else targets,
+        targets=aligned_targets(targets, x, dimension) if is_xarray(targets) else targets,
         **options,
     )
     like = {
@@ -202,7 +202,7 @@ def _xarray_decisions(x: Any, columns: tuple[Column, ...], *, axis: int | str, *
     return {c.name: like[c.per].copy(data=data[c.name]).drop_encoding() for c in columns}
 
 
-def _aligned(targets: Any, x: Any, dimension: Any) -> Any:
+def aligned_targets(targets: Any, x: Any, dimension: Any) -> Any:
     """The targets' data in the order of the rows of `x`, by names of dimensions and not by position."""
     rows = [name for name in x.dims if name != dimension]
     if set(targets.dims) != set(rows):
