@@ -7,7 +7,7 @@ array, a dump of any size) can calibrate. Half of the rows are for the fit, the 
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -50,6 +50,10 @@ class Calibration:
                 "calibration. Move the class axis to the end first."
             )
         return x + np.asarray(self.shift, np.float64 if x.dtype == np.float64 else np.float32) * self.temperature
+
+    def with_report(self, **facts: Any) -> "Calibration":
+        """The same, and more said of it."""
+        return replace(self, report={**facts, **self.report})
 
     @property
     def ece_got_worse(self) -> bool:

@@ -8,8 +8,10 @@ Importing this package loads nothing heavy; a name is imported when it is used.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softmax_dask_pipelines.config import JacobianConfig, ScoreConfig
+    from softmax_dask_pipelines.config import CalibrateConfig, JacobianConfig, ScoreConfig
     from softmax_dask_pipelines.errors import PipelineError
+    from softmax_dask_pipelines.fits import calibrate
+    from softmax_dask_pipelines.fitting import FitResult
     from softmax_dask_pipelines.jacobians import JacobianResult, write_jacobian
     from softmax_dask_pipelines.logits import open_logits
     from softmax_dask_pipelines.output_status import status
@@ -19,12 +21,15 @@ if TYPE_CHECKING:
 
 # No module may bear the name of a function here: importing it would put it in the function's place.
 _HOMES = {
+    "CalibrateConfig": "config",
+    "FitResult": "fitting",
     "JacobianConfig": "config",
     "JacobianResult": "jacobians",
     "PipelineError": "errors",
     "RunResult": "scoring",
     "ScoreConfig": "config",
     "Verified": "verifying",
+    "calibrate": "fits",
     "open_logits": "logits",
     "run": "running",
     "score": "scoring",
@@ -34,12 +39,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "CalibrateConfig",
+    "FitResult",
     "JacobianConfig",
     "JacobianResult",
     "PipelineError",
     "RunResult",
     "ScoreConfig",
     "Verified",
+    "calibrate",
     "open_logits",
     "run",
     "score",

@@ -14,7 +14,6 @@ from softmax_dask import COLUMNS
 from softmax_dask_pipelines.addresses import is_address, is_credential, redacted, without_credentials
 from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.config_models import (
-    Config,
     JacobianConfig,
     MatrixOutputConfig,
     OutputConfig,
@@ -23,12 +22,15 @@ from softmax_dask_pipelines.config_models import (
     output_format_of,
 )
 from softmax_dask_pipelines.config_paths import Where, fill_paths
+from softmax_dask_pipelines.config_verbs import MODELS, CalibrateConfig, Config, FitConfig
 from softmax_dask_pipelines.config_yaml import MAX_BYTES, line_of, parse_value, parse_yaml
 from softmax_dask_pipelines.errors import ConfigError, PermissionDeniedError
 
 __all__ = [
+    "CalibrateConfig",
     "ClusterConfig",
     "Config",
+    "FitConfig",
     "JacobianConfig",
     "MatrixOutputConfig",
     "OutputConfig",
@@ -56,9 +58,6 @@ _EXPECTED = {
 }
 """Pydantic's type of an error -> what was expected, in the words of people who write YAML."""
 
-
-_MODELS: dict[str, type[Config]] = {"score": ScoreConfig, "jacobian": JacobianConfig}
-"""Verb -> what its configs hold."""
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
@@ -172,9 +171,9 @@ def key_of(loc: Sequence[str | int]) -> str:
 
 def _model_of(data: Mapping[str, Any], where: Where) -> type[Config]:
     verb = data.get("verb", "score")
-    model = _MODELS.get(verb) if isinstance(verb, str) else None
+    model = MODELS.get(verb) if isinstance(verb, str) else None
     if model is None:
-        raise ConfigError(f"{where(('verb',))}: is {_shown(verb)}; expected one of {', '.join(_MODELS)}.")
+        raise ConfigError(f"{where(('verb',))}: is {_shown(verb)}; expected one of {', '.join(MODELS)}.")
     return model
 
 

@@ -49,7 +49,8 @@ def _readable(path: str) -> str:
     return path
 
 
-def _local(path: str) -> str:
+def local_path(path: str) -> str:
+    """The path, if it is none of an object store."""
     path = path.removeprefix("file://")
     if "://" in path:
         raise ValueError("a local path")
@@ -58,7 +59,7 @@ def _local(path: str) -> str:
 
 def _writable(path: str, info: ValidationInfo) -> str:
     if not is_address(path):
-        return _local(path)
+        return local_path(path)
     address = checked_address(path)
     if (info.data.get("format") or output_format_of(address)) != "zarr":
         raise ValueError("an address of Zarr, such as s3://bucket/scores.zarr: Parquet is written to local paths")
@@ -190,7 +191,7 @@ class MatrixOutputConfig(Section):
     """Where the matrices go."""
 
     format: Literal["zarr"] | None = Field(None, description="found out from the ending of the path")
-    path: Annotated[str, AfterValidator(_local), AfterValidator(_zarr_path)] = Field(
+    path: Annotated[str, AfterValidator(local_path), AfterValidator(_zarr_path)] = Field(
         min_length=1, description="a folder that is not there yet; relative to the working directory"
     )
     dtype: Literal["float16", "float32", "float64"] | None = Field(
@@ -271,7 +272,3 @@ class JacobianConfig(Section):
         if value is None and info.data.get("rows") is None:
             raise ValueError("a confidence such as 0.6, because rows does not say which rows either")
         return value
-
-
-Config = ScoreConfig | JacobianConfig
-"""What a config file may hold; `verb` tells which."""

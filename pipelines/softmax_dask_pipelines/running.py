@@ -5,9 +5,10 @@ from datetime import date
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
-from softmax_dask_pipelines import jacobian_job, jacobians, job, scoring
-from softmax_dask_pipelines.config import Config, JacobianConfig, ScoreConfig, read_config
+from softmax_dask_pipelines import fitting, jacobian_job, jacobians, job, scoring
+from softmax_dask_pipelines.config import CalibrateConfig, Config, JacobianConfig, ScoreConfig, read_config
 from softmax_dask_pipelines.errors import ConfigError, NothingToDoError, SourceAbsentError, SourceNotReadyError
+from softmax_dask_pipelines.fitting import FitJob, FitResult
 from softmax_dask_pipelines.jacobian_job import JacobianJob
 from softmax_dask_pipelines.jacobians import JacobianResult
 from softmax_dask_pipelines.job import Job
@@ -18,13 +19,18 @@ from softmax_dask_pipelines.selection import OnSearch
 if TYPE_CHECKING:
     from distributed import Client
 
-_PREPARE: dict[type[Any], Callable[[Any, OnSearch | None], Job | JacobianJob]] = {
+Ready = Job | JacobianJob | FitJob
+Result = RunResult | JacobianResult | FitResult
+
+_PREPARE: dict[type[Any], Callable[[Any, OnSearch | None], Ready]] = {
     ScoreConfig: lambda config, _: job.prepare(config),
     JacobianConfig: jacobian_job.prepare,
+    CalibrateConfig: fitting.prepare,
 }
-_EXECUTE: dict[type[Any], Callable[..., RunResult | JacobianResult]] = {
+_EXECUTE: dict[type[Any], Callable[..., Result]] = {
     Job: scoring.execute,
     JacobianJob: jacobians.execute,
+    FitJob: fitting.execute,
 }
 
 
@@ -35,8 +41,8 @@ def run(
     date: date | str | None = None,
     replace: bool = False,
     client: "Client | None" = None,
-) -> RunResult | JacobianResult | None:
-    """Run a config: a `ScoreConfig`, a `JacobianConfig`, or the path of a YAML file with `key=value` overrides.
+) -> Result | None:
+    """Run a config: a `ScoreConfig`, or that of another verb, or the path of a YAML file with `key=value` overrides.
 
     Parameters
     ----------
@@ -45,7 +51,7 @@ def run(
 
     Returns
     -------
-    RunResult, JacobianResult
+    RunResult, JacobianResult, FitResult
         What it came to; None where there is no source yet and the config says `on_missing: nothing`.
 
     Raises
@@ -60,7 +66,7 @@ def run(
         return None
 
 
-def prepare(config: Config, *, on_search: OnSearch | None = None) -> Job | JacobianJob:
+def prepare(config: Config, *, on_search: OnSearch | None = None) -> Ready:
     """Check everything that can be checked before anything is written, and find the rows that are wanted.
 
     Raises
@@ -91,17 +97,17 @@ def _read(config: Config | str | PathLike[str], overrides: Sequence[str], day: s
 
 
 def execute(
-    ready: Job | JacobianJob,
+    ready: Ready,
     *,
     replace: bool = False,
     client: "Client | None" = None,
     on_start: Callable[[int], None] | None = None,
     on_receipt: Callable[[Any], None] | None = None,
-) -> RunResult | JacobianResult:
+) -> Result:
     """Do it; the output is complete when this returns, and else as it was."""
     more: dict[str, Any] = {}
     if client is not None:
-        if isinstance(ready, JacobianJob):
-            raise ConfigError("client is given; expected none with verb: jacobian, which runs on threads.")
+        if not isinstance(ready, Job):
+            raise ConfigError(f"client is given; expected none with verb: {ready.config.verb}, which runs on threads.")
         more["client"] = client
     return _EXECUTE[type(ready)](ready, replace=replace, on_start=on_start, on_receipt=on_receipt, **more)

@@ -45,6 +45,10 @@ _KEYS = {
     "rows": "rows",
     "where_confidence_below": "where_confidence_below",
     "limit": "limit",
+    "fit_on": "fit_on",
+    "train_priors": "train_priors",
+    "target_priors": "target_priors",
+    "calibration": "calibration",
 }
 """Parameter of `score` -> key of the config."""
 
