@@ -1,0 +1,158 @@
+"""From which confidence on decisions may be accepted: precise to at least p, with probability 1 - delta.
+
+Learn then Test (Angelopoulos et al. 2021, arXiv:2110.01052), in the form of split fixed-sequence testing. A sixteenth
+of the rows says where the sequence begins; the others test it, threshold by threshold downwards, each by the exact
+binomial tail (Clopper and Pearson 1934), until the first one that fails. The order of the tests does not hang on the
+rows that are tested, so the error of all of them together is at most delta, whatever the confidences are like.
+Thresholds are the edges of 65,536 bins of confidence, so counts are all that must be known of the rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softmax_dask import documents
+from softmax_dask.binomial import tail
+from softmax_dask.errors import CalibrationError
+from softmax_dask.split_keys import Keys
+
+BINS = 1 << 16
+
+_KIND, _VERSION = "threshold", 1
+_ORDERING = 16
+"""Of so many rows one says where to begin."""
+_FOR_ORDER = np.uint64(40)
+"""Bits of a key from here on; the topmost one parts the halves of a calibration."""
+_CANDIDATES = 256
+
+Counters = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptThreshold:
+    """Confidence from which on decisions are accepted."""
+
+    threshold: float
+    precision: float
+    """At least so many of the accepted rows are right,"""
+    delta: float
+    """but with this probability."""
+    temperature: float
+    """Of the confidence that it was found for,"""
+    shift: str | None
+    """and a digest of its shift."""
+    report: Mapping[str, Any] = field(default_factory=dict)
+    """What was found on the rows of the test: JSON types only."""
+
+    def to_json(self) -> str:
+        """The document that `from_json` reads."""
+        names = ("threshold", "precision", "delta", "temperature", "shift")
+        return documents.json_of(_KIND, _VERSION, {name: getattr(self, name) for name in names} | dict(self.report))
+
+    @staticmethod
+    def from_json(text: str) -> "AcceptThreshold":
+        """What `to_json` has written.
+
+        Raises
+        ------
+        CalibrationError
+            It is none.
+        """
+        facts = documents.facts_of(text, _KIND, _VERSION)
+        shares = [documents.number(facts, name, 0, 1) for name in ("threshold", "precision", "delta")]
+        temperature, shift = documents.number(facts, "temperature", 1e-300, 1e290), facts.pop("shift", None)
+        return AcceptThreshold(*shares, temperature, shift, facts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AcceptCounts:
+    """Rows, and errors among them, by bin of confidence: of the rows of the order, and of those of the test."""
+
+    rows: Counters
+    """(2, 65537)"""
+    errors: Counters
+    left_out: int = 0
+    """Rows without a target, or undecidable."""
+
+    def __add__(self, other: Self) -> "AcceptCounts":
+        return AcceptCounts(self.rows + other.rows, self.errors + other.errors, self.left_out + other.left_out)
+
+
+def accept_counts(confidence: NDArray[Any], correct: NDArray[np.int8], keys: Keys) -> AcceptCounts:
+    """Of rows with these columns; `correct` is 1, 0, or -1 where that is not known."""
+    known = correct >= 0
+    # A power of two times a float is exact, so a bin has the rows from its edge on.
+    bins = np.floor(confidence[known].astype(np.float64) * BINS).astype(np.int64)
+    tests = ((keys[known] >> _FOR_ORDER) % np.uint64(_ORDERING) != 0).astype(np.int64)
+    places, wrong = bins + tests * (BINS + 1), correct[known] == 0
+    size = 2 * (BINS + 1)
+    return AcceptCounts(
+        np.bincount(places, minlength=size).reshape(2, -1),
+        np.bincount(places[wrong], minlength=size).reshape(2, -1),
+        int(np.count_nonzero(~known)),
+    )
+
+
+def find_threshold(
+    counts: AcceptCounts, *, precision: float, delta: float, temperature: float = 1.0, shift: str | None = None
+) -> AcceptThreshold:
+    """The lowest threshold that passes.
+
+    Raises
+    ------
+    CalibrationError
+        None does.
+    """
+    rows, errors = (np.flip(np.cumsum(np.flip(each, 1), axis=1), 1) for each in (counts.rows, counts.errors))
+    ordering, tested = (list(zip(rows[part].tolist(), errors[part].tolist(), strict=True)) for part in (0, 1))
+    if not tested[0][0] or not ordering[0][0]:
+        raise CalibrationError(
+            f"{tested[0][0] + ordering[0][0]:,} rows can be used, {counts.left_out:,} have no target or are "
+            "undecidable; expected more rows with targets."
+        )
+    best, last = None, None
+    for place in range(_start(ordering, tested[0][0], 1 - precision), -1, -1):
+        if tested[place] != last:
+            last = tested[place]
+            p_value = tail(last[1], last[0], 1 - precision) if last[0] else 1.0
+            if p_value > delta:
+                break
+        best = place, p_value
+    if best is None or last is None:
+        accepted, wrong = last or (0, 0)
+        raise CalibrationError(
+            f"no threshold has a precision of at least {precision:g} with probability {1 - delta:g}: of the most "
+            f"confident rows {accepted:,} were tested, and {wrong:,} were wrong. Ask for less, or bring more rows."
+        )
+    place, p_value = best
+    accepted, wrong = tested[place]
+    report = {
+        "test": {
+            "rows": tested[0][0],
+            "accepted": accepted,
+            "errors": wrong,
+            "precision": 1 - wrong / accepted,
+            "coverage": accepted / tested[0][0],
+            "p_value": p_value,
+        },
+        "order": {"rows": ordering[0][0]},
+        "left_out_rows": counts.left_out,
+    }
+    return AcceptThreshold(place / BINS, precision, delta, temperature, shift, report)
+
+
+def _start(ordering: list[tuple[int, int]], tested: int, risk: float) -> int:
+    """The threshold at which as many rows as are tested would say most, if they were as those of the order."""
+    times = tested / ordering[0][0]
+    places = np.unique(np.unique([rows for rows, _ in reversed(ordering)], return_index=True)[1])
+    known = [BINS - int(place) for place in places[:: max(1, len(places) // _CANDIDATES)]]
+    told = [place for place in known if ordering[place][0]]
+
+    def evidence(place: int) -> float:
+        rows, wrong = ordering[place]
+        return tail(round((wrong + 0.5) * times), round(rows * times), risk)
+
+    return min(told, key=evidence)
