@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from softmax_dask.acceptance import AcceptCounts, AcceptThreshold, accept_counts, find_threshold
     from softmax_dask.arrays import (
         decisions,
         log_softmax,
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
         find_calibration,
     )
     from softmax_dask.columns import COLUMNS, Column
+    from softmax_dask.conformal_sets import (
+        ConformalCounts,
+        ConformalLevel,
+        ConformalRead,
+        ConformalSearch,
+        conformal_counts,
+        exact_probabilities,
+        fill_sets,
+        most_classes,
+    )
     from softmax_dask.errors import (
         CalibrationError,
         ClassAxisError,
@@ -47,6 +58,18 @@ if TYPE_CHECKING:
     from softmax_dask.split_keys import byte_keys, number_keys
 
 _HOMES = {
+    "most_classes": "conformal_sets",
+    "fill_sets": "conformal_sets",
+    "exact_probabilities": "conformal_sets",
+    "conformal_counts": "conformal_sets",
+    "ConformalSearch": "conformal_sets",
+    "ConformalRead": "conformal_sets",
+    "ConformalCounts": "conformal_sets",
+    "ConformalLevel": "conformal_sets",
+    "find_threshold": "acceptance",
+    "accept_counts": "acceptance",
+    "AcceptCounts": "acceptance",
+    "AcceptThreshold": "acceptance",
     "shifted": "nll_sums",
     "number_keys": "split_keys",
     "find_calibration": "calibration",
@@ -94,6 +117,8 @@ _HOMES = {
 __all__ = [
     "BLOCK_BYTES",
     "COLUMNS",
+    "AcceptCounts",
+    "AcceptThreshold",
     "Calibration",
     "CalibrationError",
     "CalibrationRead",
@@ -101,6 +126,10 @@ __all__ = [
     "ClassAxisError",
     "Column",
     "ColumnError",
+    "ConformalCounts",
+    "ConformalLevel",
+    "ConformalRead",
+    "ConformalSearch",
     "DtypeError",
     "KernelFacts",
     "OutputBufferError",
@@ -114,12 +143,17 @@ __all__ = [
     "UnsupportedArrayError",
     "VectorError",
     "__version__",
+    "accept_counts",
     "byte_keys",
     "calibrate",
     "calibration_sums",
     "class_shift",
+    "conformal_counts",
     "decisions",
+    "exact_probabilities",
+    "fill_sets",
     "find_calibration",
+    "find_threshold",
     "float_dtype",
     "jacobian",
     "jvp",
@@ -129,6 +163,7 @@ __all__ = [
     "log_softmax_jvp",
     "log_softmax_vjp",
     "logsumexp",
+    "most_classes",
     "number_keys",
     "result_dtype",
     "shifted",

@@ -8,13 +8,14 @@ Thresholds are the edges of 65,536 bins of confidence, so counts are all that mu
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softmax_dask import documents
+from softmax_dask.arguments import TEMPERATURES
 from softmax_dask.binomial import tail
 from softmax_dask.errors import CalibrationError
 from softmax_dask.split_keys import Keys
@@ -47,6 +48,10 @@ class AcceptThreshold:
     report: Mapping[str, Any] = field(default_factory=dict)
     """What was found on the rows of the test: JSON types only."""
 
+    def with_report(self, **facts: Any) -> "AcceptThreshold":
+        """The same, and more said of it."""
+        return replace(self, report={**facts, **self.report})
+
     def to_json(self) -> str:
         """The document that `from_json` reads."""
         names = ("threshold", "precision", "delta", "temperature", "shift")
@@ -63,7 +68,7 @@ class AcceptThreshold:
         """
         facts = documents.facts_of(text, _KIND, _VERSION)
         shares = [documents.number(facts, name, 0, 1) for name in ("threshold", "precision", "delta")]
-        temperature, shift = documents.number(facts, "temperature", 1e-300, 1e290), facts.pop("shift", None)
+        temperature, shift = documents.number(facts, "temperature", *TEMPERATURES), facts.pop("shift", None)
         return AcceptThreshold(*shares, temperature, shift, facts)
 
 

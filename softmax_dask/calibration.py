@@ -4,7 +4,6 @@ It is found in a few reads of the logits, each of which comes to sums: whoever c
 array, a dump of any size) can calibrate. Half of the rows are for the fit, the others for the report, by their keys.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_dask.arguments import require_temperature
+from softmax_dask import documents
+from softmax_dask.arguments import TEMPERATURES
 from softmax_dask.arrays import decisions
-from softmax_dask.errors import CalibrationError, TemperatureError
+from softmax_dask.errors import CalibrationError
 from softmax_dask.metrics import METRIC_COLUMNS, METRIC_COLUMNS_OF_TARGETS, Metrics
 from softmax_dask.nll_sums import NllSums, Trial, nll_sums, only, shifted
 from softmax_dask.split_keys import Keys
@@ -23,7 +23,7 @@ from softmax_dask.temperature_search import TemperatureSearch
 
 FitOn = Literal["half", "all"]
 
-_FORMAT = "softmax-dask calibration"
+_KIND = "calibration"
 _VERSION = 1
 _HALVES = np.uint64(63)
 _COLUMNS = (*METRIC_COLUMNS, *METRIC_COLUMNS_OF_TARGETS)
@@ -64,15 +64,8 @@ class Calibration:
     def to_json(self) -> str:
         """The document that `from_json` reads."""
         shift = None if self.shift is None else [None if math.isinf(each) else each for each in self.shift]
-        facts = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "temperature": self.temperature,
-            "classes": self.classes,
-            "shift": shift,
-            **self.report,
-        }
-        return json.dumps(facts, indent=2, allow_nan=False) + "\n"
+        facts = {"temperature": self.temperature, "classes": self.classes, "shift": shift, **self.report}
+        return documents.json_of(_KIND, _VERSION, facts)
 
     @staticmethod
     def from_json(text: str) -> "Calibration":
@@ -83,21 +76,10 @@ class Calibration:
         CalibrationError
             It is none, or of a version that is not known.
         """
-        try:
-            given = json.loads(text)
-        except ValueError as error:
-            raise CalibrationError(f"is no JSON: {error}; expected a document that `calibrate` wrote.") from error
-        if not isinstance(given, dict) or given.get("format") != _FORMAT:
-            raise CalibrationError("is no calibration; expected a document that `calibrate` wrote.")
-        if given.get("version") != _VERSION:
-            raise CalibrationError(f"has version {given.get('version')!r}; expected {_VERSION}. Calibrate again.")
-        known = {name: given.pop(name, None) for name in ("format", "version", "temperature", "classes", "shift")}
-        return Calibration(
-            _temperature(known["temperature"]),
-            _classes(known["classes"]),
-            _shift(known["shift"], known["classes"]),
-            given,
-        )
+        given = documents.facts_of(text, _KIND, _VERSION)
+        temperature = documents.number(given, "temperature", *TEMPERATURES)
+        classes = _classes(given.pop("classes", None))
+        return Calibration(temperature, classes, _shift(given.pop("shift", None), classes), given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,14 +234,6 @@ def _facts(metrics: Metrics | None) -> dict[str, Any]:
             for rows, correct, confidence in bins
         ],
     }
-
-
-def _temperature(given: Any) -> float:
-    try:
-        require_temperature(given)
-    except TemperatureError as error:
-        raise CalibrationError(str(error)) from error
-    return float(given)
 
 
 def _classes(given: Any) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_dask import documents
+from softmax_dask.arguments import TEMPERATURES
 from softmax_dask.arrays import decisions
 from softmax_dask.errors import CalibrationError
 from softmax_dask.nll_sums import only
@@ -58,7 +59,7 @@ class ConformalLevel:
         """
         facts = documents.facts_of(text, _KIND, _VERSION)
         shares = [documents.number(facts, name, 0, 1) for name in ("least_probability", "alpha")]
-        temperature, shift = documents.number(facts, "temperature", 1e-300, 1e290), facts.pop("shift", None)
+        temperature, shift = documents.number(facts, "temperature", *TEMPERATURES), facts.pop("shift", None)
         return ConformalLevel(*shares, temperature, shift, facts)
 
 

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from softmax_dask import (
-    Calibration,
     CalibrationError,
     CalibrationRead,
     CalibrationSums,
@@ -16,7 +15,7 @@ from softmax_dask import (
     find_calibration,
 )
 from softmax_dask_pipelines.config import CalibrateConfig
-from softmax_dask_pipelines.documents import numbers_of, read_document
+from softmax_dask_pipelines.documents import numbers_of
 from softmax_dask_pipelines.errors import ConfigError, NoFitError
 from softmax_dask_pipelines.sources import SourceFacts
 from softmax_dask_pipelines.sweep import Sweep
@@ -44,26 +43,6 @@ def find(config: CalibrateConfig, sweep: Sweep) -> str:
     except CalibrationError as error:
         raise NoFitError(f"{facts.path}: {error}") from error
     return found.with_report(source=facts.path, logits=facts.name, split_by=_split_by(facts)).to_json()
-
-
-def read_calibration(path: str, facts: SourceFacts) -> Calibration:
-    """The calibration in a file, for logits of such a source.
-
-    Raises
-    ------
-    ConfigError
-        It is none, or of logits of another number of classes.
-    """
-    try:
-        found = Calibration.from_json(read_document(path, expected="a calibration"))
-    except CalibrationError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    if found.classes != facts.classes:
-        raise ConfigError(
-            f"{path}: is of {found.classes:,} classes, and {facts.path} has {facts.classes:,}; expected the "
-            "calibration of this model. Calibrate again."
-        )
-    return found
 
 
 def _split_by(facts: SourceFacts) -> str:

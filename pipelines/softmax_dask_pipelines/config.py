@@ -22,7 +22,14 @@ from softmax_dask_pipelines.config_models import (
     output_format_of,
 )
 from softmax_dask_pipelines.config_paths import Where, fill_paths
-from softmax_dask_pipelines.config_verbs import MODELS, CalibrateConfig, Config, FitConfig
+from softmax_dask_pipelines.config_verbs import (
+    MODELS,
+    CalibrateConfig,
+    Config,
+    ConformalConfig,
+    FitConfig,
+    ThresholdConfig,
+)
 from softmax_dask_pipelines.config_yaml import MAX_BYTES, line_of, parse_value, parse_yaml
 from softmax_dask_pipelines.errors import ConfigError, PermissionDeniedError
 
@@ -30,12 +37,14 @@ __all__ = [
     "CalibrateConfig",
     "ClusterConfig",
     "Config",
+    "ConformalConfig",
     "FitConfig",
     "JacobianConfig",
     "MatrixOutputConfig",
     "OutputConfig",
     "ScoreConfig",
     "SourceConfig",
+    "ThresholdConfig",
     "cluster_of_flags",
     "key_of",
     "make_config",

@@ -124,6 +124,8 @@ Seconds = Annotated[
     float, BeforeValidator(no_bool), Field(ge=0, allow_inf_nan=False), WithJsonSchema({"type": "number", "minimum": 0})
 ]
 
+LocalPath = Annotated[str, Field(min_length=1), AfterValidator(local_path)]
+
 CarriedName = Annotated[str, Field(min_length=1)]
 
 
@@ -213,6 +215,11 @@ class ScoreConfig(Section):
     )
     top_k: Count | None = Field(None, description="for top_k_labels and top_k_probabilities: how many classes")
     temperature: Temperature = Field(1.0, description="divides the logits; above 0")
+    calibration: LocalPath | None = Field(
+        None, description="file that calibrate wrote: the temperature, and a shift where it corrects priors"
+    )
+    accept: LocalPath | None = Field(None, description="file that threshold wrote, for the column accept")
+    conformal: LocalPath | None = Field(None, description="file that conformal wrote, for the column conformal_set")
     nonfinite: Literal["propagate", "error"] = Field(
         "propagate", description="rows with NaN, +inf or only -inf: mark them in the output, or refuse"
     )

@@ -18,7 +18,7 @@ Where = Callable[[Sequence[str | int]], str]
 
 _OUTPUT: Keys = ("output", "path")
 _PREVIOUS: Keys = ("expect", "label_share_shift", "previous")
-_DOCUMENTS: tuple[Keys, ...] = (("train_priors",), ("target_priors",), ("calibration",))
+_DOCUMENTS: tuple[Keys, ...] = (("train_priors",), ("target_priors",), ("calibration",), ("accept",), ("conformal",))
 _PATHS: tuple[Keys, ...] = (("source", "path"), ("source", "classes"), _OUTPUT, _PREVIOUS, *_DOCUMENTS)
 
 

@@ -2,15 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from softmax_dask_pipelines.config_models import (
     Bytes,
     JacobianConfig,
+    LocalPath,
     ScoreConfig,
     SourceConfig,
+    Temperature,
     Threads,
-    local_path,
 )
 from softmax_dask_pipelines.config_schedule import Day, Retries, Section, Zone, no_bool
 
@@ -20,7 +21,6 @@ Share = Annotated[
     Field(gt=0, lt=1),
     WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}),
 ]
-LocalPath = Annotated[str, Field(min_length=1), AfterValidator(local_path)]
 
 
 class DocumentConfig(Section):
@@ -61,11 +61,56 @@ class CalibrateConfig(Section):
         return value
 
 
-FitConfig = CalibrateConfig
+class ThresholdConfig(Section):
+    """The confidence from which on decisions may be accepted."""
+
+    verb: Literal["threshold"] = Field(description="what to do")
+    source: SourceConfig = Field(description="a dump with targets; or an output of score with confidence and correct")
+    output: DocumentConfig = Field(description="where the threshold goes")
+    precision: Share = Field(description="share of the accepted rows that must be right, such as 0.99")
+    delta: Share = Field(0.05, description="how probable it may be that fewer are")
+    temperature: Temperature = Field(1.0, description="divides the logits; above 0")
+    calibration: LocalPath | None = Field(None, description="file that calibrate wrote")
+    memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
+    threads: Threads | None = Field(None, description="rows are read by this many threads; all cores")
+    date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")
+    timezone: Zone = Field("UTC", description="where it is today, such as Europe/Berlin")
+    on_missing: Literal["error", "retry", "nothing"] = Field(
+        "error", description="a source that is not there yet: exit 2 (error), 75 (retry) or 0 (nothing)"
+    )
+    retries: Retries = Field(2, description="how often what fails because a storage is away is tried again")
+
+
+class ConformalConfig(Section):
+    """The level of sets of classes that hold the true one."""
+
+    verb: Literal["conformal"] = Field(description="what to do")
+    source: SourceConfig = Field(description="where logits and targets are; what is left out here is found out")
+    output: DocumentConfig = Field(description="where the level goes")
+    alpha: Share = Field(0.1, description="how often the true class may be missing in a set")
+    temperature: Temperature = Field(1.0, description="divides the logits; above 0")
+    calibration: LocalPath | None = Field(None, description="file that calibrate wrote")
+    memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
+    threads: Threads | None = Field(None, description="rows are read by this many threads; all cores")
+    date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")
+    timezone: Zone = Field("UTC", description="where it is today, such as Europe/Berlin")
+    on_missing: Literal["error", "retry", "nothing"] = Field(
+        "error", description="a source that is not there yet: exit 2 (error), 75 (retry) or 0 (nothing)"
+    )
+    retries: Retries = Field(2, description="how often what fails because a storage is away is tried again")
+
+
+FitConfig = CalibrateConfig | ThresholdConfig | ConformalConfig
 """A dump in, a document out."""
 
-Config = ScoreConfig | JacobianConfig | CalibrateConfig
+Config = ScoreConfig | JacobianConfig | FitConfig
 """What a config file may hold; `verb` tells which."""
 
-MODELS: dict[str, type[Config]] = {"score": ScoreConfig, "jacobian": JacobianConfig, "calibrate": CalibrateConfig}
+MODELS: dict[str, type[Config]] = {
+    "score": ScoreConfig,
+    "jacobian": JacobianConfig,
+    "calibrate": CalibrateConfig,
+    "threshold": ThresholdConfig,
+    "conformal": ConformalConfig,
+}
 """Verb -> what its configs hold."""

@@ -24,6 +24,7 @@ from softmax_dask_pipelines.output_checks import (
     require_room,
 )
 from softmax_dask_pipelines.plan import Plan, Sizes, make_plan, make_plan_as_cut
+from softmax_dask_pipelines.rules import MADE, Rule, rule_of
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, require_own_names
 from softmax_dask_pipelines.sources import Source, SourceFacts, SourceRequest, open_source
 from softmax_dask_pipelines.sources.names import listing, nearest
@@ -34,6 +35,8 @@ _ID_BYTES = 64
 _KEY_BYTES = 16
 """Of the key of a folder: its number in a dictionary, and what refers to it or it itself. Its text comes on top."""
 _TARGET_BYTES = 8
+_CLASS_BYTES = 4
+"""Of a class number."""
 
 _DEFAULT_COLUMNS = ("label", "label_name", "confidence", "nll", "correct")
 """Those of them that can be known."""
@@ -42,6 +45,8 @@ _REMEDIES = {
     "targets": "Name the target (--target NAME)",
     "class_names": "Give --classes FILE",
     "top_k": "Give --top-k K",
+    "threshold": "Give --accept FILE",
+    "level": "Give --conformal FILE",
 }
 
 
@@ -53,6 +58,7 @@ class Job:
     source: Source
     spec: OutputSpec
     plan: Plan
+    rule: Rule
     backend: Backend = "cpu"
     """Where it computes."""
 
@@ -98,15 +104,16 @@ def prepare(config: ScoreConfig) -> Job:
     if not isinstance(output, ObjectPath):
         require_apart_from_files(source.facts, output)
     warn_of_one_class(source.facts)
+    rule = rule_of(config, source.facts)
     columns = _columns(config, source.facts)
     top_k = _top_k(config, source.facts, columns)
-    plan = make_plan(_sizes(config, source.facts, columns, top_k), **_hands(config))
-    spec = _output_spec(config, output, source.facts, columns, top_k, plan)
+    plan = make_plan(_sizes(config, source.facts, columns, top_k, rule), **_hands(config))
+    spec = _output_spec(config, output, source.facts, columns, top_k, plan, rule)
     require_own_names(spec)
     # Of one that is there, it is known only later how much of it is done.
     if not isinstance(output, ObjectPath) and not os.path.lexists(output):
         require_room(output, plan.bytes_out)
-    return Job(config, source, spec, plan, backend)
+    return Job(config, source, spec, plan, rule, backend)
 
 
 def recut(job: Job, cut: Cut) -> Job:
@@ -122,7 +129,7 @@ def recut(job: Job, cut: Cut) -> Job:
         attributes=cut.attributes,
     )
     plan = make_plan_as_cut(
-        _sizes(job.config, source.facts, spec.columns, spec.top_k),
+        _sizes(job.config, source.facts, spec.columns, spec.top_k, job.rule),
         partition_rows=cut.partition_rows,
         chunk_rows=cut.chunk_rows,
         first=spec.first_partition,
@@ -130,7 +137,7 @@ def recut(job: Job, cut: Cut) -> Job:
     )
     if not is_address(spec.path) and os.path.lexists(spec.path):  # `prepare` has looked otherwise
         require_room(Path(spec.path), plan.bytes_out)
-    return Job(job.config, source, spec, plan, job.backend)
+    return Job(job.config, source, spec, plan, job.rule, job.backend)
 
 
 def _checked_output(config: ScoreConfig) -> AnyPath:
@@ -190,10 +197,13 @@ def _columns(config: ScoreConfig, facts: SourceFacts) -> tuple[str, ...]:
         "class_names": facts.class_names is not None,
         "targets": facts.target_name is not None,
         "top_k": config.top_k is not None,
+        "threshold": config.accept is not None,
+        "level": config.conformal is not None,
     }
     chosen = config.columns or tuple(name for name in _DEFAULT_COLUMNS if there[COLUMNS[name].needs])
     if config.top_k is not None and not set(_TOP_K_COLUMNS) & set(chosen):
         chosen += _TOP_K_COLUMNS
+    chosen += tuple(name for name in MADE if there[COLUMNS[name].needs] and name not in chosen)
     for name in chosen:
         need = COLUMNS[name].needs
         if not there[need]:
@@ -217,7 +227,13 @@ def _top_k(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...]) ->
 
 
 def _output_spec(
-    config: ScoreConfig, output: AnyPath, facts: SourceFacts, columns: tuple[str, ...], top_k: int, plan: Plan
+    config: ScoreConfig,
+    output: AnyPath,
+    facts: SourceFacts,
+    columns: tuple[str, ...],
+    top_k: int,
+    plan: Plan,
+    rule: Rule,
 ) -> OutputSpec:
     return OutputSpec(
         path=str(output),
@@ -238,21 +254,23 @@ def _output_spec(
             "source": config.source.path,
             "logits": facts.name,
             "classes": facts.classes,
-            "temperature": config.temperature,
+            **rule.said(),
         },
+        members=rule.members(facts.classes) if "conformal_set" in columns else 0,
     )
 
 
-def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], top_k: int) -> Sizes:
+def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], top_k: int, rule: Rule) -> Sizes:
     floats, wide = float_dtype(facts.dtype), result_dtype(facts.dtype, config.output.dtype)
     itemsizes = {"float": floats.itemsize, "string": _ID_BYTES, "wide": wide.itemsize}
     chosen = [COLUMNS[name] for name in columns]
     narrow = sum(
         prod(c.tail(facts.classes, top_k)) * (itemsizes.get(c.kind) or np.dtype(c.kind).itemsize)
         for c in chosen
-        if c.per != "class"
+        if not c.is_large
     )
     of_classes = [facts.classes * wide.itemsize for c in chosen if c.per == "class"]
+    of_classes += [rule.members(facts.classes) * _CLASS_BYTES for c in chosen if c.per == "member"]
     return Sizes(
         rows=facts.rows,
         classes=facts.classes,
@@ -263,6 +281,7 @@ def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], to
         wide_bytes=sum(of_classes),
         widest_bytes=max(of_classes, default=0),
         narrow_bytes=narrow + carried_bytes(facts),
+        scratch_bytes=rule.scratch_bytes(facts.classes, floats.itemsize),
     )
 
 

@@ -117,6 +117,9 @@ def score(
     *,
     columns: Sequence[str] | None = None,
     temperature: float = 1.0,
+    calibration: str | PathLike[str] | None = None,
+    accept: str | PathLike[str] | None = None,
+    conformal: str | PathLike[str] | None = None,
     source_format: str | None = None,
     array: str | None = None,
     column: str | None = None,
@@ -158,6 +161,8 @@ def score(
     columns : names in `softmax_dask.COLUMNS`
         Default: label and confidence; label_name with class names; nll and correct with targets.
     temperature : above 0, no unit
+    calibration : a file that `calibrate` wrote, instead of a temperature
+    accept, conformal : files that `threshold` and `conformal` wrote, for the columns accept and conformal_set
     array, column, column_prefix, id, target : names in the source
     source_dtype : "bfloat16", where 16-bit integers hold its bits
     classes : a file of class names, one a line or a JSON list
@@ -190,6 +195,10 @@ def score(
     UsageError, DataError, OutputExistsError, TemporaryError
         See `softmax_dask_pipelines.errors`; nothing is published, and an old output stays.
     """
+    documents = {
+        name: None if path is None else fspath(path)
+        for name, path in (("calibration", calibration), ("accept", accept), ("conformal", conformal))
+    }
     given: dict[str, Any] = {
         "source": {
             "path": fspath(source),
@@ -217,6 +226,7 @@ def score(
         "columns": None if columns is None else tuple(columns),
         "top_k": top_k,
         "temperature": temperature,
+        **documents,
         "nonfinite": nonfinite,
         "backend": backend,
         "memory_limit": memory_limit,
@@ -324,7 +334,7 @@ def task_of(job: Job, sink: Sink, stop: Event) -> ScoreTask:
         source=job.source,
         sink=sink,
         plan=job.plan,
-        temperature=job.config.temperature,
+        rule=job.rule,
         float_dtype=job.spec.float_dtype,
         wide_dtype=job.spec.wide_dtype,
         top_k=job.spec.top_k,

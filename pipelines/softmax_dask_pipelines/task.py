@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from softmax_dask import COLUMNS, decisions
 from softmax_dask_pipelines.errors import InterruptedRunError, NonFiniteRowsError
 from softmax_dask_pipelines.plan import Partition, Plan
+from softmax_dask_pipelines.rules import MADE, Rule
 from softmax_dask_pipelines.sinks import OutputSpec, PartitionWriter, Sink, StoredObject
 from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
 from softmax_dask_pipelines.sources import Source, SourceBlock
@@ -55,7 +56,7 @@ class ScoreTask:
     source: Source
     sink: Sink
     plan: Plan
-    temperature: float
+    rule: Rule
     float_dtype: np.dtype[Any]
     wide_dtype: np.dtype[Any]
     top_k: int
@@ -77,22 +78,25 @@ class ScoreTask:
         kinds = {"float": self.float_dtype, "int32": np.dtype(np.int32)}
         missing = [name for name in tallied if name not in out]
         out = out | {name: np.empty(len(logits), kinds[COLUMNS[name].kind]) for name in missing}
+        decided = {name: array for name, array in out.items() if name not in MADE}
+        moved = self.rule.moved(logits)
         (self.compute or decisions)(
-            logits,
-            tuple(out),
+            moved,
+            tuple(decided),
             targets=targets,
-            temperature=self.temperature,
+            temperature=self.rule.temperature,
             top_k=self.top_k,
             dtype=self.wide_dtype,
-            out=out,
+            out=decided,
         )
+        self.rule.make(out, moved)
         return out
 
 
 def compile_kernels(task: ScoreTask, spec: OutputSpec) -> None:
     """Compile, or load, once: threads that all come first would wait for one another."""
     out = {
-        column.name: np.empty((1, *column.tail(spec.classes, spec.top_k)), column_dtype(spec, column))
+        column.name: np.empty((1, *column.tail(spec.classes, spec.top_k, spec.members)), column_dtype(spec, column))
         for column in computed_columns(spec)
     }
     targets = np.zeros(1, np.int64) if spec.has_targets else None

@@ -49,6 +49,11 @@ _KEYS = {
     "train_priors": "train_priors",
     "target_priors": "target_priors",
     "calibration": "calibration",
+    "accept": "accept",
+    "conformal": "conformal",
+    "precision": "precision",
+    "delta": "delta",
+    "alpha": "alpha",
 }
 """Parameter of `score` -> key of the config."""
 

@@ -34,7 +34,7 @@ def settings_of(job: Job) -> dict[str, Any]:
         "carried": [[column.source_name, column.name, str(column.type)] for column in spec.carried],
         "columns": list(spec.columns),
         "top_k": spec.top_k,
-        "temperature": config.temperature,
+        **job.rule.said(),
         "kernel": kernel_name(job.backend),
     }
     plain: dict[str, Any] = json.loads(json.dumps(found))

@@ -1,0 +1,68 @@
+"""What `threshold` finds in a dump, or in an output of `score`: from which confidence on decisions are accepted."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softmax_dask import AcceptCounts, CalibrationError, accept_counts, decisions, find_threshold
+from softmax_dask_pipelines.config import ThresholdConfig
+from softmax_dask_pipelines.errors import NoFitError
+from softmax_dask_pipelines.held_out import held_out, is_half_held_out
+from softmax_dask_pipelines.row_keys import Keys
+from softmax_dask_pipelines.rules import Rule, rule_of
+from softmax_dask_pipelines.scored import ScoredRows
+from softmax_dask_pipelines.sweep import Sweep
+
+_COLUMNS = ("confidence", "correct")
+
+
+def find(config: ThresholdConfig, sweep: Sweep) -> str:
+    """The document, as text, from logits.
+
+    Raises
+    ------
+    NoFitError
+        No threshold has that precision.
+    """
+    facts = sweep.source.facts
+    rule, is_half = rule_of(config, facts), is_half_held_out(config, facts)
+
+    def look(logits: NDArray[Any], targets: NDArray[np.int64], keys: Keys) -> AcceptCounts:
+        if is_half:
+            chosen = held_out(keys)
+            logits, targets, keys = logits[chosen], targets[chosen], keys[chosen]
+        found = decisions(rule.moved(logits), _COLUMNS, targets=targets, temperature=rule.temperature)
+        return accept_counts(found["confidence"], found["correct"], keys)
+
+    look(np.zeros((1, facts.classes), facts.dtype), np.zeros(1, np.int64), np.full(1, ~np.uint64(0)))  # compiles it
+    counts = sweep.over(look)
+    said = {"source": facts.path, "logits": facts.name, "held_out_half": is_half}
+    return _document(config, counts, facts.path, rule, said)
+
+
+def find_in_scored(config: ThresholdConfig, scored: ScoredRows) -> str:
+    """The same from columns that are written already; temperature and priors are those of the output."""
+    counts: AcceptCounts | None = None
+    for confidence, correct, keys in scored.blocks():
+        found = accept_counts(confidence, correct, keys)
+        counts = found if counts is None else counts + found
+    return _document(config, counts, scored.path, scored.rule, {"source": scored.path})
+
+
+def _document(
+    config: ThresholdConfig, counts: AcceptCounts | None, path: str, rule: Any, said: dict[str, Any]
+) -> str:
+    nothing = np.zeros(0)
+    counts = counts or accept_counts(nothing, nothing.astype(np.int8), nothing.astype(np.uint64))
+    try:
+        found = find_threshold(
+            counts,
+            precision=config.precision,
+            delta=config.delta,
+            temperature=rule.temperature,
+            shift=rule.shift_digest,
+        )
+    except CalibrationError as error:
+        raise NoFitError(f"{path}: {error}") from error
+    return found.with_report(**said).to_json()
