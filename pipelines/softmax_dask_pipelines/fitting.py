@@ -1,4 +1,4 @@
-"""A dump with targets in, one small document out: the story of `calibrate`, from top to bottom.
+"""A dump with targets in, one small document out: the story of `calibrate`, `threshold` and `conformal`.
 
 source -> plan -> reads of all partitions on Dask's threads, each of which comes to sums -> document, written at once
 """
@@ -11,20 +11,24 @@ from time import perf_counter
 from typing import Any
 
 from softmax_dask import float_dtype
-from softmax_dask_pipelines import machine
-from softmax_dask_pipelines.calibrations import find as find_calibration_of
-from softmax_dask_pipelines.config import CalibrateConfig, FitConfig
+from softmax_dask_pipelines import calibrations, conformal_levels, machine, thresholds
+from softmax_dask_pipelines.config import CalibrateConfig, ConformalConfig, FitConfig, ThresholdConfig
 from softmax_dask_pipelines.documents import require_free, write_document
 from softmax_dask_pipelines.errors import ConfigError
 from softmax_dask_pipelines.job import carried_bytes, source_request, warn_of_one_class
 from softmax_dask_pipelines.output_checks import checked_output, require_apart_from_files
 from softmax_dask_pipelines.plan import Plan, Sizes, make_plan
+from softmax_dask_pipelines.rules import rule_of
 from softmax_dask_pipelines.sources import Source, SourceFacts, open_source
 from softmax_dask_pipelines.sweep import Glance, Sweep
 
-_FIND: dict[type[Any], Callable[[Any, Sweep], str]] = {CalibrateConfig: find_calibration_of}
+_FIND: dict[type[Any], Callable[[Any, Sweep], str]] = {
+    CalibrateConfig: calibrations.find,
+    ThresholdConfig: thresholds.find,
+    ConformalConfig: conformal_levels.find,
+}
 """Config -> what makes its document, as text."""
-_READS = {CalibrateConfig: 3}
+_READS: dict[type[Any], int] = {CalibrateConfig: 3, ThresholdConfig: 1, ConformalConfig: 3}
 """How often the dump is read, most often."""
 _COUNTED_BYTES = 8 << 20
 """Of what is counted of a chunk."""
@@ -77,6 +81,8 @@ def prepare(config: FitConfig, _: Any = None) -> FitJob:
     facts = source.facts
     require_apart_from_files(facts, output)
     warn_of_one_class(facts)
+    if not isinstance(config, CalibrateConfig):
+        rule_of(config, facts)  # what is wrong with its documents is said before anything is read
     if facts.target_name is None:
         raise ConfigError(
             f"target: none is named, and {facts.path} has none of the usual name; expected true classes. "

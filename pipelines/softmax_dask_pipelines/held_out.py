@@ -24,8 +24,8 @@ def is_half_held_out(config: ThresholdConfig | ConformalConfig, facts: SourceFac
     if report.get("fit", {}).get("on") == "half":
         return True
     warnings.warn(
-        f"{config.calibration}: was fitted to all rows of {facts.path}, which it is tried on now: what is found may be a "
-        "little too good. Calibrate without --fit-on all, or take other rows.",
+        f"{config.calibration}: was fitted to all rows of {facts.path}, which it is tried on now: what is found may "
+        "be a little too good. Calibrate without --fit-on all, or take other rows.",
         NoteWarning,
         stacklevel=2,
     )

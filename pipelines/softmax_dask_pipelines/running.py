@@ -5,32 +5,44 @@ from datetime import date
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
-from softmax_dask_pipelines import fitting, jacobian_job, jacobians, job, scoring
-from softmax_dask_pipelines.config import CalibrateConfig, Config, JacobianConfig, ScoreConfig, read_config
+from softmax_dask_pipelines import fitting, jacobian_job, jacobians, job, scored_fitting, scoring
+from softmax_dask_pipelines.config import (
+    CalibrateConfig,
+    Config,
+    ConformalConfig,
+    JacobianConfig,
+    ScoreConfig,
+    ThresholdConfig,
+    read_config,
+)
 from softmax_dask_pipelines.errors import ConfigError, NothingToDoError, SourceAbsentError, SourceNotReadyError
 from softmax_dask_pipelines.fitting import FitJob, FitResult
 from softmax_dask_pipelines.jacobian_job import JacobianJob
 from softmax_dask_pipelines.jacobians import JacobianResult
 from softmax_dask_pipelines.job import Job
 from softmax_dask_pipelines.retrying import attempted
+from softmax_dask_pipelines.scored_fitting import ScoredJob, ScoredResult
 from softmax_dask_pipelines.scoring import RunResult
 from softmax_dask_pipelines.selection import OnSearch
 
 if TYPE_CHECKING:
     from distributed import Client
 
-Ready = Job | JacobianJob | FitJob
-Result = RunResult | JacobianResult | FitResult
+Ready = Job | JacobianJob | FitJob | ScoredJob
+Result = RunResult | JacobianResult | FitResult | ScoredResult
 
 _PREPARE: dict[type[Any], Callable[[Any, OnSearch | None], Ready]] = {
     ScoreConfig: lambda config, _: job.prepare(config),
     JacobianConfig: jacobian_job.prepare,
     CalibrateConfig: fitting.prepare,
+    ThresholdConfig: lambda config, _: scored_fitting.prepare(config) or fitting.prepare(config),
+    ConformalConfig: fitting.prepare,
 }
 _EXECUTE: dict[type[Any], Callable[..., Result]] = {
     Job: scoring.execute,
     JacobianJob: jacobians.execute,
     FitJob: fitting.execute,
+    ScoredJob: scored_fitting.execute,
 }
 
 

@@ -3,25 +3,29 @@
 from typing import Any
 
 from softmax_dask_pipelines.fitting import FitJob, FitResult
+from softmax_dask_pipelines.scored_fitting import ScoredJob, ScoredResult
 from softmax_dask_pipelines.sources.record import facts_of_source
 from softmax_dask_pipelines.summary import Line, day_lines, size, source_lines, table
 
 
-def text_of_run(result: FitResult) -> str:
+def text_of_run(result: FitResult | ScoredResult) -> str:
     """The summary that ends a fit."""
-    of_verb = {"calibrate": _calibration_lines}[result.job.config.verb]
+    of_verb = {"calibrate": _calibration_lines, "threshold": _threshold_lines, "conformal": _conformal_lines}
     return table(
         [
             *day_lines(result.job.config),
-            *of_verb(result.document),
+            *of_verb[result.job.config.verb](result.document),
             ("time", f"{result.seconds:.2f} s"),
             ("output", str(result.job.output)),
         ]
     )
 
 
-def text_of_plan(job: FitJob) -> str:
+def text_of_plan(job: FitJob | ScoredJob) -> str:
     """What a fit would do."""
+    if isinstance(job, ScoredJob):
+        rows = ("source", f"{job.scored.path}: {job.scored.rows:,} rows, scored")
+        return table([*day_lines(job.config), rows, ("output", f"{job.output}, a document")])
     plan = job.plan
     return table(
         [
@@ -36,8 +40,10 @@ def text_of_plan(job: FitJob) -> str:
     )
 
 
-def facts_of_plan(job: FitJob) -> dict[str, Any]:
+def facts_of_plan(job: FitJob | ScoredJob) -> dict[str, Any]:
     """What a fit would do, for machines."""
+    if isinstance(job, ScoredJob):
+        return {"source": job.scored.path, "output": str(job.output), "rows": job.scored.rows}
     plan = job.plan
     return {
         "source": facts_of_source(job.facts),
@@ -62,6 +68,36 @@ def _calibration_lines(document: dict[str, Any]) -> list[Line]:
         ("nll", f"{_nll(before)} -> {_nll(after)} nat"),
         ("ece", f"{_figure(before['ece'])} -> {_figure(after['ece'])}{_verdict(before, after)}"),
     ]
+
+
+def _threshold_lines(document: dict[str, Any]) -> list[Line]:
+    test = document["test"]
+    return [
+        ("threshold", f"{document['threshold']:.6g}, of confidence at temperature {document['temperature']:.6g}"),
+        ("promise", f"precision of at least {document['precision']:g}, but with probability {document['delta']:g}"),
+        ("test", f"{test['rows']:,} rows, and {document['order']['rows']:,} to begin with{_half(document)}"),
+        ("accepted", f"{test['accepted']:,} rows, {test['coverage']:.2%}; precision {test['precision']:.6f}"),
+    ]
+
+
+def _conformal_lines(document: dict[str, Any]) -> list[Line]:
+    measured, found = document["measured"], document["least_probability"]
+    coverage = measured["coverage"]
+    return [
+        ("level", f"classes of at least {found:.6g} at temperature {document['temperature']:.6g}" if found else _ALL),
+        ("promise", f"the true class is missing with probability {document['alpha']:g} at most"),
+        ("found on", f"{document['level']['rows']:,} rows{_half(document)}"),
+        ("measured on", f"{measured['rows']:,} other rows"),
+        ("coverage", "none" if coverage is None else f"{coverage:.4f}"),
+        ("classes", f"{_figure(measured['mean_classes'])} mean; {measured['empty_sets']:,} sets are empty"),
+    ]
+
+
+_ALL = "all classes: too few rows for this alpha"
+
+
+def _half(document: dict[str, Any]) -> str:
+    return " of the half that the temperature was not fitted to" if document.get("held_out_half") else ""
 
 
 def _left_out(fit: dict[str, Any]) -> str:

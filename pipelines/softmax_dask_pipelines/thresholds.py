@@ -1,6 +1,6 @@
 """What `threshold` finds in a dump, or in an output of `score`: from which confidence on decisions are accepted."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +10,18 @@ from softmax_dask_pipelines.config import ThresholdConfig
 from softmax_dask_pipelines.errors import NoFitError
 from softmax_dask_pipelines.held_out import held_out, is_half_held_out
 from softmax_dask_pipelines.row_keys import Keys
-from softmax_dask_pipelines.rules import Rule, rule_of
+from softmax_dask_pipelines.rules import rule_of
 from softmax_dask_pipelines.scored import ScoredRows
 from softmax_dask_pipelines.sweep import Sweep
 
 _COLUMNS = ("confidence", "correct")
+
+
+class Told(NamedTuple):
+    """Of which probabilities a threshold is."""
+
+    temperature: float
+    shift: str | None
 
 
 def find(config: ThresholdConfig, sweep: Sweep) -> str:
@@ -38,7 +45,7 @@ def find(config: ThresholdConfig, sweep: Sweep) -> str:
     look(np.zeros((1, facts.classes), facts.dtype), np.zeros(1, np.int64), np.full(1, ~np.uint64(0)))  # compiles it
     counts = sweep.over(look)
     said = {"source": facts.path, "logits": facts.name, "held_out_half": is_half}
-    return _document(config, counts, facts.path, rule, said)
+    return _document(config, counts, facts.path, Told(rule.temperature, rule.shift_digest), said)
 
 
 def find_in_scored(config: ThresholdConfig, scored: ScoredRows) -> str:
@@ -47,12 +54,11 @@ def find_in_scored(config: ThresholdConfig, scored: ScoredRows) -> str:
     for confidence, correct, keys in scored.blocks():
         found = accept_counts(confidence, correct, keys)
         counts = found if counts is None else counts + found
-    return _document(config, counts, scored.path, scored.rule, {"source": scored.path})
+    told = Told(scored.temperature, scored.shift)
+    return _document(config, counts, scored.path, told, {"source": scored.path})
 
 
-def _document(
-    config: ThresholdConfig, counts: AcceptCounts | None, path: str, rule: Any, said: dict[str, Any]
-) -> str:
+def _document(config: ThresholdConfig, counts: AcceptCounts | None, path: str, told: Told, said: dict[str, Any]) -> str:
     nothing = np.zeros(0)
     counts = counts or accept_counts(nothing, nothing.astype(np.int8), nothing.astype(np.uint64))
     try:
@@ -60,8 +66,8 @@ def _document(
             counts,
             precision=config.precision,
             delta=config.delta,
-            temperature=rule.temperature,
-            shift=rule.shift_digest,
+            temperature=told.temperature,
+            shift=told.shift,
         )
     except CalibrationError as error:
         raise NoFitError(f"{path}: {error}") from error

@@ -19,6 +19,8 @@ _VERBS = {
     "run": "scoring",
     "plan": "scoring",
     "calibrate": "fits",
+    "threshold": "fits",
+    "conformal": "fits",
     "jacobian": "jacobian",
     "status": "outputs",
     "verify": "outputs",
