@@ -67,9 +67,9 @@ class AcceptThreshold:
             It is none.
         """
         facts = documents.facts_of(text, _KIND, _VERSION)
-        shares = [documents.number(facts, name, 0, 1) for name in ("threshold", "precision", "delta")]
-        temperature, shift = documents.number(facts, "temperature", *TEMPERATURES), facts.pop("shift", None)
-        return AcceptThreshold(*shares, temperature, shift, facts)
+        numbers = {name: documents.number(facts, name, 0, 1) for name in ("threshold", "precision", "delta")}
+        numbers["temperature"] = documents.number(facts, "temperature", *TEMPERATURES)
+        return AcceptThreshold(**numbers, shift=facts.pop("shift", None), report=facts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

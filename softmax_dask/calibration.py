@@ -49,7 +49,8 @@ class Calibration:
                 f"logits have {x.shape[-1]} classes along the last axis; expected the {self.classes} of the "
                 "calibration. Move the class axis to the end first."
             )
-        return x + np.asarray(self.shift, np.float64 if x.dtype == np.float64 else np.float32) * self.temperature
+        scaled: NDArray[np.float64] = np.asarray(self.shift, np.float64) * self.temperature
+        return x + scaled.astype(np.float64 if x.dtype == np.float64 else np.float32)
 
     def with_report(self, **facts: Any) -> "Calibration":
         """The same, and more said of it."""

@@ -58,9 +58,9 @@ class ConformalLevel:
             It is none.
         """
         facts = documents.facts_of(text, _KIND, _VERSION)
-        shares = [documents.number(facts, name, 0, 1) for name in ("least_probability", "alpha")]
-        temperature, shift = documents.number(facts, "temperature", *TEMPERATURES), facts.pop("shift", None)
-        return ConformalLevel(*shares, temperature, shift, facts)
+        numbers = {name: documents.number(facts, name, 0, 1) for name in ("least_probability", "alpha")}
+        numbers["temperature"] = documents.number(facts, "temperature", *TEMPERATURES)
+        return ConformalLevel(**numbers, shift=facts.pop("shift", None), report=facts)
 
 
 @dataclass(frozen=True, slots=True)

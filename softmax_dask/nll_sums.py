@@ -93,13 +93,13 @@ def nll_sums(
         return NllSums(tuple(0 for _ in betas), unlabelled=len(targets))
     floats = np.float64 if kernel_dtype(rows.dtype) == np.float64 else np.float32
     losses = np.empty((len(betas), len(rows)), floats)
-    largest = np.empty(len(rows), floats)
+    largest: NDArray[Any] = np.empty(len(rows), floats)
     for loss, beta in zip(losses, betas, strict=True):
         moved, out = shifted(rows, shift, 1 / beta), {"nll": loss, "max_logit": largest}
         decisions(moved, tuple(out), targets=truth, temperature=1 / beta, out=out)
     decided = ~np.isnan(largest)
     with np.errstate(invalid="ignore"):
-        gap = largest - moved[np.arange(len(rows)), truth].astype(np.float64)
+        gap: NDArray[np.float64] = largest - moved[np.arange(len(rows)), truth].astype(np.float64)
     usable = decided & (gap <= _FURTHEST) & np.isfinite(losses).all(axis=0)
     return NllSums(
         totals=tuple(exact_sum(loss[usable]) for loss in losses),

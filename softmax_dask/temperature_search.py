@@ -48,8 +48,9 @@ class _Nodes:
         low, high = slope(ends[0]), slope(ends[1])
         if not low < 0 < high:
             return None
-        roots = [root.real for root in slope.roots() if abs(root.imag) < 1e-9 and ends[0] <= root.real <= ends[1]]
-        return float(min(roots, key=lambda root: abs(root - self.middle))) if roots else None
+        roots = [complex(root) for root in slope.roots()]
+        inside = [root.real for root in roots if abs(root.imag) < 1e-9 and ends[0] <= root.real <= ends[1]]
+        return min(inside, key=lambda root: abs(root - self.middle)) if inside else None
 
 
 class TemperatureSearch:

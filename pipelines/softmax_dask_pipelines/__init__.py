@@ -8,9 +8,15 @@ Importing this package loads nothing heavy; a name is imported when it is used.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softmax_dask_pipelines.config import CalibrateConfig, JacobianConfig, ScoreConfig
+    from softmax_dask_pipelines.config import (
+        CalibrateConfig,
+        ConformalConfig,
+        JacobianConfig,
+        ScoreConfig,
+        ThresholdConfig,
+    )
     from softmax_dask_pipelines.errors import PipelineError
-    from softmax_dask_pipelines.fits import calibrate
+    from softmax_dask_pipelines.fits import calibrate, conformal, threshold
     from softmax_dask_pipelines.fitting import FitResult
     from softmax_dask_pipelines.jacobians import JacobianResult, write_jacobian
     from softmax_dask_pipelines.logits import open_logits
@@ -22,36 +28,44 @@ if TYPE_CHECKING:
 # No module may bear the name of a function here: importing it would put it in the function's place.
 _HOMES = {
     "CalibrateConfig": "config",
+    "ConformalConfig": "config",
     "FitResult": "fitting",
     "JacobianConfig": "config",
     "JacobianResult": "jacobians",
     "PipelineError": "errors",
     "RunResult": "scoring",
     "ScoreConfig": "config",
+    "ThresholdConfig": "config",
     "Verified": "verifying",
     "calibrate": "fits",
+    "conformal": "fits",
     "open_logits": "logits",
     "run": "running",
     "score": "scoring",
     "status": "output_status",
+    "threshold": "fits",
     "verify": "verifying",
     "write_jacobian": "jacobians",
 }
 
 __all__ = [
     "CalibrateConfig",
+    "ConformalConfig",
     "FitResult",
     "JacobianConfig",
     "JacobianResult",
     "PipelineError",
     "RunResult",
     "ScoreConfig",
+    "ThresholdConfig",
     "Verified",
     "calibrate",
+    "conformal",
     "open_logits",
     "run",
     "score",
     "status",
+    "threshold",
     "verify",
     "write_jacobian",
 ]

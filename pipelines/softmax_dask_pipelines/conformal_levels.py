@@ -16,7 +16,7 @@ from softmax_dask import (
 )
 from softmax_dask_pipelines.config import ConformalConfig
 from softmax_dask_pipelines.errors import NoFitError
-from softmax_dask_pipelines.held_out import held_out, is_half_held_out
+from softmax_dask_pipelines.held_out import only_held_out, warn_of_all
 from softmax_dask_pipelines.row_keys import Keys
 from softmax_dask_pipelines.rules import Rule, rule_of
 from softmax_dask_pipelines.sweep import Sweep
@@ -32,19 +32,19 @@ def find(config: ConformalConfig, sweep: Sweep) -> str:
     """
     facts = sweep.source.facts
     rule, search = rule_of(config, facts), ConformalSearch(config.alpha)
-    is_half = is_half_held_out(config, facts)
+    warn_of_all(rule, config.calibration)
     exact_probabilities(rule.moved(np.zeros((1, facts.classes), facts.dtype)), rule.temperature)  # compiles it, once
     while search.read is not None:
-        found = _read(sweep, rule, search.read, is_half)
+        found = _read(sweep, rule, search.read)
         try:
             search.take(found)
         except CalibrationError as error:
             raise NoFitError(f"{facts.path}: {error}") from error
-    measured = _read(sweep, rule, ConformalRead(None, search.least_probability), is_half)
+    measured = _read(sweep, rule, ConformalRead(None, search.least_probability))
     report = {
         "source": facts.path,
         "logits": facts.name,
-        "held_out_half": is_half,
+        "held_out_half": rule.fitted_on == "half",
         "level": {"rows": search.rows},
         "measured": _facts(measured),
     }
@@ -52,11 +52,9 @@ def find(config: ConformalConfig, sweep: Sweep) -> str:
     return level.to_json()
 
 
-def _read(sweep: Sweep, rule: Rule, what: ConformalRead, is_half: bool) -> ConformalCounts:
+def _read(sweep: Sweep, rule: Rule, what: ConformalRead) -> ConformalCounts:
     def look(logits: NDArray[Any], targets: NDArray[np.int64], keys: Keys) -> ConformalCounts:
-        if is_half:
-            chosen = held_out(keys)
-            logits, targets, keys = logits[chosen], targets[chosen], keys[chosen]
+        logits, targets, keys = only_held_out(rule.fitted_on, keys, logits, targets)
         return conformal_counts(rule.moved(logits), targets, keys, rule.temperature, what)
 
     found: ConformalCounts | None = sweep.over(look)

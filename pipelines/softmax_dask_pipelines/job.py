@@ -235,6 +235,7 @@ def _output_spec(
     plan: Plan,
     rule: Rule,
 ) -> OutputSpec:
+    carried = carried_columns(config.output.rename, facts)
     return OutputSpec(
         path=str(output),
         format=config.output.format or output_format_of(config.output.path),
@@ -247,7 +248,7 @@ def _output_spec(
         wide_dtype=result_dtype(facts.dtype, config.output.dtype),
         top_k=top_k,
         class_names=facts.class_names,
-        carried=carried_columns(config.output.rename, facts),
+        carried=carried,
         has_targets=facts.target_name is not None,
         # Only what the plan determines: two runs of one plan give the same bytes.
         attributes={
@@ -255,9 +256,17 @@ def _output_spec(
             "logits": facts.name,
             "classes": facts.classes,
             **rule.said(),
+            **_fitted(rule, carried),
         },
         members=rule.members(facts.classes) if "conformal_set" in columns else 0,
     )
+
+
+def _fitted(rule: Rule, carried: tuple[CarriedColumn, ...]) -> dict[str, Any]:
+    """To which of these rows the temperature was fitted: nothing where to none."""
+    if rule.fitted_on is None:
+        return {}
+    return {"fitted": {"on": rule.fitted_on, "id": next((column.name for column in carried if column.is_id), None)}}
 
 
 def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], top_k: int, rule: Rule) -> Sizes:

@@ -5,7 +5,7 @@ probabilities that it was found for: with another temperature or shift it is ref
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -22,12 +22,13 @@ from softmax_dask import (
     most_classes,
     shifted,
 )
-from softmax_dask_pipelines.config import FitConfig, ScoreConfig
+from softmax_dask_pipelines.config import ConformalConfig, ScoreConfig, ThresholdConfig
 from softmax_dask_pipelines.documents import read_document
 from softmax_dask_pipelines.errors import ConfigError
 from softmax_dask_pipelines.sources import SourceFacts
 
 T = TypeVar("T")
+Ruled = ScoreConfig | ThresholdConfig | ConformalConfig
 
 MADE = ("accept", "conformal_set")
 """Columns that are made of what the kernels give."""
@@ -42,6 +43,8 @@ class Rule:
     """Of each class; added to the logits once divided."""
     accept: AcceptThreshold | None = None
     level: ConformalLevel | None = None
+    fitted_on: str | None = None
+    """half or all, of the rows of this very source; None: the temperature was fitted to others, or to none."""
 
     @property
     def shift_digest(self) -> str | None:
@@ -84,7 +87,7 @@ class Rule:
             fill_sets(probabilities, self.level.least_probability, out["conformal_set"])
 
 
-def rule_of(config: ScoreConfig | FitConfig, facts: SourceFacts) -> Rule:
+def rule_of(config: Ruled, facts: SourceFacts) -> Rule:
     """What a config and its documents say of such a source.
 
     Raises
@@ -104,20 +107,7 @@ def rule_of(config: ScoreConfig | FitConfig, facts: SourceFacts) -> Rule:
                 f"{_words(rule.temperature, rule.shift_digest)}; expected the same. Give the same calibration, or "
                 "find it anew."
             )
-    return Rule(rule.temperature, rule.shift, accept, level)
-
-
-def read_calibration(path: str) -> Calibration:
-    """The calibration in a file.
-
-    Raises
-    ------
-    ConfigError
-        It is none.
-    """
-    found = _told(path, "a calibration", Calibration.from_json)
-    assert found is not None, "a path gives a document"
-    return found
+    return replace(rule, accept=accept, level=level)
 
 
 def digest_of(shift: NDArray[np.float64]) -> str:
@@ -125,7 +115,7 @@ def digest_of(shift: NDArray[np.float64]) -> str:
     return blake2b(shift.astype("<f8").tobytes(), digest_size=8).hexdigest()
 
 
-def _calibrated(config: ScoreConfig | FitConfig, facts: SourceFacts) -> Rule:
+def _calibrated(config: Ruled, facts: SourceFacts) -> Rule:
     if config.calibration is None:
         return Rule(config.temperature)
     if config.temperature != 1.0:
@@ -133,13 +123,16 @@ def _calibrated(config: ScoreConfig | FitConfig, facts: SourceFacts) -> Rule:
             f"temperature: is {config.temperature:g}, and the calibration {config.calibration} says one too; expected "
             "one of the two."
         )
-    found = read_calibration(config.calibration)
+    found = _told(config.calibration, "a calibration", Calibration.from_json)
+    assert found is not None, "a path gives a document"
     if found.classes != facts.classes:
         raise ConfigError(
             f"{config.calibration}: is of {found.classes:,} classes, and {facts.path} has {facts.classes:,}; expected "
             "the calibration of this model. Calibrate again."
         )
-    return Rule(found.temperature, None if found.shift is None else np.array(found.shift))
+    shift = None if found.shift is None else np.array(found.shift)
+    is_own = found.report.get("source") == facts.path
+    return Rule(found.temperature, shift, fitted_on=found.report.get("fit", {}).get("on") if is_own else None)
 
 
 def _told(path: str | None, expected: str, read: Callable[[str], T]) -> T | None:

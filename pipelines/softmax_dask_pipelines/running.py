@@ -35,7 +35,7 @@ _PREPARE: dict[type[Any], Callable[[Any, OnSearch | None], Ready]] = {
     ScoreConfig: lambda config, _: job.prepare(config),
     JacobianConfig: jacobian_job.prepare,
     CalibrateConfig: fitting.prepare,
-    ThresholdConfig: lambda config, _: scored_fitting.prepare(config) or fitting.prepare(config),
+    ThresholdConfig: lambda config, _: scored_fitting.prepare_scored(config) or fitting.prepare(config),
     ConformalConfig: fitting.prepare,
 }
 _EXECUTE: dict[type[Any], Callable[..., Result]] = {

@@ -34,8 +34,10 @@ class ScoredRows:
     temperature: float
     shift: str | None
     """A digest."""
+    fitted_on: str | None
+    """half or all, of these rows, if the temperature was fitted to them."""
     id: str | None
-    """The column of ids: the first one that the run carried."""
+    """The column of ids."""
     rows: int
 
     def blocks(self) -> Iterator[Block]:
@@ -89,8 +91,10 @@ def _known(folder: Path, facts: dict[str, Any], names: list[str], id_name: str |
                 f"{folder}: is an output of score without {name!r}; expected {' and '.join(_COLUMNS)}, and ids that "
                 "are named. Score again with them and a target, or name the dump of logits."
             )
-    found = id_name or next((name for name in ("id", "ids") if name in names), None)
-    return ScoredRows(str(folder), float(facts.get("temperature", 1.0)), facts.get("shift"), found, rows)
+    temperature, fit = float(facts.get("temperature", 1.0)), facts.get("fitted", {})
+    # The halves hang on the ids, so these must be those of the fit.
+    found = fit.get("id") if fit else id_name or next((name for name in ("id", "ids") if name in names), None)
+    return ScoredRows(str(folder), temperature, facts.get("shift"), fit.get("on"), found, rows)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -41,7 +41,7 @@ class ScoredResult:
         return {"output": str(self.job.output), "rows": self.job.scored.rows, "seconds": self.seconds, **self.document}
 
 
-def prepare(config: ThresholdConfig) -> ScoredJob | None:
+def prepare_scored(config: ThresholdConfig) -> ScoredJob | None:
     """The fit, if the source is an output of `score`; None if it may be a dump.
 
     Raises

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from softmax_dask import AcceptCounts, CalibrationError, accept_counts, decisions, find_threshold
 from softmax_dask_pipelines.config import ThresholdConfig
 from softmax_dask_pipelines.errors import NoFitError
-from softmax_dask_pipelines.held_out import held_out, is_half_held_out
+from softmax_dask_pipelines.held_out import only_held_out, warn_of_all
 from softmax_dask_pipelines.row_keys import Keys
 from softmax_dask_pipelines.rules import rule_of
 from softmax_dask_pipelines.scored import ScoredRows
@@ -33,18 +33,17 @@ def find(config: ThresholdConfig, sweep: Sweep) -> str:
         No threshold has that precision.
     """
     facts = sweep.source.facts
-    rule, is_half = rule_of(config, facts), is_half_held_out(config, facts)
+    rule = rule_of(config, facts)
+    warn_of_all(rule, config.calibration)
 
     def look(logits: NDArray[Any], targets: NDArray[np.int64], keys: Keys) -> AcceptCounts:
-        if is_half:
-            chosen = held_out(keys)
-            logits, targets, keys = logits[chosen], targets[chosen], keys[chosen]
+        logits, targets, keys = only_held_out(rule.fitted_on, keys, logits, targets)
         found = decisions(rule.moved(logits), _COLUMNS, targets=targets, temperature=rule.temperature)
         return accept_counts(found["confidence"], found["correct"], keys)
 
     look(np.zeros((1, facts.classes), facts.dtype), np.zeros(1, np.int64), np.full(1, ~np.uint64(0)))  # compiles it
     counts = sweep.over(look)
-    said = {"source": facts.path, "logits": facts.name, "held_out_half": is_half}
+    said = {"source": facts.path, "logits": facts.name, "held_out_half": rule.fitted_on == "half"}
     return _document(config, counts, facts.path, Told(rule.temperature, rule.shift_digest), said)
 
 
@@ -52,10 +51,13 @@ def find_in_scored(config: ThresholdConfig, scored: ScoredRows) -> str:
     """The same from columns that are written already; temperature and priors are those of the output."""
     counts: AcceptCounts | None = None
     for confidence, correct, keys in scored.blocks():
+        confidence, correct, keys = only_held_out(scored.fitted_on, keys, confidence, correct)
         found = accept_counts(confidence, correct, keys)
         counts = found if counts is None else counts + found
     told = Told(scored.temperature, scored.shift)
-    return _document(config, counts, scored.path, told, {"source": scored.path})
+    return _document(
+        config, counts, scored.path, told, {"source": scored.path, "held_out_half": scored.fitted_on == "half"}
+    )
 
 
 def _document(config: ThresholdConfig, counts: AcceptCounts | None, path: str, told: Told, said: dict[str, Any]) -> str:
