@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from softmax_dask.acceptance import AcceptCounts, AcceptThreshold, accept_counts, find_threshold
+    from softmax_dask.acceptance import ConfidenceCounts, ConfidenceThreshold, confidence_counts, find_threshold
     from softmax_dask.arrays import (
         decisions,
         log_softmax,
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
     from softmax_dask.split_keys import byte_keys, number_keys
 
 _HOMES = {
-    "AcceptCounts": "acceptance",
-    "AcceptThreshold": "acceptance",
     "BLOCK_BYTES": "sizes",
     "COLUMNS": "columns",
     "Calibration": "calibration",
@@ -69,6 +67,8 @@ _HOMES = {
     "ClassAxisError": "errors",
     "Column": "columns",
     "ColumnError": "errors",
+    "ConfidenceCounts": "acceptance",
+    "ConfidenceThreshold": "acceptance",
     "ConformalCounts": "conformal_sets",
     "ConformalLevel": "conformal_sets",
     "ConformalRead": "conformal_sets",
@@ -85,11 +85,11 @@ _HOMES = {
     "TopKWarning": "notices",
     "UnsupportedArrayError": "errors",
     "VectorError": "errors",
-    "accept_counts": "acceptance",
     "byte_keys": "split_keys",
     "calibrate": "calibrating",
     "calibration_sums": "calibration",
     "class_shift": "calibration",
+    "confidence_counts": "acceptance",
     "conformal_counts": "conformal_sets",
     "decisions": "arrays",
     "exact_probabilities": "conformal_sets",
@@ -117,8 +117,6 @@ _HOMES = {
 __all__ = [
     "BLOCK_BYTES",
     "COLUMNS",
-    "AcceptCounts",
-    "AcceptThreshold",
     "Calibration",
     "CalibrationError",
     "CalibrationRead",
@@ -126,6 +124,8 @@ __all__ = [
     "ClassAxisError",
     "Column",
     "ColumnError",
+    "ConfidenceCounts",
+    "ConfidenceThreshold",
     "ConformalCounts",
     "ConformalLevel",
     "ConformalRead",
@@ -143,11 +143,11 @@ __all__ = [
     "UnsupportedArrayError",
     "VectorError",
     "__version__",
-    "accept_counts",
     "byte_keys",
     "calibrate",
     "calibration_sums",
     "class_shift",
+    "confidence_counts",
     "conformal_counts",
     "decisions",
     "exact_probabilities",

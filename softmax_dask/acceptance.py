@@ -33,7 +33,7 @@ Counters = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class AcceptThreshold:
+class ConfidenceThreshold:
     """Confidence from which on decisions are accepted."""
 
     threshold: float
@@ -48,7 +48,7 @@ class AcceptThreshold:
     report: Mapping[str, Any] = field(default_factory=dict)
     """What was found on the rows of the test: JSON types only."""
 
-    def with_report(self, **facts: Any) -> "AcceptThreshold":
+    def with_report(self, **facts: Any) -> "ConfidenceThreshold":
         """The same, and more said of it."""
         return replace(self, report={**facts, **self.report})
 
@@ -58,7 +58,7 @@ class AcceptThreshold:
         return documents.json_of(_KIND, _VERSION, {name: getattr(self, name) for name in names} | dict(self.report))
 
     @staticmethod
-    def from_json(text: str) -> "AcceptThreshold":
+    def from_json(text: str) -> "ConfidenceThreshold":
         """What `to_json` has written.
 
         Raises
@@ -69,11 +69,11 @@ class AcceptThreshold:
         facts = documents.facts_of(text, _KIND, _VERSION)
         numbers = {name: documents.number(facts, name, 0, 1) for name in ("threshold", "precision", "delta")}
         numbers["temperature"] = documents.number(facts, "temperature", *TEMPERATURES)
-        return AcceptThreshold(**numbers, shift=facts.pop("shift", None), report=facts)
+        return ConfidenceThreshold(**numbers, shift=facts.pop("shift", None), report=facts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AcceptCounts:
+class ConfidenceCounts:
     """Rows, and errors among them, by bin of confidence: of the rows of the order, and of those of the test."""
 
     rows: Counters
@@ -82,11 +82,11 @@ class AcceptCounts:
     left_out: int = 0
     """Rows without a target, or undecidable."""
 
-    def __add__(self, other: Self) -> "AcceptCounts":
-        return AcceptCounts(self.rows + other.rows, self.errors + other.errors, self.left_out + other.left_out)
+    def __add__(self, other: Self) -> "ConfidenceCounts":
+        return ConfidenceCounts(self.rows + other.rows, self.errors + other.errors, self.left_out + other.left_out)
 
 
-def accept_counts(confidence: NDArray[Any], correct: NDArray[np.int8], keys: Keys) -> AcceptCounts:
+def confidence_counts(confidence: NDArray[Any], correct: NDArray[np.int8], keys: Keys) -> ConfidenceCounts:
     """Of rows with these columns; `correct` is 1, 0, or -1 where that is not known."""
     known = correct >= 0
     # A power of two times a float is exact, so a bin has the rows from its edge on.
@@ -94,7 +94,7 @@ def accept_counts(confidence: NDArray[Any], correct: NDArray[np.int8], keys: Key
     tests = ((keys[known] >> _FOR_ORDER) % np.uint64(_ORDERING) != 0).astype(np.int64)
     places, wrong = bins + tests * (BINS + 1), correct[known] == 0
     size = 2 * (BINS + 1)
-    return AcceptCounts(
+    return ConfidenceCounts(
         np.bincount(places, minlength=size).reshape(2, -1),
         np.bincount(places[wrong], minlength=size).reshape(2, -1),
         int(np.count_nonzero(~known)),
@@ -102,8 +102,8 @@ def accept_counts(confidence: NDArray[Any], correct: NDArray[np.int8], keys: Key
 
 
 def find_threshold(
-    counts: AcceptCounts, *, precision: float, delta: float, temperature: float = 1.0, shift: str | None = None
-) -> AcceptThreshold:
+    counts: ConfidenceCounts, *, precision: float, delta: float, temperature: float = 1.0, shift: str | None = None
+) -> ConfidenceThreshold:
     """The lowest threshold that passes.
 
     Raises
@@ -146,7 +146,7 @@ def find_threshold(
         "order": {"rows": ordering[0][0]},
         "left_out_rows": counts.left_out,
     }
-    return AcceptThreshold(place / BINS, precision, delta, temperature, shift, report)
+    return ConfidenceThreshold(place / BINS, precision, delta, temperature, shift, report)
 
 
 def _start(ordering: list[tuple[int, int]], tested: int, risk: float) -> int:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_dask import (
-    AcceptThreshold,
     Calibration,
     CalibrationError,
+    ConfidenceThreshold,
     ConformalLevel,
     exact_probabilities,
     fill_sets,
@@ -41,7 +41,7 @@ class Rule:
     temperature: float = 1.0
     shift: NDArray[np.float64] | None = None
     """Of each class; added to the logits once divided."""
-    accept: AcceptThreshold | None = None
+    accept: ConfidenceThreshold | None = None
     level: ConformalLevel | None = None
     fitted_on: str | None = None
     """half or all, of the rows of this very source; None: the temperature was fitted to others, or to none."""
@@ -98,7 +98,7 @@ def rule_of(config: Ruled, facts: SourceFacts) -> Rule:
     rule = _calibrated(config, facts)
     if not isinstance(config, ScoreConfig):
         return rule
-    accept = _told(config.accept, "a threshold", AcceptThreshold.from_json)
+    accept = _told(config.accept, "a threshold", ConfidenceThreshold.from_json)
     level = _told(config.conformal, "a conformal level", ConformalLevel.from_json)
     for path, document in ((config.accept, accept), (config.conformal, level)):
         if document is not None and (document.temperature, document.shift) != (rule.temperature, rule.shift_digest):

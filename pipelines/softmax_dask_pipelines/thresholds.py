@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_dask import AcceptCounts, CalibrationError, accept_counts, decisions, find_threshold
+from softmax_dask import CalibrationError, ConfidenceCounts, confidence_counts, decisions, find_threshold
 from softmax_dask_pipelines.config import ThresholdConfig
 from softmax_dask_pipelines.errors import NoFitError
 from softmax_dask_pipelines.held_out import only_held_out, warn_of_all
@@ -36,10 +36,10 @@ def find(config: ThresholdConfig, sweep: Sweep) -> str:
     rule = rule_of(config, facts)
     warn_of_all(rule, config.calibration)
 
-    def look(logits: NDArray[Any], targets: NDArray[np.int64], keys: Keys) -> AcceptCounts:
+    def look(logits: NDArray[Any], targets: NDArray[np.int64], keys: Keys) -> ConfidenceCounts:
         logits, targets, keys = only_held_out(rule.fitted_on, keys, logits, targets)
         found = decisions(rule.moved(logits), _COLUMNS, targets=targets, temperature=rule.temperature)
-        return accept_counts(found["confidence"], found["correct"], keys)
+        return confidence_counts(found["confidence"], found["correct"], keys)
 
     look(np.zeros((1, facts.classes), facts.dtype), np.zeros(1, np.int64), np.full(1, ~np.uint64(0)))  # compiles it
     counts = sweep.over(look)
@@ -49,10 +49,10 @@ def find(config: ThresholdConfig, sweep: Sweep) -> str:
 
 def find_in_scored(config: ThresholdConfig, scored: ScoredRows) -> str:
     """The same from columns that are written already; temperature and priors are those of the output."""
-    counts: AcceptCounts | None = None
+    counts: ConfidenceCounts | None = None
     for confidence, correct, keys in scored.blocks():
         confidence, correct, keys = only_held_out(scored.fitted_on, keys, confidence, correct)
-        found = accept_counts(confidence, correct, keys)
+        found = confidence_counts(confidence, correct, keys)
         counts = found if counts is None else counts + found
     told = Told(scored.temperature, scored.shift)
     return _document(
@@ -60,9 +60,11 @@ def find_in_scored(config: ThresholdConfig, scored: ScoredRows) -> str:
     )
 
 
-def _document(config: ThresholdConfig, counts: AcceptCounts | None, path: str, told: Told, said: dict[str, Any]) -> str:
+def _document(
+    config: ThresholdConfig, counts: ConfidenceCounts | None, path: str, told: Told, said: dict[str, Any]
+) -> str:
     nothing = np.zeros(0)
-    counts = counts or accept_counts(nothing, nothing.astype(np.int8), nothing.astype(np.uint64))
+    counts = counts or confidence_counts(nothing, nothing.astype(np.int8), nothing.astype(np.uint64))
     try:
         found = find_threshold(
             counts,
