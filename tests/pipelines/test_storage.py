@@ -232,7 +232,7 @@ def test_put_new_syncs_the_file_and_then_its_name(tmp_path, monkeypatch):
 
 def test_a_log_keeps_what_was_appended_before(tmp_path):
     for line in (b"one\n", b"two\n"):
-        log = storage.Log(tmp_path / "journal")
+        log = disk.Log(tmp_path / "journal")
         log.append(line)
         log.sync()
         log.close()
@@ -241,7 +241,7 @@ def test_a_log_keeps_what_was_appended_before(tmp_path):
 
 
 def test_a_log_on_a_full_disk_is_a_disk_full_error(tmp_path, monkeypatch):
-    log = storage.Log(tmp_path / "journal")
+    log = disk.Log(tmp_path / "journal")
     monkeypatch.setattr(disk.os, "write", _raising(OSError(errno.ENOSPC, "full")))
 
     with pytest.raises(DiskFullError, match="journal: no space left"):
