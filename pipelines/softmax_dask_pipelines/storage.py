@@ -86,7 +86,8 @@ def open_log(path: AnyPath) -> Log:
 
 def lines(path: AnyPath) -> Iterator[bytes]:
     """The lines of a log; none where there is no log."""
-    return _store_of(path).lines(path)
+    with plain_errors(path):
+        yield from _store_of(path).lines(path)
 
 
 def make_folder(path: AnyPath) -> None:

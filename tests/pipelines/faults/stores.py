@@ -1,6 +1,7 @@
 """A store whose answers are spoilt at random, and a run from it to it: `python -m tests.pipelines.faults.stores N`.
 
-Whatever comes of it, the output is not there, or has the bytes that a local run writes. Needs s3fs and moto.
+Whatever comes of it, the output is not there, or has the bytes that a run writes to which nothing happens. Needs
+s3fs and moto.
 """
 
 import json
@@ -19,23 +20,22 @@ from unittest.mock import patch
 from softmax_dask_pipelines import object_store, retrying, score
 from softmax_dask_pipelines.errors import PipelineError
 from tests.pipelines import dumps
-from tests.pipelines.faults.histories import tree_of
 from tests.pipelines.objects import faults
 from tests.pipelines.objects.buckets import Bucket
 from tests.pipelines.objects.faults import Fault, Proxy
 from tests.pipelines.objects.server import served, settings
 
-FAULTS: dict[str, Fault] = {
-    "503": faults.says(503, "SlowDown"),
-    "500": faults.says(500, "InternalError"),
-    "403": faults.says(403, "AccessDenied"),
-    "404": faults.says(404, "NoSuchKey"),
-    "connection reset": faults.reset,
-    "body cut off": faults.truncated,
-    "short body": faults.short,
-    "no answer in time": faults.slow(0.5),
+FAULTS: dict[str, tuple[str, Fault]] = {
+    "503": ("", faults.says(503, "SlowDown")),
+    "500": ("", faults.says(500, "InternalError")),
+    "403": ("", faults.says(403, "AccessDenied")),
+    "404": ("", faults.says(404, "NoSuchKey")),
+    "connection reset": ("", faults.reset),
+    "body cut off": ("GET", faults.truncated),
+    "short body": ("GET", faults.short),
+    "no answer in time": ("", faults.slow(0.5)),
 }
-"""Of a PUT that the store has taken, all of them lose the acknowledgement."""
+"""Of which requests ("" is any). Of a PUT that the store has taken, each loses the acknowledgement."""
 
 _READ_TIMEOUT_S = 0.4
 _CHANCE, _MOST = 0.3, 4
@@ -47,9 +47,9 @@ _COLUMNS = ("label", "probabilities")
 def spoilt(bucket: Bucket, proxy: Proxy, fault: str, folder: Path, *, at_least: int) -> dict[str, Any]:
     """Runs, some attempts of each with answers that are spoilt, the last without, until there were so many."""
     source = dumps.zarr_group(folder / "dump.zarr", dumps.logits(), chunks=(10, 5))
-    score(source, folder / "scores.zarr", columns=_COLUMNS, threads=2)
-    files = tree_of(folder / "scores.zarr")
     address = bucket.upload(source, "dump.zarr")
+    _score(address, bucket.url("whole/scores.zarr"))
+    files = _in_bucket(bucket, "whole/scores.zarr")
     found: dict[str, Any] = {"tried": 0, "violations": [], "more": {"ended": {}, "silent wrong results": 0}}
     for turn in count():
         if found["tried"] >= at_least:
@@ -63,7 +63,8 @@ def _run(
 ) -> None:
     """One output, from the first attempt to the last."""
     for attempt in range(_ATTEMPTS + 1):
-        rule = proxy.spoil("", "", FAULTS[fault], times=_MOST if attempt < _ATTEMPTS else 0, chance=_CHANCE)
+        method, spoil = FAULTS[fault]
+        rule = proxy.spoil(method, "", spoil, times=_MOST if attempt < _ATTEMPTS else 0, chance=_CHANCE)
         ended = _score(source, bucket.url(key))
         proxy.forget()
         found["tried"] += rule.met
