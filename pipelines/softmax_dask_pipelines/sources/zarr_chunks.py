@@ -62,6 +62,11 @@ class ChunkFiles:
         return self._by_rows(self.array.shards or self.array.chunks)
 
     @property
+    def is_by_rows(self) -> bool:
+        """Whether the values of a row lie side by side in a chunk."""
+        return self.array.ndim == 1 or not self.row_axis
+
+    @property
     def layout(self) -> str:
         """For people."""
         shards = self.array.shards

@@ -86,8 +86,7 @@ class DirectReader:
     ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         """Number of each chunk along rows and classes, and where in the file it is."""
         size = _regular_size(file)
-        if self._chunks.file_size.fault(size):
-            raise _NotPlainError
+        _require(self._chunks.file_size.fault(size) is None)
         (height, width), index = self._chunks.chunk, self._chunks.index
         if index is None:
             yield (inside.start // height, classes.start // width), (0, size)
@@ -111,7 +110,7 @@ class DirectReader:
     def _decode(self, file: FileIO, start: int, length: int, target: NDArray[Any], column: int) -> None:
         """Decode a chunk into rows of the block: at once, or where it has not all classes by way of a copy."""
         chunk = self._chunks.chunk
-        if chunk == target.shape:
+        if self._chunks.is_by_rows and chunk == target.shape:
             self._decode_into(file, start, length, target)
             return
         if not self._scratch.size:
@@ -122,9 +121,8 @@ class DirectReader:
         target[:, first : first + width] = self._chunks.by_rows(self._scratch)[:, :width]
 
     def _decode_into(self, file: FileIO, start: int, length: int, target: NDArray[Any]) -> None:
-        out = memoryview(target.reshape(-1).view(np.uint8))
-        if length > self._chunks.file_size.largest_chunk:
-            raise _NotPlainError
+        out = target.reshape(-1).view(np.uint8).data
+        _require(length <= self._chunks.file_size.largest_chunk)
         file.seek(start)
         if self._decoder.is_plain:
             _require(length == len(out) == _filled(file, out))
@@ -133,7 +131,7 @@ class DirectReader:
         else:
             if len(self._encoded) < length:
                 self._encoded = np.empty(length + length // 8, np.uint8)
-            encoded = memoryview(self._encoded)[:length]
+            encoded = self._encoded.data[:length]
             _require(_filled(file, encoded) == length)
             self._decoder.decode(encoded, out)
 

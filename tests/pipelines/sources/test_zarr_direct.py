@@ -95,9 +95,10 @@ def test_plain_arrays_never_ask_zarr(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert _bits(source, 7, 53) == data[7:53].tobytes()
 
 
-def test_classes_first_never_ask_zarr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("layout", [{"chunks": (2, 10), "shards": (4, 20)}, {"chunks": (5, 10)}, {"chunks": (5, 5)}])
+def test_classes_first_never_ask_zarr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: dict[str, Any]) -> None:
     data = dumps.logits()
-    source = _opened(_written(tmp_path, data.T.copy(), {"chunks": (2, 10), "shards": (4, 20)}), class_axis=0)
+    source = _opened(_written(tmp_path, data.T.copy(), layout), class_axis=0)
     _without_zarr(source, monkeypatch)
 
     assert _bits(source, 7, 53) == data[7:53].tobytes()
