@@ -1,13 +1,15 @@
 """The application on top of softmax-dask: dumps of logits in, decisions out.
 
 `score(source, output)`, `run("config.yaml")`, `status(output)` and `verify(output)` do what the command line does;
-`open_logits(path)` gives a Dask array.
+`open_logits(path)` gives a Dask array, `open_compact(path)` those of what `compact` has written.
 Importing this package loads nothing heavy; a name is imported when it is used.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from softmax_dask_pipelines.compacted import Compacted, open_compact
+    from softmax_dask_pipelines.compaction import compact
     from softmax_dask_pipelines.config import (
         CalibrateConfig,
         ConformalConfig,
@@ -21,24 +23,28 @@ if TYPE_CHECKING:
     from softmax_dask_pipelines.jacobians import JacobianResult, write_jacobian
     from softmax_dask_pipelines.logits import open_logits
     from softmax_dask_pipelines.output_status import status
+    from softmax_dask_pipelines.result import RunResult
     from softmax_dask_pipelines.running import run
-    from softmax_dask_pipelines.scoring import RunResult, score
+    from softmax_dask_pipelines.scoring import score
     from softmax_dask_pipelines.verifying import Verified, verify
 
 # No module may bear the name of a function here: importing it would put it in the function's place.
 _HOMES = {
     "CalibrateConfig": "config",
+    "Compacted": "compacted",
     "ConformalConfig": "config",
     "FitResult": "fitting",
     "JacobianConfig": "config",
     "JacobianResult": "jacobians",
     "PipelineError": "errors",
-    "RunResult": "scoring",
+    "RunResult": "result",
     "ScoreConfig": "config",
     "ThresholdConfig": "config",
     "Verified": "verifying",
     "calibrate": "fits",
+    "compact": "compaction",
     "conformal": "fits",
+    "open_compact": "compacted",
     "open_logits": "logits",
     "run": "running",
     "score": "scoring",
@@ -50,6 +56,7 @@ _HOMES = {
 
 __all__ = [
     "CalibrateConfig",
+    "Compacted",
     "ConformalConfig",
     "FitResult",
     "JacobianConfig",
@@ -60,7 +67,9 @@ __all__ = [
     "ThresholdConfig",
     "Verified",
     "calibrate",
+    "compact",
     "conformal",
+    "open_compact",
     "open_logits",
     "run",
     "score",

@@ -108,6 +108,7 @@ Config = ScoreConfig | JacobianConfig | FitConfig
 
 MODELS: dict[str, type[Config]] = {
     "score": ScoreConfig,
+    "compact": ScoreConfig,
     "jacobian": JacobianConfig,
     "calibrate": CalibrateConfig,
     "threshold": ThresholdConfig,

@@ -14,6 +14,7 @@ PROMISED = (
     "CalibrateConfig",
     "ConformalConfig",
     "FitResult",
+    "Compacted",
     "JacobianConfig",
     "JacobianResult",
     "PipelineError",
@@ -23,6 +24,8 @@ PROMISED = (
     "Verified",
     "calibrate",
     "conformal",
+    "compact",
+    "open_compact",
     "open_logits",
     "run",
     "score",
@@ -31,7 +34,7 @@ PROMISED = (
     "verify",
     "write_jacobian",
 )
-FUNCTIONS = ("calibrate", "conformal", "open_logits", "run", "score", "threshold", "write_jacobian")
+FUNCTIONS = tuple(name for name in PROMISED if name.islower() and name not in ("status", "verify"))
 NEED_MORE = {"streaming": "CuPy"}
 """Modules that import what an extra installs."""
 MODULES = tuple(

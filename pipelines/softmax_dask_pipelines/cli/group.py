@@ -21,6 +21,7 @@ _VERBS = {
     "calibrate": "fits",
     "threshold": "fits",
     "conformal": "fits",
+    "compact": "compact",
     "jacobian": "jacobian",
     "status": "outputs",
     "verify": "outputs",
