@@ -45,8 +45,9 @@ def _keys_of_piece(data: NDArray[np.uint8], offsets: NDArray[Any]) -> Keys:
     padded = np.zeros((len(lengths), width), np.uint8)
     padded[np.arange(width) < lengths[:, None]] = data[offsets[0] : offsets[-1]]
     keys = _mixed(lengths.astype(np.uint64))  # "a" and "a\0" differ
-    for word in padded.view("<u8").T:
-        keys = _mixed(keys ^ word)
+    for place, word in enumerate(padded.view("<u8").T):
+        # What is beyond a text's own end is another one's length.
+        keys = np.where(lengths > place * _WORD, _mixed(keys ^ word), keys)
     return keys
 
 

@@ -116,12 +116,12 @@ class TemperatureSearch:
 def _lowest_of_grid(losses: tuple[float, ...]) -> float:
     """About where the minimum lies, as the logarithm of 1/T."""
     best = int(np.argmin(losses))
-    if best == 0:
+    if losses[best] == losses[0]:
         raise CalibrationError(
             f"no temperature has the least NLL: it still falls at {1 / _GRID[0]:g}, so the logits tell nothing of "
             "these targets. Are they the targets of these logits?"
         )
-    if best == len(_GRID) - 1:
+    if losses[best] == losses[-1]:  # also where it is 0 before
         raise CalibrationError(
             f"no temperature has the least NLL: it still falls at {1 / _GRID[-1]:g}, as where every row is right. "
             "Use rows that the model was not trained on, and more of them."
