@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ClassAxisError,
         ColumnError,
         DtypeError,
+        MetricsError,
         OutputBufferError,
         SoftmaxDaskError,
         SplitClassAxisError,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     )
     from softmax_dask.facts import KernelFacts, kernel_facts, kernel_name
     from softmax_dask.jacobians import jacobian, jvp, log_softmax_jvp, log_softmax_vjp, vjp
+    from softmax_dask.metrics import METRIC_COLUMNS, METRIC_COLUMNS_OF_TARGETS, Metrics, confidence_edges
+    from softmax_dask.metrics_json import metrics_document, metrics_from_document
     from softmax_dask.notices import SingleClassWarning, SoftmaxDaskWarning, TopKWarning
     from softmax_dask.sizes import BLOCK_BYTES, float_dtype, result_dtype
 
@@ -45,6 +48,10 @@ _HOMES = {
     "ClassAxisError": "errors",
     "ColumnError": "errors",
     "DtypeError": "errors",
+    "METRIC_COLUMNS": "metrics",
+    "METRIC_COLUMNS_OF_TARGETS": "metrics",
+    "Metrics": "metrics",
+    "MetricsError": "errors",
     "OutputBufferError": "errors",
     "SplitClassAxisError": "errors",
     "TargetError": "errors",
@@ -52,6 +59,7 @@ _HOMES = {
     "UnsupportedArrayError": "errors",
     "VectorError": "errors",
     "TopKWarning": "notices",
+    "confidence_edges": "metrics",
     "decisions": "arrays",
     "float_dtype": "sizes",
     "jacobian": "jacobians",
@@ -62,6 +70,8 @@ _HOMES = {
     "log_softmax_jvp": "jacobians",
     "log_softmax_vjp": "jacobians",
     "logsumexp": "arrays",
+    "metrics_document": "metrics_json",
+    "metrics_from_document": "metrics_json",
     "result_dtype": "sizes",
     "softmax": "arrays",
     "top_k": "arrays",
@@ -71,11 +81,15 @@ _HOMES = {
 __all__ = [
     "BLOCK_BYTES",
     "COLUMNS",
+    "METRIC_COLUMNS",
+    "METRIC_COLUMNS_OF_TARGETS",
     "ClassAxisError",
     "Column",
     "ColumnError",
     "DtypeError",
     "KernelFacts",
+    "Metrics",
+    "MetricsError",
     "OutputBufferError",
     "SingleClassWarning",
     "SoftmaxDaskError",
@@ -87,6 +101,7 @@ __all__ = [
     "UnsupportedArrayError",
     "VectorError",
     "__version__",
+    "confidence_edges",
     "decisions",
     "float_dtype",
     "jacobian",
@@ -97,6 +112,8 @@ __all__ = [
     "log_softmax_jvp",
     "log_softmax_vjp",
     "logsumexp",
+    "metrics_document",
+    "metrics_from_document",
     "result_dtype",
     "softmax",
     "top_k",

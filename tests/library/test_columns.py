@@ -22,6 +22,7 @@ TABLE = {
     "top_k_probabilities": ("float", math.nan),
     "nll": ("float", math.nan),
     "target_probability": ("float", math.nan),
+    "brier": ("float", math.nan),
     "target_rank": ("int32", -1),
     "correct": ("int8", -1),
     "probabilities": ("wide", math.nan),
