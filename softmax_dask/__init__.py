@@ -30,9 +30,10 @@ if TYPE_CHECKING:
         UnsupportedArrayError,
         VectorError,
     )
+    from softmax_dask.evaluation import evaluate
     from softmax_dask.facts import KernelFacts, kernel_facts, kernel_name
     from softmax_dask.jacobians import jacobian, jvp, log_softmax_jvp, log_softmax_vjp, vjp
-    from softmax_dask.metrics import METRIC_COLUMNS, METRIC_COLUMNS_OF_TARGETS, Metrics, confidence_edges
+    from softmax_dask.metrics import Metrics, confidence_edges, metric_columns
     from softmax_dask.metrics_json import metrics_document, metrics_from_document
     from softmax_dask.notices import SingleClassWarning, SoftmaxDaskWarning, TopKWarning
     from softmax_dask.sizes import BLOCK_BYTES, float_dtype, result_dtype
@@ -48,8 +49,6 @@ _HOMES = {
     "ClassAxisError": "errors",
     "ColumnError": "errors",
     "DtypeError": "errors",
-    "METRIC_COLUMNS": "metrics",
-    "METRIC_COLUMNS_OF_TARGETS": "metrics",
     "Metrics": "metrics",
     "MetricsError": "errors",
     "OutputBufferError": "errors",
@@ -61,6 +60,7 @@ _HOMES = {
     "TopKWarning": "notices",
     "confidence_edges": "metrics",
     "decisions": "arrays",
+    "evaluate": "evaluation",
     "float_dtype": "sizes",
     "jacobian": "jacobians",
     "jvp": "jacobians",
@@ -70,6 +70,7 @@ _HOMES = {
     "log_softmax_jvp": "jacobians",
     "log_softmax_vjp": "jacobians",
     "logsumexp": "arrays",
+    "metric_columns": "metrics",
     "metrics_document": "metrics_json",
     "metrics_from_document": "metrics_json",
     "result_dtype": "sizes",
@@ -81,8 +82,6 @@ _HOMES = {
 __all__ = [
     "BLOCK_BYTES",
     "COLUMNS",
-    "METRIC_COLUMNS",
-    "METRIC_COLUMNS_OF_TARGETS",
     "ClassAxisError",
     "Column",
     "ColumnError",
@@ -103,6 +102,7 @@ __all__ = [
     "__version__",
     "confidence_edges",
     "decisions",
+    "evaluate",
     "float_dtype",
     "jacobian",
     "jvp",
@@ -112,6 +112,7 @@ __all__ = [
     "log_softmax_jvp",
     "log_softmax_vjp",
     "logsumexp",
+    "metric_columns",
     "metrics_document",
     "metrics_from_document",
     "result_dtype",

@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 
 from softmax_dask import risk
 from softmax_dask.confusions import Confusion, Confusions
-from softmax_dask.dispatch import backend_of
+from softmax_dask.dispatch import backend_of, is_on_device
 from softmax_dask.errors import MetricsError
 from softmax_dask.kernels.counts import BINS, LARGE_NLL, ONE, RANKS, SLAB_ROWS, Counts, fine_edges, no_counts
 
-METRIC_COLUMNS = ("label", "confidence", "entropy")
-"""What metrics are made of,"""
-METRIC_COLUMNS_OF_TARGETS = ("nll", "brier", "target_rank")
-"""and beside them where there are targets."""
+_COLUMNS = ("label", "confidence", "entropy")
+_COLUMNS_OF_TARGETS = ("nll", "brier", "target_rank")
 
 Counters = NDArray[np.int64]
 
@@ -85,11 +83,11 @@ class Metrics:
 
     @staticmethod
     def of(columns: Mapping[str, Any], targets: Any = None, *, classes: int) -> "Metrics":
-        """Of rows of which these columns are known: those of `METRIC_COLUMNS`, and with targets of the others.
+        """Of rows of which these columns are known.
 
         Parameters
         ----------
-        columns : name -> one value a row, as `softmax_dask.decisions` gives them
+        columns : name -> one value a row, as `softmax_dask.decisions` gives them; those of `metric_columns`
         targets : integers, -1 where unlabelled
         """
         counting = Counting(classes)
@@ -207,6 +205,11 @@ class Metrics:
 _SUMS = tuple(field.name for field in fields(Metrics) if field.name not in ("classes", "confusions"))
 
 
+def metric_columns(*, with_targets: bool) -> tuple[str, ...]:
+    """The columns that metrics are made of; with targets, of more."""
+    return _COLUMNS + _COLUMNS_OF_TARGETS if with_targets else _COLUMNS
+
+
 def confidence_edges() -> NDArray[np.float64]:
     """(65792,): the edges of the fine bins of confidence, each bin closed on the right.
 
@@ -232,9 +235,9 @@ class Counting:
         MetricsError
             A column is missing, or is of another length.
         """
-        wanted = METRIC_COLUMNS if targets is None else METRIC_COLUMNS + METRIC_COLUMNS_OF_TARGETS
+        wanted = metric_columns(with_targets=targets is not None)
         known = {name: _plain(columns, name) for name in wanted}
-        truth = None if targets is None else np.ascontiguousarray(targets, np.int64).reshape(-1)
+        truth = None if targets is None else np.ascontiguousarray(_host(targets), np.int64).reshape(-1)
         rows = len(known["label"])
         if len({rows, *map(len, known.values())} | ({len(truth)} if truth is not None else set())) != 1:
             raise MetricsError("columns and targets have different lengths; expected a value of each for every row.")
@@ -302,10 +305,14 @@ def _take(counters: Counters, sums: list[int]) -> None:
 def _plain(columns: Mapping[str, Any], name: str) -> NDArray[Any]:
     """A column in the memory of this machine, one value after the other."""
     if name not in columns:
-        raise MetricsError(f"columns have no {name}; expected {', '.join(METRIC_COLUMNS + METRIC_COLUMNS_OF_TARGETS)}.")
-    values = columns[name]
-    array: NDArray[Any] = np.ascontiguousarray(values.get() if hasattr(values, "get") else values).reshape(-1)
+        raise MetricsError(f"columns have no {name}; expected {', '.join(_COLUMNS + _COLUMNS_OF_TARGETS)}.")
+    array: NDArray[Any] = np.ascontiguousarray(_host(columns[name])).reshape(-1)
     return array if array.flags.writeable else array.copy()  # one type to Numba, one compiled kernel
+
+
+def _host(values: Any) -> Any:
+    """A copy of what is on a device; other values as they are."""
+    return values.get() if is_on_device(values) else values
 
 
 def _added(values: list[Any]) -> Any:
