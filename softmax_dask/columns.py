@@ -54,6 +54,17 @@ COLUMNS: Mapping[str, Column] = _table(
     Column("max_logit", "float", "row", _NAN, "nothing", "1", "largest logit, not divided by the temperature"),
     Column("top_k_labels", "int32", "rank", -1, "top_k", "class number", "classes of the k largest logits, falling"),
     Column("top_k_probabilities", "float", "rank", _NAN, "top_k", "1", "their probabilities"),
+    Column("top_k_log_probabilities", "wide", "rank", _NAN, "top_k", "nat", "logs of these probabilities"),
+    Column("tail_mass", "float", "row", _NAN, "top_k", "1", "probability of all classes but the k largest, together"),
+    Column(
+        "tail_divergence",
+        "float",
+        "row",
+        _NAN,
+        "top_k",
+        "nat",
+        "Kullback-Leibler divergence from the row with its tail_mass spread evenly over the classes of the tail",
+    ),
     Column("nll", "float", "row", _NAN, "targets", "nat", "negative log-likelihood of the target"),
     Column("target_probability", "float", "row", _NAN, "targets", "1", "probability of the target"),
     Column(
