@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         ClassAxisError,
         ColumnError,
         DtypeError,
+        MetricsError,
         OutputBufferError,
         SoftmaxDaskError,
         SplitClassAxisError,
@@ -50,8 +51,11 @@ if TYPE_CHECKING:
         UnsupportedArrayError,
         VectorError,
     )
+    from softmax_dask.evaluation import evaluate
     from softmax_dask.facts import KernelFacts, kernel_facts, kernel_name
     from softmax_dask.jacobians import jacobian, jvp, log_softmax_jvp, log_softmax_vjp, vjp
+    from softmax_dask.metrics import Metrics, confidence_edges, metric_columns
+    from softmax_dask.metrics_json import metrics_document, metrics_from_document
     from softmax_dask.nll_sums import shifted
     from softmax_dask.notices import SingleClassWarning, SoftmaxDaskWarning, TopKWarning
     from softmax_dask.sizes import BLOCK_BYTES, float_dtype, result_dtype
@@ -75,6 +79,8 @@ _HOMES = {
     "ConformalSearch": "conformal_sets",
     "DtypeError": "errors",
     "KernelFacts": "facts",
+    "Metrics": "metrics",
+    "MetricsError": "errors",
     "OutputBufferError": "errors",
     "SingleClassWarning": "notices",
     "SoftmaxDaskError": "errors",
@@ -90,8 +96,10 @@ _HOMES = {
     "calibration_sums": "calibration",
     "class_shift": "calibration",
     "confidence_counts": "acceptance",
+    "confidence_edges": "metrics",
     "conformal_counts": "conformal_sets",
     "decisions": "arrays",
+    "evaluate": "evaluation",
     "exact_probabilities": "conformal_sets",
     "fill_sets": "conformal_sets",
     "find_calibration": "calibration",
@@ -105,6 +113,9 @@ _HOMES = {
     "log_softmax_jvp": "jacobians",
     "log_softmax_vjp": "jacobians",
     "logsumexp": "arrays",
+    "metric_columns": "metrics",
+    "metrics_document": "metrics_json",
+    "metrics_from_document": "metrics_json",
     "most_classes": "conformal_sets",
     "number_keys": "split_keys",
     "result_dtype": "sizes",
@@ -132,6 +143,8 @@ __all__ = [
     "ConformalSearch",
     "DtypeError",
     "KernelFacts",
+    "Metrics",
+    "MetricsError",
     "OutputBufferError",
     "SingleClassWarning",
     "SoftmaxDaskError",
@@ -148,8 +161,10 @@ __all__ = [
     "calibration_sums",
     "class_shift",
     "confidence_counts",
+    "confidence_edges",
     "conformal_counts",
     "decisions",
+    "evaluate",
     "exact_probabilities",
     "fill_sets",
     "find_calibration",
@@ -163,6 +178,9 @@ __all__ = [
     "log_softmax_jvp",
     "log_softmax_vjp",
     "logsumexp",
+    "metric_columns",
+    "metrics_document",
+    "metrics_from_document",
     "most_classes",
     "number_keys",
     "result_dtype",

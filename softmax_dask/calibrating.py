@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from softmax_dask.arguments import as_array, check, class_dimension, is_dask, is_xarray
-from softmax_dask.arrays import aligned_targets
+from softmax_dask.arguments import aligned_targets, as_array, check, class_dimension, is_dask, is_xarray
 from softmax_dask.blocks import require_targets
 from softmax_dask.calibration import (
     Calibration,

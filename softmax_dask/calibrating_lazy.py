@@ -10,14 +10,14 @@ import numpy as np
 from softmax_dask.blocks import require_targets
 from softmax_dask.calibration import CalibrationRead, CalibrationSums, sums_of_block
 from softmax_dask.dispatch import backend_of
-from softmax_dask.lazy import beside_rows
+from softmax_dask.lazy import beside
 from softmax_dask.sizes import BLOCK_BYTES
 from softmax_dask.slabs import slabs, with_axis
 
 
 def sums_of_dask(x: Any, targets: Any, keys: Any, axis: int) -> Any:
     """A function that computes the array once for each read."""
-    truth, numbers = beside_rows(x, axis, targets), beside_rows(x, axis, keys)
+    truth, numbers = beside(x, axis, targets), beside(x, axis, keys)
 
     def read(what: CalibrationRead) -> CalibrationSums:
         found = da.map_blocks(

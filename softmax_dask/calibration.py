@@ -16,7 +16,7 @@ from softmax_dask import documents
 from softmax_dask.arguments import TEMPERATURES
 from softmax_dask.arrays import decisions
 from softmax_dask.errors import CalibrationError
-from softmax_dask.metrics import METRIC_COLUMNS, METRIC_COLUMNS_OF_TARGETS, Metrics
+from softmax_dask.metrics import Metrics, metric_columns
 from softmax_dask.nll_sums import NllSums, Trial, nll_sums, only, shifted
 from softmax_dask.split_keys import Keys
 from softmax_dask.temperature_search import TemperatureSearch
@@ -26,7 +26,6 @@ FitOn = Literal["half", "all"]
 _KIND = "calibration"
 _VERSION = 1
 _HALVES = np.uint64(63)
-_COLUMNS = (*METRIC_COLUMNS, *METRIC_COLUMNS_OF_TARGETS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +211,11 @@ def _metrics(
     moved, classes = shifted(logits, shift, temperature), logits.shape[1]
     if len(moved) == 0:
         return Metrics.none(classes)
-    return Metrics.of(decisions(moved, _COLUMNS, targets=targets, temperature=temperature), targets, classes=classes)
+    return Metrics.of(
+        decisions(moved, metric_columns(with_targets=True), targets=targets, temperature=temperature),
+        targets,
+        classes=classes,
+    )
 
 
 def _facts(metrics: Metrics | None) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def score(*, replace: bool, dry_run: bool, as_json: bool, quiet: bool, write_con
     \b
     Columns: label, label_name, confidence, margin, entropy, logsumexp, max_logit, probabilities,
     log_probabilities, top_k_labels, top_k_probabilities, and with a target nll, correct,
-    target_rank, target_probability; with --accept accept, with --conformal conformal_set.
+    target_rank, target_probability, brier; with --accept accept, with --conformal conformal_set.
 
     \b
     Example:
