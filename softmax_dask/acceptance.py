@@ -7,6 +7,7 @@ rows that are tested, so the error of all of them together is at most delta, wha
 Thresholds are the edges of 65,536 bins of confidence, so counts are all that must be known of the rows.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -101,6 +102,34 @@ def confidence_counts(confidence: NDArray[Any], correct: NDArray[np.int8], keys:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Accepted:
+    """Rows from each edge on, and those of them that are wrong."""
+
+    from_edge: Counters
+    wrong_from_edge: Counters
+
+    @staticmethod
+    def of(rows: Counters, errors: Counters) -> "_Accepted":
+        return _Accepted(*(np.flip(np.cumsum(np.flip(each))) for each in (rows, errors)))
+
+    @property
+    def total(self) -> int:
+        return int(self.from_edge[0])
+
+    def rows(self, place: int) -> int:
+        return int(self.from_edge[place])
+
+    def wrong(self, place: int) -> int:
+        return int(self.wrong_from_edge[place])
+
+    def places_down_from(self, place: int) -> list[int]:
+        """Edges from which on other rows are accepted than from the one above; each is the lowest of its rows."""
+        below = self.from_edge[: place + 1]
+        lowest = np.flatnonzero(np.diff(below, prepend=-1))[::-1]
+        return [int(each) for each in lowest if below[each] > 0]
+
+
 def find_threshold(
     counts: ConfidenceCounts, *, precision: float, delta: float, temperature: float = 1.0, shift: str | None = None
 ) -> ConfidenceThreshold:
@@ -111,53 +140,48 @@ def find_threshold(
     CalibrationError
         None does.
     """
-    rows, errors = (np.flip(np.cumsum(np.flip(each, 1), axis=1), 1) for each in (counts.rows, counts.errors))
-    ordering, tested = (list(zip(rows[part].tolist(), errors[part].tolist(), strict=True)) for part in (0, 1))
-    if not tested[0][0] or not ordering[0][0]:
+    order, test = (_Accepted.of(counts.rows[part], counts.errors[part]) for part in (0, 1))
+    if not order.total or not test.total:
         raise CalibrationError(
-            f"{tested[0][0] + ordering[0][0]:,} rows can be used, {counts.left_out:,} have no target or are "
-            "undecidable; expected more rows with targets."
+            f"{order.total + test.total:,} rows can be used, {counts.left_out:,} have no target or are undecidable; "
+            "expected more rows with targets."
         )
-    best, last = None, None
-    for place in range(_start(ordering, tested[0][0], 1 - precision), -1, -1):
-        if tested[place] != last:
-            last = tested[place]
-            p_value = tail(last[1], last[0], 1 - precision) if last[0] else 1.0
-            if p_value > delta:
-                break
-        best = place, p_value
-    if best is None or last is None:
-        accepted, wrong = last or (0, 0)
+    start = _start(order, test.total, 1 - precision)
+    best, p_value = None, 1.0
+    for place in test.places_down_from(start):
+        tested = tail(test.wrong(place), test.rows(place), 1 - precision)
+        if tested > delta:
+            break
+        best, p_value = place, tested
+    if best is None:
         raise CalibrationError(
             f"no threshold has a precision of at least {precision:g} with probability {1 - delta:g}: of the most "
-            f"confident rows {accepted:,} were tested, and {wrong:,} were wrong. Ask for less, or bring more rows."
+            f"confident rows {test.rows(start):,} were tested, and {test.wrong(start):,} were wrong. Ask for less, or "
+            "bring more rows."
         )
-    place, p_value = best
-    accepted, wrong = tested[place]
+    accepted, wrong = test.rows(best), test.wrong(best)
     report = {
         "test": {
-            "rows": tested[0][0],
+            "rows": test.total,
             "accepted": accepted,
             "errors": wrong,
             "precision": 1 - wrong / accepted,
-            "coverage": accepted / tested[0][0],
+            "coverage": accepted / test.total,
             "p_value": p_value,
         },
-        "order": {"rows": ordering[0][0]},
+        "order": {"rows": order.total},
         "left_out_rows": counts.left_out,
     }
-    return ConfidenceThreshold(place / BINS, precision, delta, temperature, shift, report)
+    return ConfidenceThreshold(best / BINS, precision, delta, temperature, shift, report)
 
 
-def _start(ordering: list[tuple[int, int]], tested: int, risk: float) -> int:
-    """The threshold at which as many rows as are tested would say most, if they were as those of the order."""
-    times = tested / ordering[0][0]
-    places = np.unique(np.unique([rows for rows, _ in reversed(ordering)], return_index=True)[1])
-    known = [BINS - int(place) for place in places[:: max(1, len(places) // _CANDIDATES)]]
-    told = [place for place in known if ordering[place][0]]
+def _start(order: _Accepted, tested: int, risk: float) -> int:
+    """Where a test is most likely to pass; errors of the order are so few that they are taken for more."""
+    times = tested / order.total
+    places = [BINS, *order.places_down_from(BINS)]
 
     def evidence(place: int) -> float:
-        rows, wrong = ordering[place]
-        return tail(round((wrong + 0.5) * times), round(rows * times), risk)
+        wrong = order.wrong(place)
+        return tail(round((wrong + 0.5 + math.sqrt(wrong)) * times), round(order.rows(place) * times), risk)
 
-    return min(told, key=evidence)
+    return min(places[:: max(1, len(places) // _CANDIDATES)], key=evidence)

@@ -211,11 +211,9 @@ def _metrics(
     moved, classes = shifted(logits, shift, temperature), logits.shape[1]
     if len(moved) == 0:
         return Metrics.none(classes)
-    return Metrics.of(
-        decisions(moved, metric_columns(with_targets=True), targets=targets, temperature=temperature),
-        targets,
-        classes=classes,
-    )
+    columns = metric_columns(with_targets=True)
+    found = decisions(moved, columns, targets=targets, temperature=temperature)
+    return Metrics.of(found, targets, classes=classes)
 
 
 def _facts(metrics: Metrics | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The configs that we ship validate and run as they stand."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from softmax_dask_pipelines import JacobianConfig, sample
+from softmax_dask_pipelines import CalibrateConfig, ConformalConfig, JacobianConfig, ThresholdConfig, sample
 from softmax_dask_pipelines.config import read_config
 from tests.pipelines.command import softmax_dask
 
 CONFIGS = [path for path in sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")) if path.stem != "s3"]
 """That of object stores is run beside one: tests/pipelines/objects/test_object_docs.py."""
+FITS = ("calibrate", "threshold", "conformal")
+"""Whose output is one document."""
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
@@ -30,7 +33,7 @@ def config(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_there_is_a_config_of_each_verb():
-    assert {"score_zarr", "score_parquet", "jacobian", "nightly"} <= {path.stem for path in CONFIGS}
+    assert {"score_zarr", "score_parquet", "jacobian", "nightly", *FITS} <= {path.stem for path in CONFIGS}
 
 
 def test_it_validates(config):
@@ -45,6 +48,9 @@ def test_its_output_has_the_columns_that_it_lists(config):
 
     assert outcome.code == 0, outcome.err
     told = read_config(config)
+    if isinstance(told, CalibrateConfig | ThresholdConfig | ConformalConfig):
+        assert json.loads(Path(told.output.path).read_text())["format"].startswith("softmax-dask ")
+        return
     found = _columns(Path(told.output.path))
     columns, rows = (("jacobian", "row"), 200) if isinstance(told, JacobianConfig) else (told.columns, 2000)
     assert columns is not None
