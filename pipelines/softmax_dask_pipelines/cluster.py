@@ -2,9 +2,11 @@
 
 import json
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from distributed import Client, LocalCluster
 
 from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.errors import ClusterUnavailableError, ConfigError
+from softmax_dask_pipelines.notices import NoteWarning
 from softmax_dask_pipelines.plan import Plan
 
 _CONNECT_S = 30.0
@@ -26,6 +29,8 @@ _SETTINGS = {
     "distributed.worker.memory.terminate": 1.0,
 }
 """Of processes that are ours alone."""
+_ANY_PORT = "127.0.0.1:0"
+_NO_DASHBOARD = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": _ANY_PORT}}
 
 
 @contextmanager
@@ -43,7 +48,11 @@ def client_of(config: ClusterConfig, plan: Plan, *, tasks: int) -> Iterator[Clie
     ClusterUnavailableError
         It cannot be reached, or does not start.
     """
+    if config.dashboard:
+        _require_bokeh()
     with _OPEN[config.kind](config, plan, tasks) as client:
+        if config.dashboard:
+            warnings.warn(f"the dashboard of Dask is at {client.dashboard_link}", NoteWarning, stacklevel=2)
         yield client
 
 
@@ -57,9 +66,9 @@ def _processes(config: ClusterConfig, plan: Plan, tasks: int) -> Iterator[Client
             memory_limit=plan.memory_limit_bytes,
             preload=["softmax_dask_pipelines.cluster_preload"],
             host="127.0.0.1",
-            dashboard_address=None,
-            # Else Dask's server for health and metrics takes the port 8787, or warns that somebody has it.
-            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+            # Port 0 is any that is free. Without a dashboard the scheduler still has a server for health and metrics,
+            # which else takes the port 8787, or warns that somebody has it.
+            **({"dashboard_address": _ANY_PORT} if config.dashboard else _NO_DASHBOARD),
             silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
@@ -104,24 +113,45 @@ def _address_in(path: str) -> str:
 @contextmanager
 def _class(config: ClusterConfig, plan: Plan, tasks: int) -> Iterator[Client]:
     make = _class_of(str(config.class_name))
-    try:
+    with _explained(config, "kwargs"):
         cluster = make(**(config.kwargs or {}))
-    except TypeError as error:
+    with cluster:
+        with _explained(config, "scale" if config.adapt is None else "adapt"):
+            if config.adapt is None:
+                cluster.scale(config.scale)
+            else:
+                cluster.adapt(**config.adapt)
+        with Client(cluster, set_as_default=False) as client:
+            yield client
+
+
+@contextmanager
+def _explained(config: ClusterConfig, key: str) -> Iterator[None]:
+    """Say of an error of a cluster's class what it means for the config."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"cluster.kwargs: {config.class_name} does not take them ({error}); expected its own arguments."
+            f"cluster.{key}: {config.class_name} does not take {'them' if key == 'kwargs' else 'it'} "
+            f"({_one_line(error)}); expected its own arguments."
         ) from error
     except (OSError, RuntimeError, TimeoutError) as error:
         raise ClusterUnavailableError(
-            f"cluster.class: {config.class_name} does not start ({error}); expected a cluster. Check it, and run the "
-            "same command again."
+            f"cluster.class: {config.class_name} does not start ({_one_line(error)}); expected a cluster. Check it, "
+            "and run the same command again."
         ) from error
-    with cluster:
-        if config.adapt is not None:
-            cluster.adapt(**config.adapt)
-        else:
-            cluster.scale(config.scale)
-        with Client(cluster, set_as_default=False) as client:
-            yield client
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _require_bokeh() -> None:
+    if find_spec("bokeh") is None:
+        raise ConfigError(
+            "cluster.dashboard: is wanted, and the package bokeh, which draws it, is not there. "
+            "Install it (pip install 'softmax-dask[distributed]'), or leave the dashboard out."
+        )
 
 
 def _class_of(name: str) -> Callable[..., Any]:

@@ -5,14 +5,12 @@ import os
 import pickle
 import re
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from distributed import Client, LocalCluster
 
 from softmax_dask_pipelines import run, score
 from softmax_dask_pipelines.cluster_worker import perform, versions
@@ -21,54 +19,24 @@ from softmax_dask_pipelines.errors import ConfigError, InterruptedRunError, NonF
 from softmax_dask_pipelines.job import prepare
 from softmax_dask_pipelines.scoring import execute
 from tests.pipelines import dumps
-from tests.pipelines.command import end, run_alone, softmax_dask, start
+from tests.pipelines.cluster.clusters import client_of_cluster
+from tests.pipelines.command import IN_SMALL_PARTITIONS, end, run_alone, softmax_dask, start
 
-pytestmark = pytest.mark.cluster
-
-IN_SMALL_PARTITIONS = (
-    sys.executable,
-    "-c",
-    "from softmax_dask_pipelines import plan\n"
-    "from softmax_dask_pipelines.sources import blocks\n"
-    "from softmax_dask_pipelines.cli import main\n"
-    "blocks.READ_BYTES = plan.CHUNK_BYTES = plan.PARTITION_BYTES = 240\n"
-    "main(prog_name='softmax-dask')",
-)
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("small_plan")]
 
 COLUMNS = ("label", "confidence", "probabilities")
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def client():
     # What the plan of a process takes, some 400 MB, must fit.
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        memory_limit="2GiB",
-    ) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def client(cluster):
-    with Client(cluster, set_as_default=False) as client:
+    with client_of_cluster(2, threads_per_worker=1, memory_limit="2GiB") as client:
         yield client
 
 
-@pytest.fixture(autouse=True)
-def small_plan(monkeypatch):
-    """Partitions of some ten rows."""
-    monkeypatch.setattr("softmax_dask_pipelines.sources.blocks.READ_BYTES", 240)
-    monkeypatch.setattr("softmax_dask_pipelines.plan.CHUNK_BYTES", 240)
-    monkeypatch.setattr("softmax_dask_pipelines.plan.PARTITION_BYTES", 500)
-
-
 @pytest.fixture
-def source(tmp_path):
-    return dumps.zarr_group(tmp_path / "in.zarr", dumps.logits(), chunks=(10, 5))
+def cluster(client):
+    return client.cluster
 
 
 @pytest.fixture(params=["zarr", "parquet"])
