@@ -63,7 +63,8 @@ def config(here):
     told["cluster"]["kwargs"] |= {
         "cores": 1,
         "memory": "1GiB",
-        "scheduler_options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"},
+        "interface": "lo",
+        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
     }
     path = here / "slurm.yaml"
     path.write_text(yaml.safe_dump(told))
@@ -75,7 +76,7 @@ def test_it_scores_to_the_end_and_leaves_no_jobs(here, slurm, config):
 
     result = execute(prepare(read_config(str(config))))
 
-    assert result.tally == expected.tally
+    assert result.tally.label_groups == expected.tally.label_groups
     assert pq.read_table(here / "by-slurm.parquet").equals(pq.read_table(here / "threads.parquet"))
     assert soon(lambda: not service.jobs(slurm))
 
