@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import dask.config
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Security
 
 from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.errors import ClusterUnavailableError, ConfigError
-from softmax_dask_pipelines.notices import NoteWarning
+from softmax_dask_pipelines.notices import AddressNotice
 from softmax_dask_pipelines.plan import Plan
 
 _CONNECT_S = 30.0
@@ -52,7 +52,7 @@ def client_of(config: ClusterConfig, plan: Plan, *, tasks: int) -> Iterator[Clie
         _require_bokeh()
     with _OPEN[config.kind](config, plan, tasks) as client:
         if config.dashboard:
-            warnings.warn(f"the dashboard of Dask is at {client.dashboard_link}", NoteWarning, stacklevel=2)
+            warnings.warn(f"dashboard: {client.dashboard_link}", AddressNotice, stacklevel=2)
         yield client
 
 
@@ -81,6 +81,7 @@ def _connect(config: ClusterConfig, plan: Plan, tasks: int) -> Iterator[Client]:
     where = str(config.connect)
     try:
         address = where if config.is_address else _address_in(where)
+        _require_keys(address)
         client = Client(address, timeout=_CONNECT_S, set_as_default=False)
     except ConfigError:
         raise
@@ -96,6 +97,21 @@ def _connect(config: ClusterConfig, plan: Plan, tasks: int) -> Iterator[Client]:
         ) from error
     with client:
         yield client
+
+
+def _require_keys(address: str) -> None:
+    """Refuse TLS without keys: Dask's client would fail halfway."""
+    if not address.startswith("tls://"):
+        return
+    try:
+        context, trouble = Security().get_connection_args("client")["ssl_context"], "names no keys for TLS"
+    except OSError as error:  # which names no file
+        context, trouble = None, f"names keys for TLS that cannot be read ({_one_line(error)})"
+    if context is None:
+        raise ConfigError(
+            f"cluster.connect: is {address!r}, but the configuration of Dask {trouble}; expected "
+            "distributed.comm.tls.ca-file and, of client, cert and key. docs/cluster.md says where it stands."
+        )
 
 
 def _address_in(path: str) -> str:
@@ -130,20 +146,26 @@ def _explained(config: ClusterConfig, key: str) -> Iterator[None]:
     """Say of an error of a cluster's class what it means for the config."""
     try:
         yield
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"cluster.{key}: {config.class_name} does not take {'them' if key == 'kwargs' else 'it'} "
-            f"({_one_line(error)}); expected its own arguments."
-        ) from error
-    except (OSError, RuntimeError, TimeoutError) as error:
+    except (TypeError, ValueError, OSError, RuntimeError) as error:
+        cause = _root(error)
+        if isinstance(cause, TypeError | ValueError):
+            raise ConfigError(
+                f"cluster.{key}: {config.class_name} does not take {'them' if key == 'kwargs' else 'it'} "
+                f"({_one_line(cause)}); expected its own arguments."
+            ) from error
         raise ClusterUnavailableError(
-            f"cluster.class: {config.class_name} does not start ({_one_line(error)}); expected a cluster. Check it, "
+            f"cluster.class: {config.class_name} does not start ({_one_line(cause)}); expected a cluster. Check it, "
             "and run the same command again."
         ) from error
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _root(error: BaseException) -> BaseException:
+    """What was first: Dask says of a worker or scheduler that it fails to start, and why in the cause."""
+    return error if error.__cause__ is None else _root(error.__cause__)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _require_bokeh() -> None:
