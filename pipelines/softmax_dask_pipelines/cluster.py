@@ -4,7 +4,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -131,14 +131,63 @@ def _class(config: ClusterConfig, plan: Plan, tasks: int) -> Iterator[Client]:
     make = _class_of(str(config.class_name))
     with _explained(config, "kwargs"):
         cluster = make(**(config.kwargs or {}))
-    with cluster:
-        with _explained(config, "scale" if config.adapt is None else "adapt"):
-            if config.adapt is None:
-                cluster.scale(config.scale)
-            else:
-                cluster.adapt(**config.adapt)
-        with Client(cluster, set_as_default=False) as client:
-            yield client
+    refusals = _Refusals()
+    try:
+        with refusals.caught():
+            with _explained(config, "scale" if config.adapt is None else "adapt"):
+                if config.adapt is None:
+                    cluster.scale(config.scale)
+                else:
+                    cluster.adapt(**config.adapt)
+                cluster.sync(_is_up, cluster)
+                refusals.tell()
+            with Client(cluster, set_as_default=False) as client:
+                yield client
+    except ClusterUnavailableError as error:
+        raise refusals.explained(error) from error
+    finally:
+        # Dask asserts that every worker was started before it ends.
+        with suppress(AssertionError):
+            cluster.close()
+
+
+async def _is_up(cluster: Any) -> None:
+    await cluster
+
+
+class _Refusals(logging.Filter):
+    """What a job scheduler says when Dask asks it for workers, in a thread of its own, where it is only logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: BaseException | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep what a callback of Dask's raised, and do not print it."""
+        raised = record.exc_info[1] if record.exc_info else None
+        self._last = raised or self._last
+        return raised is None
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Listen."""
+        log = logging.getLogger("tornado.application")
+        log.addFilter(self)
+        try:
+            yield
+        finally:
+            log.removeFilter(self)
+
+    def tell(self) -> None:
+        """Raise it, if there was something."""
+        if self._last is not None:
+            raise RuntimeError(_one_line(self._last)) from self._last
+
+    def explained(self, error: ClusterUnavailableError) -> ClusterUnavailableError:
+        """The error, with what may have led to it."""
+        if self._last is None or _one_line(self._last) in str(error):
+            return error
+        return ClusterUnavailableError(f"{error} Dask could not start a worker: {_one_line(self._last)}")
 
 
 @contextmanager

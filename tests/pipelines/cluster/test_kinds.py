@@ -1,5 +1,8 @@
 """Where workers come from: processes of this machine, a class of Dask's, a scheduler that wants TLS."""
 
+import json
+import os
+import sys
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,12 +18,12 @@ from distributed import LocalCluster, Security
 
 from softmax_dask_pipelines import score
 from softmax_dask_pipelines.config import ScoreConfig
-from softmax_dask_pipelines.errors import ClusterUnavailableError, ConfigError
+from softmax_dask_pipelines.errors import ClusterUnavailableError, ConfigError, WorkerMismatchError
 from softmax_dask_pipelines.job import prepare
 from softmax_dask_pipelines.notices import AddressNotice
 from softmax_dask_pipelines.scoring import execute
 from tests.pipelines.cluster.clusters import LOCAL
-from tests.pipelines.command import softmax_dask
+from tests.pipelines.command import run_alone, softmax_dask
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("small_plan")]
 
@@ -116,6 +119,53 @@ def test_a_class_that_is_none_or_does_not_take_its_arguments_is_one_line(source,
         score(source, tmp_path / "out.zarr", cluster=cluster)
 
     assert not (tmp_path / "out.zarr").exists()
+
+
+@pytest.mark.parametrize("amount", [{"scale": 1}, {"adapt": {"minimum": 1, "maximum": 1}}])
+def test_a_job_scheduler_that_is_not_there_is_told_at_once_or_after_a_while(source, tmp_path, amount):
+    told = {"class": "dask_jobqueue.SLURMCluster", "wait_s": 0.5, **amount}
+    kwargs = {
+        "cores": 1,
+        "memory": "1GiB",
+        "interface": "lo",
+        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
+    }
+    config = tmp_path / "config.yaml"
+    section = {"source": {"path": str(source)}, "output": {"path": "out.zarr"}, "cluster": told | {"kwargs": kwargs}}
+    config.write_text(json.dumps(section))
+
+    outcome = run_alone("run", config, env=os.environ | {"PATH": str(tmp_path)}, cwd=tmp_path)
+
+    assert outcome.code == 75
+    assert outcome.err.count("\n") == 1
+    assert "'sbatch'" in outcome.err
+    assert not (tmp_path / "out.zarr").exists()
+
+
+# ---- GPUs
+
+
+@pytest.fixture
+def no_gpu_here(monkeypatch):
+    """As on a login node: what would look for a GPU fails."""
+    monkeypatch.setitem(sys.modules, "softmax_dask_pipelines.streaming", None)
+
+
+def test_workers_look_for_their_gpu_and_not_the_process_with_the_plan(no_gpu_here, source, tmp_path):
+    cluster = {"class": "distributed.LocalCluster", "kwargs": THREADS, "scale": 1}
+
+    prepare(config_of(source, tmp_path / "out.zarr", cluster, backend="cuda"))
+    with pytest.raises(
+        WorkerMismatchError, match=r"^tcp://\S+: backend is cuda, but on this worker .* is not installed"
+    ):
+        score(source, tmp_path / "out.zarr", cluster=cluster, backend="cuda")
+
+    assert not (tmp_path / "out.zarr").exists()
+
+
+def test_auto_is_refused_where_workers_compute(source, tmp_path):
+    with pytest.raises(ConfigError, match=r"^backend: is auto; expected cpu or cuda on a Dask cluster"):
+        score(source, tmp_path / "out.zarr", cluster={"connect": "tcp://127.0.0.1:8786"}, backend="auto")
 
 
 # ---- TLS

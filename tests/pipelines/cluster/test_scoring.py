@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -175,7 +176,9 @@ def test_processes_by_the_command_line(source, tmp_path):
     assert json.loads(outcome.out)["rows"] == 103
 
 
-@pytest.mark.parametrize(("ending", "stop"), [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("ending", "stop"), [pytest.param(os.kill, signal.SIGTERM, marks=pytest.mark.long), (os.killpg, signal.SIGINT)]
+)
 def test_a_signal_ends_a_run_on_processes_and_the_next_one_goes_on(tmp_path, ending, stop):
     # To the group as by Ctrl-C in a terminal, or by a service manager: then workers get it too.
     source = dumps.zarr_group(tmp_path / "in.zarr", dumps.logits(4000), chunks=(10, 5), carried=False)
@@ -192,6 +195,27 @@ def test_a_signal_ends_a_run_on_processes_and_the_next_one_goes_on(tmp_path, end
     assert re.fullmatch(r"Error: interrupted; \d+ of 400 partitions are done\. Run the .* go on\.\n", outcome.err)
     assert (again.code, again.err) == (0, "")
     assert len(pq.read_table(output)) == 4000
+
+
+def test_a_run_on_processes_that_is_killed_leaves_no_process_and_the_next_one_goes_on(tmp_path):
+    source = dumps.zarr_group(tmp_path / "in.zarr", dumps.logits(4000), chunks=(10, 5), carried=False)
+    output = tmp_path / "out.parquet"
+    flags = ("score", source, output, "--threads", 1)
+    process = start(*flags, "--cluster", "processes", program=IN_SMALL_PARTITIONS)
+    _wait_for_partitions(3, Path(f"{output}.job"), process)
+    started = psutil.Process(process.pid).children(recursive=True)
+
+    process.kill()
+    outcome = end(process)
+    _, alive = psutil.wait_procs(started, timeout=30)
+    again = softmax_dask(*flags, "--json")
+
+    assert outcome.code == -signal.SIGKILL
+    assert len(started) >= 2
+    assert not alive
+    assert (again.code, again.err) == (0, "")
+    assert json.loads(again.out)["rows"] == len(pq.read_table(output)) == 4000
+    assert not list(Path(f"{output}.job").glob("s*"))
 
 
 def _wait_for_partitions(count: int, folder: Path, process: Any) -> None:
