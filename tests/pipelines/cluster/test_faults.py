@@ -94,6 +94,14 @@ def failing(folder: Path, stop: Stop, number: int) -> int:
     return number
 
 
+def at_leisure(folder: Path, stop: Stop, number: int) -> int:
+    """Takes its time, and ends early where it is asked to."""
+    begin(folder, number)
+    if stop.wait(0.1):
+        raise InterruptedRunError("stopped")
+    return number
+
+
 def frozen_at_first(folder: Path, number: int) -> int:
     """Stops its process in the first attempt at 3, and writes when it is awake again."""
     if begin(folder, number) == 0 and number == 3:
@@ -155,6 +163,33 @@ def test_a_partition_that_ends_every_worker_is_named_and_its_neighbours_are_done
 def test_a_partition_that_takes_more_memory_than_a_worker_has_is_named(client, tmp_path):
     with pytest.raises(PoisonPartitionError, match=r"^partition 2: .*more memory than the workers' limit\?"):
         results_of(client, partial(greedy, tmp_path), range(4))
+
+
+def scaled_down(client: Client) -> None:
+    client.cluster.scale(1)
+
+
+def terminated(client: Client) -> None:
+    """As by a job scheduler that wants its node back."""
+    os.kill(next(iter(client.run(os.getpid).values())), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("leave", [scaled_down, pytest.param(terminated, marks=pytest.mark.long)])
+def test_tasks_of_a_worker_that_leaves_are_done_by_others(client, tmp_path, leave):
+    stop, taken = Stop(), []
+
+    def take(number):
+        taken.append(number)
+        if len(taken) == 3:
+            leave(client)
+
+    with on_workers(client, work_of(partial(at_leisure, tmp_path, stop), stop)) as run:
+        run_on_cluster(run, range(60), take=take, wait_s=SOON_S)
+    client.cluster.scale(2)
+    client.wait_for_workers(2, timeout=SOON_S)
+
+    assert sorted(taken) == list(range(60))
+    assert any(path.read_text().count("\n") > 1 for path in tmp_path.iterdir())  # some had begun there
 
 
 def test_the_first_error_ends_the_run_and_tasks_that_run_have_ended_when_it_is_raised(client, tmp_path):
