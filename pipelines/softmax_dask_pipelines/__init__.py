@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from softmax_dask_pipelines.logits import open_logits
     from softmax_dask_pipelines.output_status import status
     from softmax_dask_pipelines.reporting import Report, report
+    from softmax_dask_pipelines.result import RunResult
     from softmax_dask_pipelines.running import run
-    from softmax_dask_pipelines.scoring import RunResult, score
+    from softmax_dask_pipelines.scoring import score
     from softmax_dask_pipelines.verifying import Verified, verify
 
 # No module may bear the name of a function here: importing it would put it in the function's place.
@@ -27,7 +28,7 @@ _HOMES = {
     "JacobianResult": "jacobians",
     "PipelineError": "errors",
     "Report": "reporting",
-    "RunResult": "scoring",
+    "RunResult": "result",
     "ScoreConfig": "config",
     "Verified": "verifying",
     "compact": "compaction",

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config, tell_both_ends
 from softmax_dask_pipelines.job import prepare
-from softmax_dask_pipelines.scoring import RunResult, execute
+from softmax_dask_pipelines.result import RunResult
+from softmax_dask_pipelines.scoring import execute
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -76,4 +77,5 @@ def compact(
         "cluster": cluster,
     }
     tell_both_ends(given)
-    return execute(prepare(make_config(ScoreConfig, given, key_of)), replace=replace, client=client)
+    job = prepare(make_config(ScoreConfig, given, key_of), has_client=client is not None)
+    return execute(job, replace=replace, client=client)

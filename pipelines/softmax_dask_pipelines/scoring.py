@@ -5,15 +5,13 @@ source -> plan -> partitions -> task (read, kernel, write) on Dask's threads -> 
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
 from os import PathLike, fspath
 from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from softmax_dask_pipelines.backend import GpuOfProcess
 from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config, require_distributed, tell_both_ends
-from softmax_dask_pipelines.errors import ConfigError
 from softmax_dask_pipelines.expectations import Shift, require_expected, shift_of
 from softmax_dask_pipelines.job import Job, prepare
 from softmax_dask_pipelines.ledger.history import History
@@ -23,6 +21,7 @@ from softmax_dask_pipelines.ledger.manifest import RunRecord, Told
 from softmax_dask_pipelines.ledger.opening import Opening, Step
 from softmax_dask_pipelines.ledger.publication import Building, recovered
 from softmax_dask_pipelines.notices import NoteWarning
+from softmax_dask_pipelines.result import RunResult, together
 from softmax_dask_pipelines.retrying import Retrying
 from softmax_dask_pipelines.runner import Stop, run_on_threads
 from softmax_dask_pipelines.sinks import Sink, open_sink
@@ -35,86 +34,6 @@ if TYPE_CHECKING:
 
 OnStart = Callable[[int], None]
 OnReceipt = Callable[[Receipt], None]
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a run came to."""
-
-    job: Job
-    """As the last plan had it."""
-    partitions: int
-    bytes_in: int
-    """Logits that this run has read, decoded."""
-    tally: Tally
-    """Of all rows, also of those that an earlier run of the same plan has scored."""
-    seconds: float
-    """Wall time of this run, from the first write to the publication."""
-    compile_s: float
-    """Of it, what compiling the kernels took, or loading them from the disk cache; on a cluster, until the workers that
-    were there then had done so."""
-    bytes_written: int
-    read_s: float
-    """Of this run, all threads together, as `kernel_s` and `write_s`."""
-    kernel_s: float
-    write_s: float
-    new_rows: int = 0
-    """Of these rows those that the output did not have: the last partition of Zarr is scored again, whole."""
-    is_up_to_date: bool = False
-    """Whether there was nothing to do."""
-    shift: Shift | None = None
-    """From the previous run, where the config expects something of it."""
-
-    def facts(self) -> dict[str, Any]:
-        """The figures of a run, for machines: JSON types only, seconds and bytes."""
-        tally, plan = self.tally, self.job.plan
-        decided = tally.rows - tally.undecidable
-        return {
-            "output": self.job.spec.path,
-            "up_to_date": self.is_up_to_date,
-            "rows": tally.rows,
-            "new_rows": self.new_rows,
-            "classes": self.job.facts.classes,
-            "undecidable_rows": tally.undecidable,
-            "mean_confidence": _mean(tally.confidence_sum, decided),
-            "mean_entropy": _mean(tally.entropy_sum, decided),
-            "labelled_rows": tally.labelled,
-            "accuracy": _mean(tally.correct, tally.labelled),
-            "mean_nll": _mean(tally.nll_sum, tally.labelled),
-            "mean_tail_mass": self._mean_of_tails("tail_mass", decided),
-            "mean_tail_divergence": self._mean_of_tails("tail_divergence", decided),
-            "top_labels": [
-                {
-                    "label": label,
-                    "name": self._name_of(label),
-                    "rows": count,
-                    "is_exact": label not in tally.lower_bounds,
-                }
-                for label, count in sorted(tally.labels.items(), key=lambda item: (-item[1], item[0]))[:5]
-            ],
-            "label_share_shift": None if self.shift is None else self.shift.distance,
-            "partitions": self.partitions,
-            "threads": plan.threads,
-            "seconds": self.seconds,
-            "compile_s": self.compile_s,
-            "bytes_in": self.bytes_in,
-            "bytes_written": self.bytes_written,
-            "read_s": self.read_s,
-            "kernel_s": self.kernel_s,
-            "write_s": self.write_s,
-        }
-
-    def record(self) -> dict[str, Any]:
-        """What stands in the manifest: also the counts that the next run compares its own with."""
-        return {**self.facts(), "label_groups": list(self.tally.label_groups)}
-
-    def _mean_of_tails(self, column: str, decided: int) -> float | None:
-        """None where the output does not have the column."""
-        return _mean(getattr(self.tally, f"{column}_sum"), decided) if column in self.job.spec.columns else None
-
-    def _name_of(self, label: int) -> str | None:
-        names = self.job.facts.class_names
-        return None if names is None else names[label]
 
 
 def score(
@@ -232,7 +151,8 @@ def score(
         "cluster": cluster,
     }
     tell_both_ends(given)
-    return execute(prepare(make_config(ScoreConfig, given, key_of)), replace=replace, client=client)
+    job = prepare(make_config(ScoreConfig, given, key_of), has_client=client is not None)
+    return execute(job, replace=replace, client=client)
 
 
 def execute(
@@ -249,7 +169,6 @@ def execute(
     earlier run has done. `client` submits to a Dask cluster that is there, whatever the config says.
     """
     require_distributed(job.config.cluster)
-    _require_cpu_on_a_cluster(job, client)
     results: list[RunResult] = []
     output = job.output
     with locked(output) as run:
@@ -261,7 +180,7 @@ def execute(
             if step.is_last:
                 break
             opening, run = Opening(job, replace=False), RunIdentity.new()
-    return _together(job, results)
+    return together(job, results)
 
 
 def _carry_out(
@@ -316,14 +235,6 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals", 
         totals.compile_s = score_on_cluster(job, task, missing, client=client, take=take)
 
 
-def _require_cpu_on_a_cluster(job: Job, client: "Client | None") -> None:
-    if job.backend != "cpu" and (client is not None or job.config.cluster.kind != "local"):
-        raise ConfigError(
-            f"backend: is {job.backend}, which computes on the threads of this process; expected cpu on a cluster. "
-            "Use one of the two, or the array functions with a Dask worker a GPU."
-        )
-
-
 def task_of(job: Job, sink: Sink, stop: Event) -> ScoreTask:
     """What scores the partitions of a run; `stop` ends those that have begun."""
     return ScoreTask(
@@ -336,16 +247,8 @@ def task_of(job: Job, sink: Sink, stop: Event) -> ScoreTask:
         top_k=job.spec.top_k,
         refuse_nonfinite=job.config.nonfinite == "error",
         stop=stop,
-        compute=_computing(job),
+        compute=None if job.backend == "cpu" else GpuOfProcess(),
     )
-
-
-def _computing(job: Job) -> Callable[..., Any] | None:
-    """What fills columns on a GPU, if that is where the run computes."""
-    if job.backend == "cpu":
-        return None
-    streams: Callable[..., Any] = import_module("softmax_dask_pipelines.streaming").HostStreams()
-    return streams
 
 
 def _compile_kernels(job: Job, task: ScoreTask) -> float:
@@ -404,26 +307,3 @@ class _Totals:
             shift=self._shift,
             new_rows=job.spec.rows - (job.spec.visible_rows if job.spec.format == "zarr" else 0),
         )
-
-
-def _together(job: Job, results: Sequence[RunResult]) -> RunResult:
-    """What the plans of one command came to; of none, that all is up to date."""
-    return RunResult(
-        job=results[-1].job if results else job,
-        partitions=sum(result.partitions for result in results),
-        bytes_in=sum(result.bytes_in for result in results),
-        tally=Tally.merged(result.tally for result in results),
-        seconds=sum(result.seconds for result in results),
-        compile_s=sum(result.compile_s for result in results),
-        bytes_written=sum(result.bytes_written for result in results),
-        read_s=sum(result.read_s for result in results),
-        kernel_s=sum(result.kernel_s for result in results),
-        write_s=sum(result.write_s for result in results),
-        shift=results[-1].shift if results else None,
-        new_rows=sum(result.new_rows for result in results),
-        is_up_to_date=not results,
-    )
-
-
-def _mean(total: float, count: int) -> float | None:
-    return total / count if count else None

@@ -7,7 +7,7 @@ from softmax_dask_pipelines.config import Config
 from softmax_dask_pipelines.expectations import Shift
 from softmax_dask_pipelines.job import Job
 from softmax_dask_pipelines.relayout import advice
-from softmax_dask_pipelines.scoring import RunResult
+from softmax_dask_pipelines.result import RunResult
 from softmax_dask_pipelines.sinks import OutputSpec
 from softmax_dask_pipelines.sources import SourceFacts
 from softmax_dask_pipelines.sources.record import facts_of_source, type_text

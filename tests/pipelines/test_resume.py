@@ -22,30 +22,20 @@ from softmax_dask_pipelines.errors import (
     OutputExistsError,
 )
 from softmax_dask_pipelines.job import prepare
+from softmax_dask_pipelines.result import RunResult
 from softmax_dask_pipelines.sinks.parquet import ParquetPartitionWriter
 from softmax_dask_pipelines.sinks.zarr import ZarrPartitionWriter
 from tests.pipelines import dumps
 from tests.pipelines.command import softmax_dask, tree
 
+pytestmark = pytest.mark.usefixtures("small_plan")
+
 COLUMNS = ("label", "confidence", "probabilities")
-
-
-@pytest.fixture(autouse=True)
-def small_plan(monkeypatch):
-    """Chunks and partitions of some ten rows."""
-    monkeypatch.setattr("softmax_dask_pipelines.sources.blocks.READ_BYTES", 240)
-    monkeypatch.setattr("softmax_dask_pipelines.plan.CHUNK_BYTES", 240)
-    monkeypatch.setattr("softmax_dask_pipelines.plan.PARTITION_BYTES", 500)
 
 
 @pytest.fixture(params=["out.zarr", "out.parquet"])
 def output(request, tmp_path):
     return tmp_path / request.param
-
-
-@pytest.fixture
-def source(tmp_path):
-    return dumps.zarr_group(tmp_path / "in.zarr", dumps.logits(), chunks=(10, 5))
 
 
 @pytest.fixture
@@ -62,7 +52,7 @@ def scored(monkeypatch):
     return runs
 
 
-def run(source: Path, output: Path, *, stop_after: int | None = None, **options: Any) -> scoring.RunResult:
+def run(source: Path, output: Path, *, stop_after: int | None = None, **options: Any) -> RunResult:
     """Score, or be interrupted after so many partitions."""
     given = {"columns": COLUMNS, "threads": 2, **options}
     replace = given.pop("replace", False)
