@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from softmax_dask_pipelines.jacobians import JacobianResult, write_jacobian
     from softmax_dask_pipelines.logits import open_logits
     from softmax_dask_pipelines.output_status import status
+    from softmax_dask_pipelines.reporting import Report, report
     from softmax_dask_pipelines.result import RunResult
     from softmax_dask_pipelines.running import run
     from softmax_dask_pipelines.scoring import score
@@ -37,6 +38,7 @@ _HOMES = {
     "JacobianConfig": "config",
     "JacobianResult": "jacobians",
     "PipelineError": "errors",
+    "Report": "reporting",
     "RunResult": "result",
     "ScoreConfig": "config",
     "ThresholdConfig": "config",
@@ -46,6 +48,7 @@ _HOMES = {
     "conformal": "fits",
     "open_compact": "compacted",
     "open_logits": "logits",
+    "report": "reporting",
     "run": "running",
     "score": "scoring",
     "status": "output_status",
@@ -62,6 +65,7 @@ __all__ = [
     "JacobianConfig",
     "JacobianResult",
     "PipelineError",
+    "Report",
     "RunResult",
     "ScoreConfig",
     "ThresholdConfig",
@@ -71,6 +75,7 @@ __all__ = [
     "conformal",
     "open_compact",
     "open_logits",
+    "report",
     "run",
     "score",
     "status",

@@ -99,9 +99,13 @@ class Cut:
     attributes: dict[str, Any]
 
 
-def prepare(config: ScoreConfig) -> Job:
-    """Check everything that can be checked before anything is written, and cut the run."""
-    backend = chosen_backend(config.backend)
+def prepare(config: ScoreConfig, *, has_client: bool = False) -> Job:
+    """Check everything that can be checked before anything is written, and cut the run.
+
+    `has_client`: the workers of a client that is given will score, whatever the config says.
+    """
+    elsewhere = has_client or config.cluster.kind in ("connect", "class")
+    backend = chosen_backend(config.backend, elsewhere=elsewhere)
     output = _checked_output(config)
     source = open_source(source_request(config.source))
     if not isinstance(output, ObjectPath):

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 Ready = Job | JacobianJob | FitJob | ScoredJob
 Result = RunResult | JacobianResult | FitResult | ScoredResult
 
-_PREPARE: dict[type[Any], Callable[[Any, OnSearch | None], Ready]] = {
-    ScoreConfig: lambda config, _: job.prepare(config),
-    JacobianConfig: jacobian_job.prepare,
-    CalibrateConfig: fitting.prepare,
-    ThresholdConfig: lambda config, _: scored_fitting.prepare_scored(config) or fitting.prepare(config),
-    ConformalConfig: fitting.prepare,
+_PREPARE: dict[type[Any], Callable[[Any, OnSearch | None, bool], Ready]] = {
+    ScoreConfig: lambda config, _, has_client: job.prepare(config, has_client=has_client),
+    JacobianConfig: lambda config, on_search, _: jacobian_job.prepare(config, on_search),
+    CalibrateConfig: lambda config, *_: fitting.prepare(config),
+    ThresholdConfig: lambda config, *_: scored_fitting.prepare_scored(config) or fitting.prepare(config),
+    ConformalConfig: lambda config, *_: fitting.prepare(config),
 }
 _EXECUTE: dict[type[Any], Callable[..., Result]] = {
     Job: scoring.execute,
@@ -72,14 +72,17 @@ def run(
         See `softmax_dask_pipelines.errors`; nothing is published, and an old output stays.
     """
     try:
-        ready = prepare(_read(config, overrides, None if date is None else str(date)))
+        read = _read(config, overrides, None if date is None else str(date))
+        ready = prepare(read, has_client=client is not None)
         return execute(ready, replace=replace, client=client)
     except NothingToDoError:
         return None
 
 
-def prepare(config: Config, *, on_search: OnSearch | None = None) -> Ready:
+def prepare(config: Config, *, on_search: OnSearch | None = None, has_client: bool = False) -> Ready:
     """Check everything that can be checked before anything is written, and find the rows that are wanted.
+
+    `has_client`: it will be executed with a client.
 
     Raises
     ------
@@ -88,7 +91,9 @@ def prepare(config: Config, *, on_search: OnSearch | None = None) -> Ready:
     """
     try:
         return attempted(
-            lambda: _PREPARE[type(config)](config, on_search), retries=config.retries, what=config.source.path
+            lambda: _PREPARE[type(config)](config, on_search, has_client),
+            retries=config.retries,
+            what=config.source.path,
         )
     except SourceAbsentError as error:
         if config.on_missing == "retry":
