@@ -54,8 +54,22 @@ COLUMNS: Mapping[str, Column] = _table(
     Column("max_logit", "float", "row", _NAN, "nothing", "1", "largest logit, not divided by the temperature"),
     Column("top_k_labels", "int32", "rank", -1, "top_k", "class number", "classes of the k largest logits, falling"),
     Column("top_k_probabilities", "float", "rank", _NAN, "top_k", "1", "their probabilities"),
+    Column("top_k_log_probabilities", "wide", "rank", _NAN, "top_k", "nat", "logs of these probabilities"),
+    Column("tail_mass", "float", "row", _NAN, "top_k", "1", "probability of all classes but the k largest, together"),
+    Column(
+        "tail_divergence",
+        "float",
+        "row",
+        _NAN,
+        "top_k",
+        "nat",
+        "Kullback-Leibler divergence from the row with its tail_mass spread evenly over the classes of the tail",
+    ),
     Column("nll", "float", "row", _NAN, "targets", "nat", "negative log-likelihood of the target"),
     Column("target_probability", "float", "row", _NAN, "targets", "1", "probability of the target"),
+    Column(
+        "brier", "float", "row", _NAN, "targets", "1", "sum over classes of (probability - 1 if the target, else 0)^2"
+    ),
     Column("target_rank", "int32", "row", -1, "targets", "1", "classes ranked before the target, ties by class"),
     Column("correct", "int8", "row", -1, "targets", "1", "1 where the label is the target, else 0"),
     Column("probabilities", "wide", "class", _NAN, "nothing", "1", "softmax(logits / temperature)"),
