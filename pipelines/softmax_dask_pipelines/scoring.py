@@ -20,14 +20,16 @@ from softmax_dask_pipelines.ledger.lock import locked
 from softmax_dask_pipelines.ledger.manifest import RunRecord, Told
 from softmax_dask_pipelines.ledger.opening import Opening, Step
 from softmax_dask_pipelines.ledger.publication import Building, recovered
+from softmax_dask_pipelines.marks import Marks
 from softmax_dask_pipelines.notices import NoteWarning
+from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.result import RunResult, together
 from softmax_dask_pipelines.retrying import Retrying
 from softmax_dask_pipelines.runner import Stop, run_on_threads
 from softmax_dask_pipelines.sinks import Sink, open_sink
 from softmax_dask_pipelines.sources.record import short_facts_of_source
 from softmax_dask_pipelines.tally import Tally
-from softmax_dask_pipelines.task import Receipt, ScoreTask, compile_kernels
+from softmax_dask_pipelines.task import ScoreTask, compile_kernels
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -220,12 +222,12 @@ def _carry_out(
 
 def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals", client: "Client | None") -> None:
     """Score the partitions that no earlier run has done."""
-    done = set()
+    done = Marks()
     for receipt in building.finished(len(job.plan.numbers)):
         totals.add_done(receipt)
         done.add(receipt.partition)
-    missing = [number for number in job.plan.numbers if number not in done]
-    if not missing:
+    missing = done.rest(job.plan.numbers)
+    if not len(missing):
         return
     task = task_of(job, sink, Stop())
 

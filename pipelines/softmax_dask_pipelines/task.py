@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from softmax_dask import COLUMNS, decisions
 from softmax_dask_pipelines.errors import InterruptedRunError, NonFiniteRowsError
 from softmax_dask_pipelines.plan import Partition, Plan
+from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.rules import MADE, Rule
-from softmax_dask_pipelines.sinks import OutputSpec, PartitionWriter, Sink, StoredObject
+from softmax_dask_pipelines.sinks import OutputSpec, PartitionWriter, Sink
 from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
 from softmax_dask_pipelines.sources import Source, SourceBlock
 from softmax_dask_pipelines.tally import Tally, tally_of
@@ -22,31 +23,6 @@ _ROWS_LOOKED_AT = 1000
 
 _TALLIED = ("label", "confidence", "entropy")
 _TALLIED_WITH_TARGETS = (*_TALLIED, "nll", "target_rank")
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a partition came to."""
-
-    partition: int
-    tally: Tally
-    objects: tuple[StoredObject, ...]
-    """What was stored."""
-    notes: tuple[str, ...]
-    """What the user should be told, though the run goes on."""
-    read_s: float
-    kernel_s: float
-    write_s: float
-
-    @property
-    def rows(self) -> int:
-        """Rows that are done."""
-        return self.tally.rows
-
-    @property
-    def bytes_written(self) -> int:
-        """Size of what was stored."""
-        return sum(stored.size_bytes for stored in self.objects)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,9 +56,17 @@ def print_plan(config: "Config", *, as_json: bool, quiet: bool) -> None:
     with _nothing_is_fine(as_json=as_json, quiet=quiet):
         job = _prepared(config, quiet=quiet or as_json)
         if as_json:
-            say(json.dumps({"date": config.date, **_texts(config).facts_of_plan(job)}, indent=2))
+            say(json.dumps({"date": config.date, **_texts(config).facts_of_plan(job, *_estimates(job))}, indent=2))
         elif not quiet:
-            say(_texts(config).text_of_plan(job))
+            say(_texts(config).text_of_plan(job, *_estimates(job)))
+
+
+def _estimates(job: "Ready") -> tuple[Any, ...]:
+    """How long scoring may take; nothing is known of how long other verbs do."""
+    from softmax_dask_pipelines.estimate import estimated
+    from softmax_dask_pipelines.job import Job
+
+    return (estimated(job),) if isinstance(job, Job) else ()
 
 
 @contextmanager

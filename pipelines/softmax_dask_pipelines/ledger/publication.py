@@ -29,9 +29,9 @@ from softmax_dask_pipelines.ledger.journal import Journal, finished
 from softmax_dask_pipelines.ledger.manifest import RunRecord
 from softmax_dask_pipelines.ledger.records import record
 from softmax_dask_pipelines.object_path import AnyPath
+from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.sinks import Sink, StoredObject
 from softmax_dask_pipelines.sinks.places import Place, require_absent
-from softmax_dask_pipelines.task import Receipt
 
 
 class Result(Protocol):
