@@ -13,6 +13,7 @@ from softmax_dask_pipelines.sinks.places import Copied, Increment, Place, Whole,
 
 _COMMIT = re.compile(r"commit-(\d{6,})\.json")
 _PLAN = re.compile(r"plan-([0-9a-f]{16})\.json")
+_FOLDER = re.compile(r"(?:stage|scratch)-([0-9a-f]{16})")
 _LEFTOVER = re.compile(r"(commit-\d{6,}|plan-[0-9a-f]{16}|\d{8}T\d{6}Z-[0-9a-f]{8})\.json\.[0-9a-f]{8}\.tmp")
 
 
@@ -157,9 +158,15 @@ def stale_plans(history: History) -> list[PlanRecord]:
 
 
 def leftovers(folder: AnyPath) -> list[AnyPath]:
-    """Documents that a crash has left half written, or without their name."""
+    """Documents that a crash has left half written, or without their name; folders of plans that are over.
+
+    Such a folder is made anew by a worker or a run that was thought dead, and has woken up.
+    """
     places = (folder, folder / "runs")
-    return [place / name for place in places for name in _names(place) if _LEFTOVER.fullmatch(name)]
+    unnamed = [place / name for place in places for name in _names(place) if _LEFTOVER.fullmatch(name)]
+    names = _names(folder)
+    known = {found[1] for found in map(_PLAN.fullmatch, names) if found}
+    return unnamed + [folder / name for name in names if (found := _FOLDER.fullmatch(name)) and found[1] not in known]
 
 
 def _plans(folder: AnyPath) -> list[PlanRecord]:

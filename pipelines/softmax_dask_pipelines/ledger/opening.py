@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from softmax_dask_pipelines.checksums import crc32c_of
 from softmax_dask_pipelines.errors import InputChangedError, OutputExistsError
 from softmax_dask_pipelines.job import Cut, Job, recut
 from softmax_dask_pipelines.ledger.fingerprint import (
@@ -20,7 +21,6 @@ from softmax_dask_pipelines.ledger.journal import read_journal
 from softmax_dask_pipelines.ledger.settings import differences, settings_of
 from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.retrying import attempted
-from softmax_dask_pipelines.sinks.checksums import crc32c_of
 from softmax_dask_pipelines.sinks.places import require_absent, require_output
 from softmax_dask_pipelines.sources.stamps import Stamps
 
