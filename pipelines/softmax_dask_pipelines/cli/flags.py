@@ -26,6 +26,7 @@ _KEYS = {
     "missing_chunks": "source.missing_chunks",
     "nulls": "source.nulls",
     "settle": "source.settle",
+    "verify_input": "source.verify_input",
     "link": "source.link",
     "storage_option": "source.storage_options",
     "output_format": "output.format",
@@ -64,6 +65,10 @@ _SOURCE_OPTIONS = (
         "--settle",
         metavar="SECONDS",
         help="Of many Parquet files, one that is not whole and younger waits for another run. Default: 60.",
+    ),
+    click.option(
+        "--verify-input",
+        help="What tells that scored input has changed: metadata, or content (all is read twice more).",
     ),
     click.option("--link", help="sigmoid: the source has one logit z a row, read as 0 and z. Default: softmax."),
     click.option("--storage-option", multiple=True, metavar="KEY=VALUE", help=_STORAGE_HELP),

@@ -37,6 +37,8 @@ def settings_of(job: Job) -> dict[str, Any]:
         "temperature": config.temperature,
         "kernel": kernel_name(job.backend),
     }
+    if config.source.verify_input != "metadata":  # a plan of before it could be said is one of metadata
+        found["source.verify_input"] = config.source.verify_input
     plain: dict[str, Any] = json.loads(json.dumps(found))
     return plain
 
