@@ -27,6 +27,7 @@ SCRIPTS = (
     "parquet",
     "partitions",
     "growth",
+    "durability",
     "memory",
     "startup",
 )
