@@ -1,13 +1,15 @@
 """The application on top of softmax-dask: dumps of logits in, decisions out.
 
 `score(source, output)`, `run("config.yaml")`, `status(output)` and `verify(output)` do what the command line does;
-`open_logits(path)` gives a Dask array.
+`open_logits(path)` gives a Dask array, `open_compact(path)` those of what `compact` has written.
 Importing this package loads nothing heavy; a name is imported when it is used.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from softmax_dask_pipelines.compacted import Compacted, open_compact
+    from softmax_dask_pipelines.compaction import compact
     from softmax_dask_pipelines.config import JacobianConfig, ScoreConfig
     from softmax_dask_pipelines.errors import PipelineError
     from softmax_dask_pipelines.jacobians import JacobianResult, write_jacobian
@@ -20,12 +22,15 @@ if TYPE_CHECKING:
 
 # No module may bear the name of a function here: importing it would put it in the function's place.
 _HOMES = {
+    "Compacted": "compacted",
     "JacobianConfig": "config",
     "JacobianResult": "jacobians",
     "PipelineError": "errors",
     "RunResult": "result",
     "ScoreConfig": "config",
     "Verified": "verifying",
+    "compact": "compaction",
+    "open_compact": "compacted",
     "open_logits": "logits",
     "run": "running",
     "score": "scoring",
@@ -35,12 +40,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "Compacted",
     "JacobianConfig",
     "JacobianResult",
     "PipelineError",
     "RunResult",
     "ScoreConfig",
     "Verified",
+    "compact",
+    "open_compact",
     "open_logits",
     "run",
     "score",

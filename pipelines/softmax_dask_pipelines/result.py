@@ -53,6 +53,8 @@ class RunResult:
             "labelled_rows": tally.labelled,
             "accuracy": _mean(tally.correct, tally.labelled),
             "mean_nll": _mean(tally.nll_sum, tally.labelled),
+            "mean_tail_mass": self._mean_of_tails("tail_mass", decided),
+            "mean_tail_divergence": self._mean_of_tails("tail_divergence", decided),
             "top_labels": [
                 {
                     "label": label,
@@ -77,6 +79,10 @@ class RunResult:
     def record(self) -> dict[str, Any]:
         """What stands in the manifest: also the counts that the next run compares its own with."""
         return {**self.facts(), "label_groups": list(self.tally.label_groups)}
+
+    def _mean_of_tails(self, column: str, decided: int) -> float | None:
+        """None where the output does not have the column."""
+        return _mean(getattr(self.tally, f"{column}_sum"), decided) if column in self.job.spec.columns else None
 
     def _name_of(self, label: int) -> str | None:
         names = self.job.facts.class_names

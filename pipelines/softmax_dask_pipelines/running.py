@@ -18,9 +18,9 @@ from softmax_dask_pipelines.selection import OnSearch
 if TYPE_CHECKING:
     from distributed import Client
 
-_PREPARE: dict[type[Any], Callable[[Any, OnSearch | None], Job | JacobianJob]] = {
-    ScoreConfig: lambda config, _: job.prepare(config),
-    JacobianConfig: jacobian_job.prepare,
+_PREPARE: dict[type[Any], Callable[[Any, OnSearch | None, bool], Job | JacobianJob]] = {
+    ScoreConfig: lambda config, _, has_client: job.prepare(config, has_client=has_client),
+    JacobianConfig: lambda config, on_search, _: jacobian_job.prepare(config, on_search),
 }
 _EXECUTE: dict[type[Any], Callable[..., RunResult | JacobianResult]] = {
     Job: scoring.execute,
@@ -54,14 +54,17 @@ def run(
         See `softmax_dask_pipelines.errors`; nothing is published, and an old output stays.
     """
     try:
-        ready = prepare(_read(config, overrides, None if date is None else str(date)))
+        read = _read(config, overrides, None if date is None else str(date))
+        ready = prepare(read, has_client=client is not None)
         return execute(ready, replace=replace, client=client)
     except NothingToDoError:
         return None
 
 
-def prepare(config: Config, *, on_search: OnSearch | None = None) -> Job | JacobianJob:
+def prepare(config: Config, *, on_search: OnSearch | None = None, has_client: bool = False) -> Job | JacobianJob:
     """Check everything that can be checked before anything is written, and find the rows that are wanted.
+
+    `has_client`: it will be executed with a client.
 
     Raises
     ------
@@ -70,7 +73,9 @@ def prepare(config: Config, *, on_search: OnSearch | None = None) -> Job | Jacob
     """
     try:
         return attempted(
-            lambda: _PREPARE[type(config)](config, on_search), retries=config.retries, what=config.source.path
+            lambda: _PREPARE[type(config)](config, on_search, has_client),
+            retries=config.retries,
+            what=config.source.path,
         )
     except SourceAbsentError as error:
         if config.on_missing == "retry":

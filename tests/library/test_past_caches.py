@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from softmax_dask import softmax
+from softmax_dask import jacobian, softmax
 from softmax_dask.kernels import cpu
 
 ROWS = 5
@@ -69,3 +69,47 @@ def test_a_large_array_has_the_bits_of_its_halves():
     found = softmax(logits)
 
     np.testing.assert_array_equal(found, halves)
+
+
+@pytest.mark.parametrize("part", [(slice(None), slice(None)), (slice(1, 3), slice(3, 5)), (slice(2, None), slice(4))])
+@pytest.mark.parametrize("classes", [5, 10, 24, 25, 100, 300])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_jacobians_past_the_caches_have_the_bits_of_others(dtype, classes, part, monkeypatch):
+    height, breadth = (len(range(classes)[wanted]) for wanted in part)
+    first, second = (wanted.start or 0 for wanted in part)
+    logits = np.random.default_rng(classes).normal(0, 6, (21, classes)).astype(dtype)
+    through_caches = np.empty((21, height, breadth), results_of(logits).dtype)
+    cpu.jacobian_rows(logits, through_caches, 1.7, first, second)
+    monkeypatch.setattr(cpu, "_PAST_CACHES_BYTES", 0)
+
+    for offset in (0, 1, 7):
+        memory = np.full(offset + through_caches.size + GUARD, 7, through_caches.dtype)
+        found = memory[offset:-GUARD].reshape(through_caches.shape)
+        cpu.jacobian_rows(logits, found, 1.7, first, second)
+
+        np.testing.assert_array_equal(found, through_caches)
+        assert (memory[:offset] == 7).all()
+        assert (memory[-GUARD:] == 7).all()
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_many_jacobians_have_the_bits_of_their_halves(classes):
+    rows = cpu._PAST_CACHES_BYTES // 4 // classes**2 + 50
+    logits = np.random.default_rng(0).standard_normal((rows, classes), np.float32)
+    halves = np.concatenate([jacobian(half) for half in np.array_split(logits, 2)])
+
+    found = jacobian(logits)
+
+    np.testing.assert_array_equal(found, halves)
+
+
+@pytest.mark.parametrize("run", [softmax, lambda x: jacobian(x[:9])], ids=["softmax", "jacobian"])
+def test_the_kernel_is_told_of_all_results_at_once(run, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(cpu, "_past_caches", lambda out: bool(sizes.append(out.nbytes)))
+    logits = np.random.default_rng(0).standard_normal((9000, 1000), np.float32)
+
+    results = run(logits)
+
+    assert results.nbytes > cpu._PAST_CACHES_BYTES
+    assert sizes == [results.nbytes]

@@ -1,7 +1,8 @@
 """Logits in a local Zarr v2 or v3 store, a folder or a zip file: an array, bare or in a group, sharded or not.
 
-Decoding is zarr-python's. What it does not tell is checked before: a chunk file that is
-missing reads as fill value, and so does a shard of no bytes.
+Plain chunks go by the direct lane; zarr-python decodes all others, and those again that the lane gave up.
+What zarr-python does not tell is checked before: a chunk file that is missing reads as fill value, and so
+does a shard of no bytes.
 """
 
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from softmax_dask_pipelines.sources.zarr_arrays import Store
 from softmax_dask_pipelines.sources.zarr_carried import CarriedArray
 from softmax_dask_pipelines.sources.zarr_chunks import ChunkFiles
 from softmax_dask_pipelines.sources.zarr_codecs import codec_text, has_checksum
+from softmax_dask_pipelines.sources.zarr_direct import DirectLane, DirectReader
 
 
 class ZarrSource:
@@ -43,6 +45,7 @@ class ZarrSource:
         self._chunks = ChunkFiles.of(
             array, path, store.files, name, row_axis=1 - class_axis, fill_missing=request.missing_chunks == "fill"
         )
+        self._lane = DirectLane.of(self._chunks)
         rows, classes = self._chunks.shape
         self._ids = store.carried(request.id, ID_NAMES, logits=name, rows=rows)
         self._targets = store.carried(request.target, TARGET_NAMES, logits=name, rows=rows)
@@ -64,9 +67,10 @@ class ZarrSource:
         assert 0 <= start <= stop <= self._facts.rows, f"rows {start}..{stop} of {self._facts.rows}"
         ids = self._ids.reader(stop) if self._ids else None
         targets = self._targets.reader(stop) if self._targets else None
+        direct = self._direct()
         for rows in aligned(start, stop, self._facts.read_rows):
             yield SourceBlock(
-                logits=self._logits(rows),
+                logits=self._logits(rows, direct),
                 carried={self._ids.name: ids.values(rows)} if self._ids and ids else {},
                 targets=self._rule.targets(targets.values(rows), first_row=rows.start)
                 if targets and self._rule
@@ -106,21 +110,29 @@ class ZarrSource:
             # As Arrow would send them: no object a value, for a chunk of ids may have millions.
             yield pa.RecordBatch.from_arrays([carried.decode(rows.start, rows.stop)], ["values"]).serialize()
             return
+        direct = self._direct()
         for block in aligned(rows.start, rows.stop, self._facts.read_rows):
-            yield self._logits(block).tobytes()
+            yield self._logits(block, direct).tobytes()
 
     @property
     def _carried_arrays(self) -> list[CarriedArray]:
         return [array for array in (self._ids, self._targets) if array is not None]
 
-    def _logits(self, rows: range) -> NDArray[Any]:
-        self._chunks.require(rows)
-        stored = self._decoded(rows)
+    def _direct(self) -> DirectReader | None:
+        return self._lane.reader() if self._lane else None
+
+    def _logits(self, rows: range, direct: DirectReader | None) -> NDArray[Any]:
+        stored = self._decoded(rows, direct)
         if self._facts.dtype == BFLOAT16:
             stored = np.ascontiguousarray(stored, stored.dtype.newbyteorder("=")).view(BFLOAT16)
         return np.ascontiguousarray(stored, self._facts.dtype)
 
-    def _decoded(self, rows: range) -> NDArray[Any]:
+    def _decoded(self, rows: range, direct: DirectReader | None) -> NDArray[Any]:
+        decoded = None if direct is None else direct.read(rows)
+        return self._decoded_by_zarr(rows) if decoded is None else decoded
+
+    def _decoded_by_zarr(self, rows: range) -> NDArray[Any]:
+        self._chunks.require(rows)
         try:
             return self._stored(rows)
         except (MemoryError, PermissionDeniedError, TemporaryError):

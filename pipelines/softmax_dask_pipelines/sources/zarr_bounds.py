@@ -58,16 +58,40 @@ def zstd_bytes(data: memoryview) -> int | None:
     return total
 
 
+def zstd_frame_bytes(data: memoryview) -> int | None:
+    """How much the first zstd frame says that it yields; None where it does not say, or is none."""
+    return _zstd_size(data, 0)[0] if _number(data, 0, 4) == _ZSTD_MAGIC else None
+
+
+def blosc_bytes(data: memoryview) -> int:
+    """How much these bytes of Blosc say that they yield."""
+    stored = _number(data, _BLOSC_HEADER_BYTES - 4, 4)
+    if stored != len(data):  # numcodecs does not look, and reads beyond the end
+        raise BoundError(f"has {len(data)} bytes where its header says {stored}")
+    return _number(data, 4, 4)
+
+
+def lz4_bytes(data: memoryview) -> int:
+    """How much these bytes of numcodecs' LZ4 say that they yield."""
+    return _number(data, 0, 4)
+
+
 def _zstd_frame(data: memoryview, at: int) -> tuple[int | None, int]:
-    """What the frame at `at` says that it yields, and where the next begins (RFC 8878, section 3.1.1)."""
+    """What the frame at `at` says that it yields, and where the next begins."""
+    size, blocks, descriptor = _zstd_size(data, at)
+    return size, _after_blocks(data, blocks) + (descriptor & 4) if size is not None else blocks
+
+
+def _zstd_size(data: memoryview, at: int) -> tuple[int | None, int, int]:
+    """What the frame says that it yields, where its blocks begin, and its descriptor (RFC 8878, section 3.1.1)."""
     descriptor = _number(data, at + 4, 1)
     single_segment = descriptor >> 5 & 1
     field_bytes = (single_segment, 2, 4, 8)[descriptor >> 6]
     at += 5 + (1 - single_segment) + (0, 1, 2, 4)[descriptor & 3]
     if not field_bytes:
-        return None, at
+        return None, at, descriptor
     size = _number(data, at, field_bytes) + (256 if field_bytes == 2 else 0)
-    return size, _after_blocks(data, at + field_bytes) + (descriptor & 4)
+    return size, at + field_bytes, descriptor
 
 
 def _after_blocks(data: memoryview, at: int) -> int:
@@ -92,16 +116,12 @@ def _zstd(codec: Codec, encoded: Any, limit: int) -> Any:
 
 
 def _blosc(codec: Codec, encoded: Any, limit: int) -> Any:
-    data = _view(encoded)
-    stored = _number(data, _BLOSC_HEADER_BYTES - 4, 4)
-    if stored != len(data):  # numcodecs does not look, and reads beyond the end
-        raise BoundError(f"has {len(data)} bytes where its header says {stored}")
-    _require_within(_number(data, 4, 4), limit)
+    _require_within(blosc_bytes(_view(encoded)), limit)
     return codec.decode(encoded)
 
 
 def _lz4(codec: Codec, encoded: Any, limit: int) -> Any:
-    _require_within(_number(_view(encoded), 0, 4), limit)
+    _require_within(lz4_bytes(_view(encoded)), limit)
     return codec.decode(encoded)
 
 

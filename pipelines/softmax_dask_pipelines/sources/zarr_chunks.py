@@ -62,6 +62,11 @@ class ChunkFiles:
         return self._by_rows(self.array.shards or self.array.chunks)
 
     @property
+    def is_by_rows(self) -> bool:
+        """Whether the values of a row lie side by side in a chunk."""
+        return self.array.ndim == 1 or not self.row_axis
+
+    @property
     def layout(self) -> str:
         """For people."""
         shards = self.array.shards
@@ -88,12 +93,28 @@ class ChunkFiles:
 
     def selections(self, rows: range) -> Iterator[tuple[str, tuple[slice, ...]]]:
         """Key of each file that `rows` touch, and the index of what of those rows is in it."""
+        for key, inside, classes in self.parts(rows):
+            yield key, self.selection(inside, classes)
+
+    def parts(self, rows: range) -> Iterator[tuple[str, slice, slice]]:
+        """Key of each file that `rows` touch, and which of those rows and which classes are in it."""
         height, width = self.file_chunk
         for i in range(rows.start // height, -(-rows.stop // height)):
             inside = slice(max(rows.start, i * height), min(rows.stop, (i + 1) * height))
             for k in range(-(-self.shape[1] // width)):
                 classes = slice(k * width, min(self.shape[1], (k + 1) * width))
-                yield self.array.metadata.encode_chunk_key(self._as_stored(i, k)), self.selection(inside, classes)
+                yield self.array.metadata.encode_chunk_key(self._as_stored(i, k)), inside, classes
+
+    def place_in_shard(self, row: int, column: int) -> tuple[int, ...]:
+        """Where the index of a shard has the inner chunk with this number along rows and along classes."""
+        assert self.index is not None, "a place in a shard of an array without shards"
+        places = zip(self._as_stored(row, column), self.index.grid, strict=True)
+        return tuple(number % count for number, count in places)
+
+    def by_rows(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The values of a chunk, flat and in stored order, as (rows, classes)."""
+        chunk = values.reshape(self.array.chunks)
+        return chunk.reshape(-1, 1) if chunk.ndim == 1 else chunk.T if self.row_axis else chunk
 
     def stamps(self) -> NDArray[np.uint64]:
         """How the files of each run of rows look, one digest for all classes."""

@@ -30,17 +30,20 @@ class FileSize:
     """The same for every chunk."""
     largest: int
     """More is not read into memory."""
+    largest_chunk: int
+    """The same of a chunk inside a shard; of any other as `largest`."""
 
     @classmethod
     def of(cls, array: "zarr.Array[Any]") -> "FileSize":
         """That of the chunks or shards of `array`."""
         names = [name for name, _ in _codecs(array)]
         inner = max(limit_bytes(prod(array.chunks), dtype) for dtype in (_native(array), _WIDEST)) + _INDEX_BYTES
-        largest = _LARGEST * inner * (prod(array.shards or array.chunks) // prod(array.chunks))
+        largest_chunk = _LARGEST * inner
+        largest = largest_chunk * (prod(array.shards or array.chunks) // prod(array.chunks))
         if array.shards is not None or not set(names) <= set(_FIXED_SIZE):
-            return cls(None, largest)
+            return cls(None, largest, largest_chunk)
         fixed = prod(array.chunks) * _native(array).itemsize + sum(map(_FIXED_SIZE.__getitem__, names))
-        return cls(fixed, largest)
+        return cls(fixed, largest, largest_chunk)
 
     def fault(self, size: int) -> str | None:
         """What is wrong with a file of this size, if that can be known."""

@@ -48,7 +48,8 @@ class ShardIndex:
 
     def absent_chunk(self, files: Files, key: str, size: int, selection: tuple[slice, ...]) -> tuple[int, ...] | None:
         """The first inner chunk with any of this selection that the shard does not have."""
-        index = self._read(files, key, size)
+        start, length = self.span(size)
+        index = self.parsed(files.read(key, start, length))
         first = [part.start // step % n for part, step, n in zip(selection, self.chunk, self.grid, strict=True)]
         count = [_spanned(part, step) for part, step in zip(selection, self.chunk, strict=True)]
         wanted = index[tuple(slice(start, start + n) for start, n in zip(first, count, strict=True))]
@@ -56,11 +57,15 @@ class ShardIndex:
         absent = np.argwhere(wanted[..., 0] == _ABSENT)
         return None if not len(absent) else tuple(int(i) + start for i, start in zip(absent[0], first, strict=True))
 
-    def _read(self, files: Files, key: str, size: int) -> NDArray[np.uint64]:
+    def span(self, size: int) -> tuple[int, int]:
+        """Where in a shard of `size` bytes the index is: start and length."""
         index_bytes = 16 * prod(self.grid) + _CHECKSUM_BYTES
         if size < index_bytes:
             raise ShardError(f"is shorter than its index of {index_bytes} bytes")
-        data = files.read(key, size - index_bytes if self.at_end else 0, index_bytes)
+        return size - index_bytes if self.at_end else 0, index_bytes
+
+    def parsed(self, data: bytes) -> NDArray[np.uint64]:
+        """Offset and length of each inner chunk, from the bytes of the index."""
         body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
         if google_crc32c.value(body) != int.from_bytes(checksum, "little"):
             raise ShardError("has an index whose checksum is wrong")

@@ -112,7 +112,8 @@ def jacobian_rows(logits: _Rows, out: _Rows, temperature: float, first: int = 0,
     flat, source = _flat(logits)
     part = Part(first, out.shape[1], second, out.shape[2])
     scale = _scales(temperature, out.dtype)[0]
-    run(flat, source.row, rows, classes, scale, _root(temperature, out.dtype), part, out.reshape(-1))
+    root = _root(temperature, out.dtype)
+    run(flat, source.row, rows, classes, scale, root, part, out.reshape(-1), _past_caches(out))
 
 
 def jvp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) -> None:

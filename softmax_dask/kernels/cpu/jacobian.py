@@ -11,9 +11,17 @@ import numpy as np
 
 from softmax_dask.kernels.cpu.compile import kernel, step
 from softmax_dask.kernels.cpu.exp2 import Anchor, Scale, anchor, exponential
-from softmax_dask.kernels.cpu.memory import load, load_first, prefetch_to_write, store, store_columns, store_first
+from softmax_dask.kernels.cpu.memory import (
+    load,
+    load_first,
+    prefetch_to_write,
+    settle,
+    store,
+    store_columns,
+    store_first,
+)
 from softmax_dask.kernels.cpu.simd import Vector, fill, fma, lane, lanes, where_equal
-from softmax_dask.kernels.cpu.sweeps import find, largest, sums_of_others
+from softmax_dask.kernels.cpu.sweeps import find, largest, stream_scaled, sums_of_others
 from softmax_dask.kernels.cpu.tile import Ahead, load_tile, probabilities, two_largest
 from softmax_dask.kernels.cpu.tile import sums_of_others as sums_of_others_of_tile
 
@@ -21,6 +29,9 @@ Array = Any
 """A flat array inside compiled code."""
 
 _CACHE_LINE_BYTES = 64
+
+# Entries that wait for memory, of lines that follow each other: 16 KiB of float32, within the first-level cache.
+_ROOM = 4096
 
 
 class Part(NamedTuple):
@@ -36,30 +47,69 @@ class Part(NamedTuple):
 
 @kernel
 def jacobian_row(
-    logits: Array, stride: int, rows: int, classes: int, scale: Scale, root: float, part: Part, out: Array
+    logits: Array,
+    stride: int,
+    rows: int,
+    classes: int,
+    scale: Scale,
+    root: float,
+    part: Part,
+    out: Array,
+    past_caches: bool,
 ) -> None:
-    """Fill `out`, (rows * height * breadth,), along the row; row i of the logits begins at i * stride."""
+    """Fill `out`, (rows * height * breadth,), along the row; row i of the logits begins at i * stride.
+
+    Past the caches, some lines of a matrix wait in a room of their own: memory takes each entry once, and no cache
+    line of `out` need be read in order to be written.
+    """
     shares = np.zeros(classes + lanes(logits), out.dtype)  # s * root; whole vectors are read at its end
+    lines = max(1, _ROOM // part.breadth) if past_caches else part.height
+    room = np.empty(lines * part.breadth + lanes(logits) if past_caches else 0, out.dtype)
     for row in range(rows):
         start = row * stride
         winner, rest = _shares(logits, start, start + classes, stride, scale, root, shares)
-        _write_matrix(shares, winner, rest, root, part, out, row * part.height * part.breadth)
+        for line in range(0, part.height, lines):
+            count = min(lines, part.height - line)
+            some = Part(part.first + line, count, part.second, part.breadth)
+            place = (row * part.height + line) * part.breadth
+            if past_caches:
+                _write_lines(shares, winner, rest, root, some, room, 0)
+                stream_scaled(room[: count * part.breadth], 1.0, out, place)
+            else:
+                _write_lines(shares, winner, rest, root, some, out, place)
+    if past_caches:
+        settle()
 
 
 @kernel
 def jacobian_tile(
-    logits: Array, stride: int, rows: int, classes: int, scale: Scale, root: float, part: Part, out: Array
+    logits: Array,
+    stride: int,
+    rows: int,
+    classes: int,
+    scale: Scale,
+    root: float,
+    part: Part,
+    out: Array,
+    past_caches: bool,
 ) -> None:
     """As `jacobian_row`, for few classes: as many rows at a time as a register has lanes, a row a lane."""
-    width = lanes(logits)
+    width, size = lanes(logits), part.height * part.breadth
     tile = np.empty((classes + width) * width, out.dtype)
-    block = np.empty((part.height * part.breadth + width) * width, out.dtype)
+    block = np.empty((size + width) * width, out.dtype)
+    room = np.empty((size + 1) * width if past_caches else 0, out.dtype)
     for row in range(0, rows, width):
         last = min(width, rows - row) - 1
         load_tile(logits, row * stride, stride, last, classes, tile, 0)
         winner, rest = _shares_of_tile(tile, classes, scale, root)
         _multiply_shares(tile, winner, rest, fill(tile, root), part, block)
-        _write_matrices(block, part.height * part.breadth, out, row, last)
+        if past_caches:
+            _write_matrices(block, size, room, 0, last)
+            stream_scaled(room[: (last + 1) * size], 1.0, out, row * size)
+        else:
+            _write_matrices(block, size, out, row, last)
+    if past_caches:
+        settle()
 
 
 @step
@@ -127,7 +177,7 @@ def _write_matrices(block: Array, size: int, out: Array, row: int, last: int) ->
     for begin in range(0, size, width):
         entry = max(0, min(begin, size - width))  # the last register begins earlier, so that it is full
         ahead = (row + width) * size + begin * width  # of the next tile's matrices
-        for line in range(ahead, ahead + width * width, _CACHE_LINE_BYTES // out.itemsize):
+        for line in range(ahead, min(ahead + width * width, out.size), _CACHE_LINE_BYTES // out.itemsize):
             prefetch_to_write(out, line)
         if whole:
             store_columns(block, entry * width, out, row * size + entry, size, width - 1, width)
@@ -136,8 +186,8 @@ def _write_matrices(block: Array, size: int, out: Array, row: int, last: int) ->
 
 
 @step
-def _write_matrix(shares: Array, winner: int, rest: float, root: float, part: Part, out: Array, place: int) -> None:
-    """The entries of one matrix from its shares.
+def _write_lines(shares: Array, winner: int, rest: float, root: float, part: Part, out: Array, place: int) -> None:
+    """The entries of one matrix, or of some lines of it, from its shares.
 
     Whole vectors are stored: what they write past a line belongs to the next one, which follows. Only at the end of
     `out` is the store masked, which many CPUs are slow at.
