@@ -26,11 +26,13 @@ def check(output: Path, logits: NDArray[np.float32], states: list[tuple[int, flo
     if not output.exists():
         return None
     readers = READERS[output.suffix]
-    found = {name: _state(readers[name](output), logits, states) for name in ([reader] if reader else readers)}
+    if reader is not None:
+        return _state(readers[reader](output), logits, states)
+    found = {name: _state(read(output), logits, states) for name, read in readers.items()}
     state = next(iter(found.values()))
-    ahead = found.pop("dask", state) if output.suffix == ".zarr" else state
+    by_themselves = found.pop("dask") if output.suffix == ".zarr" else state
     assert set(found.values()) == {state}, f"readers differ: {found}"
-    assert ahead in (state, state + 1), f"readers differ: {found}, arrays by themselves {ahead}"
+    assert by_themselves in (state, state + 1), f"readers differ: {found}, arrays by themselves {by_themselves}"
     return state
 
 
