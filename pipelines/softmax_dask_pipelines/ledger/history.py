@@ -13,7 +13,6 @@ from softmax_dask_pipelines.sinks.places import Copied, Increment, Place, Whole,
 
 _COMMIT = re.compile(r"commit-(\d{6,})\.json")
 _PLAN = re.compile(r"plan-([0-9a-f]{16})\.json")
-_FOLDER = re.compile(r"(?:stage|scratch)-([0-9a-f]{16})")
 _LEFTOVER = re.compile(r"(commit-\d{6,}|plan-[0-9a-f]{16}|\d{8}T\d{6}Z-[0-9a-f]{8})\.json\.[0-9a-f]{8}\.tmp")
 
 
@@ -115,9 +114,13 @@ class History:
         return cls(output, known, number, usable[0] if usable else None)
 
     def path(self, kind: str, plan: PlanRecord) -> AnyPath:
-        """A file or folder of a plan: `plan`, `journal`, `stage` or `scratch`."""
-        endings = {"plan": ".json", "journal": ".jsonl"}
+        """A file or folder of a plan: `plan`, `refused`, `journal`, `stage` or `scratch`."""
+        endings = {"plan": ".json", "refused": ".json", "journal": ".jsonl"}
         return self.folder / f"{kind}-{plan.id}{endings.get(kind, '')}"
+
+    def was_refused(self, plan: PlanRecord) -> bool:
+        """Whether what the plan came to was not as expected: then nobody has seen it, and nobody will."""
+        return self.path("refused", plan).exists()
 
     def place(self, plan: PlanRecord, *, durable: bool = True) -> Place:
         """Where a plan is carried out."""
@@ -158,15 +161,9 @@ def stale_plans(history: History) -> list[PlanRecord]:
 
 
 def leftovers(folder: AnyPath) -> list[AnyPath]:
-    """Documents that a crash has left half written, or without their name; folders of plans that are over.
-
-    Such a folder is made anew by a worker or a run that was thought dead, and has woken up.
-    """
+    """Documents that a crash has left half written, or without their name."""
     places = (folder, folder / "runs")
-    unnamed = [place / name for place in places for name in _names(place) if _LEFTOVER.fullmatch(name)]
-    names = _names(folder)
-    known = {found[1] for found in map(_PLAN.fullmatch, names) if found}
-    return unnamed + [folder / name for name in names if (found := _FOLDER.fullmatch(name)) and found[1] not in known]
+    return [place / name for place in places for name in _names(place) if _LEFTOVER.fullmatch(name)]
 
 
 def _plans(folder: AnyPath) -> list[PlanRecord]:

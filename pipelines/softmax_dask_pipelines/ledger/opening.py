@@ -76,7 +76,9 @@ class Opening:
         found = self._difference(plan)
         harmful = [change for change in found.changed if self._is_scored(history, plan, change)]
         is_other = bool(harmful or differences(plan.settings, self._settings))
-        if (self._replace and (is_other or not plan.is_whole)) or (harmful and self._rescores):
+        # What was refused has been seen by nobody: a dump that was written anew since then is the answer to that.
+        may_drop = self._rescores or history.was_refused(plan)
+        if (self._replace and (is_other or not plan.is_whole)) or (harmful and may_drop):
             return None
         self._require_settings(plan, history.output, "has a run that did not end, which was begun")
         self._require_input(harmful)
