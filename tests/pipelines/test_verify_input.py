@@ -156,5 +156,5 @@ def test_rows_that_are_added_are_scored(tmp_path, output):
 def test_another_way_of_looking_is_another_setting(source, output):
     score(source, output)
 
-    with pytest.raises(OutputExistsError, match=r"source\.verify_input: none -> content"):
+    with pytest.raises(OutputExistsError, match=r"source\.verify_input: metadata -> content"):
         score(source, output, **BY_CONTENT)
