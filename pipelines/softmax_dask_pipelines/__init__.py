@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from softmax_dask_pipelines.jacobians import JacobianResult, write_jacobian
     from softmax_dask_pipelines.logits import open_logits
     from softmax_dask_pipelines.output_status import status
+    from softmax_dask_pipelines.reporting import Report, report
     from softmax_dask_pipelines.result import RunResult
     from softmax_dask_pipelines.running import run
     from softmax_dask_pipelines.scoring import score
@@ -26,12 +27,14 @@ _HOMES = {
     "JacobianConfig": "config",
     "JacobianResult": "jacobians",
     "PipelineError": "errors",
+    "Report": "reporting",
     "RunResult": "result",
     "ScoreConfig": "config",
     "Verified": "verifying",
     "compact": "compaction",
     "open_compact": "compacted",
     "open_logits": "logits",
+    "report": "reporting",
     "run": "running",
     "score": "scoring",
     "status": "output_status",
@@ -44,12 +47,14 @@ __all__ = [
     "JacobianConfig",
     "JacobianResult",
     "PipelineError",
+    "Report",
     "RunResult",
     "ScoreConfig",
     "Verified",
     "compact",
     "open_compact",
     "open_logits",
+    "report",
     "run",
     "score",
     "status",

@@ -22,6 +22,7 @@ _VERBS = {
     "jacobian": "jacobian",
     "status": "outputs",
     "verify": "outputs",
+    "report": "report",
     "validate": "configs",
     "schema": "configs",
     "inspect": "sources",
