@@ -60,8 +60,8 @@ def test_the_real_command_goes_on_after_kills_and_recomputes_what_was_in_flight(
     found = found_by("random_kills", 4)
 
     assert (found["tried"], found["violations"]) == (4, [])
-    # Two threads: what they had in their hands. What the journal's line was cut off is one more.
-    assert found["recomputed partitions a kill"] <= 3
+    # Two threads: what they had in their hands, and what they had handed over when the journal was cut off.
+    assert found["recomputed partitions a kill"] <= 4
 
 
 @pytest.mark.long

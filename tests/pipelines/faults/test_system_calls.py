@@ -125,17 +125,9 @@ FAULTS = [
 """Calls, what they answer, and which of them: N is one, N+ all from there, N..M+S every S-th of some."""
 
 
-@pytest.fixture
-def small_plan(monkeypatch):
-    """As in the traced command."""
-    monkeypatch.setattr("softmax_dask_pipelines.sources.blocks.READ_BYTES", 240)
-    monkeypatch.setattr("softmax_dask_pipelines.plan.CHUNK_BYTES", 240)
-    monkeypatch.setattr("softmax_dask_pipelines.plan.PARTITION_BYTES", 500)
-
-
 @pytest.mark.usefixtures("small_plan")
 @pytest.mark.parametrize(("names", "error", "when"), FAULTS)
-@pytest.mark.parametrize("suffix", ["zarr", "parquet"])
+@pytest.mark.parametrize("suffix", ["zarr", pytest.param("parquet", marks=pytest.mark.long)])
 def test_a_system_that_says_no_leaves_nothing_half_and_the_next_run_completes_it(
     names, error, when, suffix, source, tmp_path
 ):
