@@ -168,6 +168,11 @@ class SourceConfig(Section):
         60.0,
         description="Parquet, many files: one that is not whole and younger than so many seconds waits for another run",
     )
+    verify_input: Literal["metadata", "content"] = Field(
+        "metadata",
+        description="how a change since it was scored is seen: by size and time of each file, or by a checksum of its "
+        "bytes, for which all is read twice more; of objects by their etag",
+    )
     link: Literal["softmax", "sigmoid"] = Field(
         "softmax", description="sigmoid: one logit z a row, read as the two logits 0 and z"
     )

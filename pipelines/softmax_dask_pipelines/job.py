@@ -175,6 +175,7 @@ def source_request(given: SourceConfig) -> SourceRequest:
         missing_chunks=given.missing_chunks,
         nulls=given.nulls,
         settle_s=given.settle,
+        verify_input=given.verify_input,
         link=given.link,
         storage_options=given.storage_options,
     )

@@ -59,6 +59,7 @@ def score(
     missing_chunks: str = "error",
     nulls: str = "error",
     settle: float = 60.0,
+    verify_input: str = "metadata",
     link: str = "softmax",
     storage_options: Mapping[str, Any] | None = None,
     top_k: int | None = None,
@@ -97,6 +98,7 @@ def score(
     missing_chunks : "error", or "fill" for a Zarr source that did not store chunks that are all fill value
     nulls : "error", or "abstain": a Parquet row that is null or holds one is undecidable
     settle : seconds; of many Parquet files one that is not whole, and younger than this, is left for the next run
+    verify_input : "metadata", or "content": whether what was scored has changed is told by checksums of all bytes
     link : "sigmoid" for one logit z a row, read as the two logits 0 and z
     storage_options : profile, endpoint_url, region, anon, requester_pays of what is on s3://; by the environment
     top_k : classes in top_k_labels and top_k_probabilities
@@ -141,6 +143,7 @@ def score(
             "missing_chunks": missing_chunks,
             "nulls": nulls,
             "settle": settle,
+            "verify_input": verify_input,
             "link": link,
             "storage_options": storage_options,
         },

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from softmax_dask_pipelines import storage
-from softmax_dask_pipelines.errors import InterruptedRunError, LockedError, PipelineError
+from softmax_dask_pipelines.errors import ExpectationError, InterruptedRunError, LockedError, PipelineError
 from softmax_dask_pipelines.ledger.history import (
     Commit,
     History,
@@ -44,8 +44,11 @@ class Result(Protocol):
 def recovered(output: AnyPath) -> History:
     """What is known of an output, once all that is committed is visible, and all that nobody needs is gone."""
     history = History.of(output)
-    if history.latest is not None and history.path("plan", history.latest.plan).exists():
-        _publish(history, history.latest)
+    if history.latest is not None:
+        if history.path("plan", history.latest.plan).exists():
+            _publish(history, history.latest)
+        else:  # a worker or a run that was thought dead may have woken up, and written there
+            history.place(history.latest.plan).clear()
     for plan in stale_plans(history):
         _drop(history, plan)
     for path in leftovers(history.folder):
@@ -147,6 +150,9 @@ class Building:
     def _end(self, error: BaseException) -> None:
         with suppress(PipelineError):  # of a full disk, say: what is not durable will be done again
             self._close()
+        if isinstance(error, ExpectationError):
+            with suppress(PipelineError):
+                storage.put(self._history.path("refused", self._plan), [record("refused", {"why": str(error)})])
         if not self._done and not commit_path(self._history.folder, self._plan.commit).exists():
             with suppress(PipelineError):
                 _drop(self._history, self._plan)
@@ -170,7 +176,7 @@ def _publish(history: History, commit: Commit) -> None:
     place.clear()
     if commit.plan.is_whole:
         _forget_before(history.folder, commit.plan.first)
-    storage.remove(history.path("plan", commit.plan))
+    _forget_plan(history, commit.plan)
 
 
 def _forget_before(folder: AnyPath, number: int) -> None:
@@ -185,6 +191,11 @@ def _drop(history: History, plan: PlanRecord) -> None:
     """Remove all that was written for a plan that nobody goes on with; its document last, which tells whose it is."""
     history.place(plan).clear()
     storage.remove(history.path("journal", plan))
+    _forget_plan(history, plan)
+
+
+def _forget_plan(history: History, plan: PlanRecord) -> None:
+    storage.remove(history.path("refused", plan))
     storage.remove(history.path("plan", plan))
 
 
