@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from softmax_dask.evaluation import evaluate
     from softmax_dask.facts import KernelFacts, kernel_facts, kernel_name
     from softmax_dask.jacobians import jacobian, jvp, log_softmax_jvp, log_softmax_vjp, vjp
-    from softmax_dask.metrics import Metrics, confidence_edges, metric_columns
+    from softmax_dask.metrics import Metrics, MetricsCounter, confidence_edges, metric_columns
     from softmax_dask.metrics_bytes import metrics_from_bytes, metrics_to_bytes
     from softmax_dask.metrics_json import metrics_document, metrics_from_document
     from softmax_dask.notices import SingleClassWarning, SoftmaxDaskWarning, TopKWarning
@@ -51,6 +51,7 @@ _HOMES = {
     "ColumnError": "errors",
     "DtypeError": "errors",
     "Metrics": "metrics",
+    "MetricsCounter": "metrics",
     "MetricsError": "errors",
     "OutputBufferError": "errors",
     "SplitClassAxisError": "errors",
@@ -91,6 +92,7 @@ __all__ = [
     "DtypeError",
     "KernelFacts",
     "Metrics",
+    "MetricsCounter",
     "MetricsError",
     "OutputBufferError",
     "SingleClassWarning",

@@ -93,7 +93,7 @@ class Metrics:
         columns : name -> one value a row, as `softmax_dask.decisions` gives them; those of `metric_columns`
         targets : integers, -1 where unlabelled
         """
-        counting = Counting(classes)
+        counting = MetricsCounter(classes)
         counting.add(columns, targets)
         return counting.metrics()
 
@@ -221,7 +221,7 @@ def confidence_edges() -> NDArray[np.float64]:
     return fine_edges()
 
 
-class Counting:
+class MetricsCounter:
     """Metrics while rows are counted."""
 
     def __init__(self, classes: int) -> None:
