@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from softmax_dask_pipelines.compacted import Compacted, open_compact
     from softmax_dask_pipelines.compaction import compact
-    from softmax_dask_pipelines.config import JacobianConfig, ScoreConfig
+    from softmax_dask_pipelines.config import EvaluateConfig, JacobianConfig, ScoreConfig
     from softmax_dask_pipelines.errors import PipelineError
+    from softmax_dask_pipelines.evaluating import Evaluation, evaluate
     from softmax_dask_pipelines.jacobians import JacobianResult, write_jacobian
     from softmax_dask_pipelines.logits import open_logits
     from softmax_dask_pipelines.output_status import status
+    from softmax_dask_pipelines.reporting import Report, report
     from softmax_dask_pipelines.result import RunResult
     from softmax_dask_pipelines.running import run
     from softmax_dask_pipelines.scoring import score
@@ -23,15 +25,20 @@ if TYPE_CHECKING:
 # No module may bear the name of a function here: importing it would put it in the function's place.
 _HOMES = {
     "Compacted": "compacted",
+    "EvaluateConfig": "config",
+    "Evaluation": "evaluating",
     "JacobianConfig": "config",
     "JacobianResult": "jacobians",
     "PipelineError": "errors",
+    "Report": "reporting",
     "RunResult": "result",
     "ScoreConfig": "config",
     "Verified": "verifying",
     "compact": "compaction",
+    "evaluate": "evaluating",
     "open_compact": "compacted",
     "open_logits": "logits",
+    "report": "reporting",
     "run": "running",
     "score": "scoring",
     "status": "output_status",
@@ -41,15 +48,20 @@ _HOMES = {
 
 __all__ = [
     "Compacted",
+    "EvaluateConfig",
+    "Evaluation",
     "JacobianConfig",
     "JacobianResult",
     "PipelineError",
+    "Report",
     "RunResult",
     "ScoreConfig",
     "Verified",
     "compact",
+    "evaluate",
     "open_compact",
     "open_logits",
+    "report",
     "run",
     "score",
     "status",

@@ -15,8 +15,10 @@ from softmax_dask_pipelines.addresses import is_address, is_credential, redacted
 from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.config_models import (
     Config,
+    EvaluateConfig,
     JacobianConfig,
     MatrixOutputConfig,
+    MetricsOutputConfig,
     OutputConfig,
     ScoreConfig,
     SourceConfig,
@@ -29,8 +31,10 @@ from softmax_dask_pipelines.errors import ConfigError, PermissionDeniedError
 __all__ = [
     "ClusterConfig",
     "Config",
+    "EvaluateConfig",
     "JacobianConfig",
     "MatrixOutputConfig",
+    "MetricsOutputConfig",
     "OutputConfig",
     "ScoreConfig",
     "SourceConfig",
@@ -57,7 +61,12 @@ _EXPECTED = {
 """Pydantic's type of an error -> what was expected, in the words of people who write YAML."""
 
 
-_MODELS: dict[str, type[Config]] = {"score": ScoreConfig, "compact": ScoreConfig, "jacobian": JacobianConfig}
+_MODELS: dict[str, type[Config]] = {
+    "score": ScoreConfig,
+    "compact": ScoreConfig,
+    "jacobian": JacobianConfig,
+    "evaluate": EvaluateConfig,
+}
 """Verb -> what its configs hold."""
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
@@ -97,7 +106,7 @@ def read_config(
     Parameters
     ----------
     date : a day such as "2026-11-26", "today" or "yesterday", for `{date:...}` in paths; default the config's, or today
-    flags : `cluster` and `scheduler`, as the command line's flags of these names
+    flags : `cluster`, `scheduler` and `dashboard`, as the command line's flags of these names
 
     Raises
     ------
@@ -112,7 +121,7 @@ def read_config(
     if date is not None:
         data["date"] = date
         given["date",] = "--date"
-    for name, cluster in cluster_of_flags(flags or {}).items():
+    for name, cluster in cluster_of_flags(flags or {}, told=data.get("cluster", "local")).items():
         data["cluster"] = cluster
         given["cluster",] = f"--{name}"
 
@@ -135,18 +144,28 @@ def read_class_names(path: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def cluster_of_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The flag that says where to score, if one does, and what it is in a config.
+def cluster_of_flags(flags: Mapping[str, Any], told: Any = "local") -> dict[str, Any]:
+    """The flag that says where to score, if one does, and what it is in a config; `told` is what a config has.
 
     Raises
     ------
     ConfigError
-        Both do.
+        Two of them say it, or a dashboard is wanted where there is none.
     """
     given = {name: flags[name] for name in ("cluster", "scheduler") if flags.get(name) is not None}
     if len(given) > 1:
         raise ConfigError("--cluster, --scheduler: are both given; expected one of the two.")
-    return {name: value if name == "cluster" else {"connect": value} for name, value in given.items()}
+    found = {name: value if name == "cluster" else {"connect": value} for name, value in given.items()}
+    if not flags.get("dashboard"):
+        return found
+    name, cluster = next(iter(found.items()), ("dashboard", told))
+    if cluster == "local":
+        raise ConfigError(
+            "--dashboard: is given for a run on threads, which have none; expected processes or a Dask cluster. "
+            "Add --cluster processes."
+        )
+    section = {"kind": cluster} if cluster == "processes" else cluster
+    return {name: {**section, "dashboard": True} if isinstance(section, dict) else section}
 
 
 def require_distributed(cluster: ClusterConfig) -> None:

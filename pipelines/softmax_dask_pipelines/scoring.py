@@ -5,14 +5,13 @@ source -> plan -> partitions -> task (read, kernel, write) on Dask's threads -> 
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from os import PathLike, fspath
 from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from softmax_dask_pipelines.backend import GpuOfProcess
 from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config, require_distributed, tell_both_ends
-from softmax_dask_pipelines.errors import ConfigError
 from softmax_dask_pipelines.expectations import Shift, require_expected, shift_of
 from softmax_dask_pipelines.job import Job, prepare
 from softmax_dask_pipelines.ledger.history import History
@@ -153,7 +152,8 @@ def score(
         "cluster": cluster,
     }
     tell_both_ends(given)
-    return execute(prepare(make_config(ScoreConfig, given, key_of)), replace=replace, client=client)
+    job = prepare(make_config(ScoreConfig, given, key_of), has_client=client is not None)
+    return execute(job, replace=replace, client=client)
 
 
 def execute(
@@ -170,7 +170,6 @@ def execute(
     earlier run has done. `client` submits to a Dask cluster that is there, whatever the config says.
     """
     require_distributed(job.config.cluster)
-    _require_cpu_on_a_cluster(job, client)
     results: list[RunResult] = []
     output = job.output
     with locked(output) as run:
@@ -240,14 +239,6 @@ def _score_missing(
         totals.compile_s = score_on_cluster(job, task, missing, client=client, take=take)
 
 
-def _require_cpu_on_a_cluster(job: Job, client: "Client | None") -> None:
-    if job.backend != "cpu" and (client is not None or job.config.cluster.kind != "local"):
-        raise ConfigError(
-            f"backend: is {job.backend}, which computes on the threads of this process; expected cpu on a cluster. "
-            "Use one of the two, or the array functions with a Dask worker a GPU."
-        )
-
-
 def task_of(job: Job, sink: Sink, stop: Event, counts: CountsPlace | None = None) -> ScoreTask:
     """What scores the partitions of a run, and leaves its metrics at `counts`; `stop` ends those that have begun."""
     return ScoreTask(
@@ -260,17 +251,9 @@ def task_of(job: Job, sink: Sink, stop: Event, counts: CountsPlace | None = None
         top_k=job.spec.top_k,
         refuse_nonfinite=job.config.nonfinite == "error",
         stop=stop,
-        compute=_computing(job),
+        compute=None if job.backend == "cpu" else GpuOfProcess(),
         counts=counts,
     )
-
-
-def _computing(job: Job) -> Callable[..., Any] | None:
-    """What fills columns on a GPU, if that is where the run computes."""
-    if job.backend == "cpu":
-        return None
-    streams: Callable[..., Any] = import_module("softmax_dask_pipelines.streaming").HostStreams()
-    return streams
 
 
 def _compile_kernels(job: Job, task: ScoreTask) -> float:

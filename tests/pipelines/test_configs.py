@@ -1,4 +1,4 @@
-"""The configs that we ship validate and run as they stand."""
+"""The configs that we ship validate and run as they stand; those of clusters run on threads of the CPU."""
 
 import os
 from pathlib import Path
@@ -14,6 +14,9 @@ from tests.pipelines.command import softmax_dask
 
 CONFIGS = [path for path in sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")) if path.stem != "s3"]
 """That of object stores is run beside one: tests/pipelines/objects/test_object_docs.py."""
+HERE = ("--set", "cluster=local", "--set", "backend=cpu")
+"""In place of clusters that are not here; one of Slurm is: tests/slurm."""
+OF_CLUSTERS = {"local_processes", "slurm", "kubernetes", "gpu_cluster"}
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
@@ -30,7 +33,7 @@ def config(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_there_is_a_config_of_each_verb():
-    assert {"score_zarr", "score_parquet", "jacobian", "nightly"} <= {path.stem for path in CONFIGS}
+    assert {"score_zarr", "score_parquet", "jacobian", "nightly", *OF_CLUSTERS} <= {path.stem for path in CONFIGS}
 
 
 def test_it_validates(config):
@@ -41,7 +44,7 @@ def test_it_validates(config):
 
 
 def test_its_output_has_the_columns_that_it_lists(config):
-    outcome = softmax_dask("run", config)
+    outcome = softmax_dask("run", config, *_changes(config))
 
     assert outcome.code == 0, outcome.err
     told = read_config(config)
@@ -56,10 +59,20 @@ def test_the_commands_in_its_comments_run(config):
     lines = Path(config).read_text().splitlines()
     commands = [line.partition("softmax-dask ")[2].partition("    ")[0] for line in lines if "#   softmax-dask" in line]
 
-    outcomes = [softmax_dask(*command.split()) for command in commands]
+    outcomes = [softmax_dask(*command.split(), *_changes(config, command)) for command in commands]
 
     assert commands
     assert [(outcome.code, outcome.err) for outcome in outcomes] == [(0, "")] * len(commands)
+
+
+def test_a_config_of_a_cluster_says_which(config):
+    found = read_config(config)
+
+    assert (Path(config).stem in OF_CLUSTERS) == (found.verb == "score" and found.cluster.kind != "local")
+
+
+def _changes(config: str, command: str = "run") -> tuple[str, ...]:
+    return HERE if Path(config).stem in OF_CLUSTERS and command.startswith("run") else ()
 
 
 def _columns(output: Path) -> dict[str, Any]:

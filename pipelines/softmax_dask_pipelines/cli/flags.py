@@ -100,6 +100,7 @@ _RUN_OPTIONS = (
 _CLUSTER_OPTIONS = (
     click.option("--cluster", help="local (threads) or processes. Default: local. A config file can say more."),
     click.option("--scheduler", metavar="ADDRESS", help="Of a Dask scheduler, or its scheduler file: score there."),
+    click.option("--dashboard", is_flag=True, help="Print the address of Dask's dashboard: of processes or a cluster."),
 )
 
 
@@ -131,7 +132,7 @@ def config_of_flags(model: type["ConfigT"], given: dict[str, Any]) -> "ConfigT":
     for cluster in cluster_of_flags(given).values():
         data["cluster"] = cluster
     for name, value in given.items():
-        if value is None or value == () or name in ("cluster", "scheduler"):
+        if value is None or value == () or name in ("cluster", "scheduler", "dashboard"):
             continue
         section, _, key = _KEYS[name].rpartition(".")
         (data[section] if section else data)[key] = _value(name, value)

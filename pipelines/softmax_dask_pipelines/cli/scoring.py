@@ -67,6 +67,7 @@ def run(
     date: str | None,
     cluster: str | None,
     scheduler: str | None,
+    dashboard: bool,
     replace: bool,
     dry_run: bool,
     as_json: bool,
@@ -80,7 +81,7 @@ def run(
     """
     from softmax_dask_pipelines.config import read_config
 
-    flags = {"cluster": cluster, "scheduler": scheduler}
+    flags = {"cluster": cluster, "scheduler": scheduler, "dashboard": dashboard}
     read = read_config(config, overrides, date=date, flags=flags)
     carry_out(read, replace=replace, dry_run=dry_run, as_json=as_json, quiet=quiet)
 
