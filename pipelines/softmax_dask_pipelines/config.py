@@ -14,8 +14,10 @@ from softmax_dask import COLUMNS
 from softmax_dask_pipelines.addresses import is_address, is_credential, redacted, without_credentials
 from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.config_models import (
+    EvaluateConfig,
     JacobianConfig,
     MatrixOutputConfig,
+    MetricsOutputConfig,
     OutputConfig,
     ScoreConfig,
     SourceConfig,
@@ -39,9 +41,11 @@ __all__ = [
     "ClusterConfig",
     "Config",
     "ConformalConfig",
+    "EvaluateConfig",
     "FitConfig",
     "JacobianConfig",
     "MatrixOutputConfig",
+    "MetricsOutputConfig",
     "OutputConfig",
     "ScoreConfig",
     "SourceConfig",

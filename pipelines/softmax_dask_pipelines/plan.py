@@ -50,6 +50,8 @@ class Sizes:
     """Of a row of all other columns, ids and targets together."""
     scratch_bytes: int = 0
     """Of a row, what it takes beside results while they are computed."""
+    counting_bytes: int = 0
+    """What a thread counts into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ def _task_bytes(sizes: Sizes, chunk: int, partition: int) -> int:
     computing = chunk * (sizes.wide_bytes + sizes.widest_bytes) + 2 * chunk * sizes.classes * 4
     computing += chunk * sizes.scratch_bytes
     gathering = 2 * min(partition, max(1, sizes.rows)) * sizes.narrow_bytes
-    return reading + computing + gathering
+    return reading + computing + gathering + sizes.counting_bytes
 
 
 def _plan(sizes: Sizes, partition: int, chunk: int, threads: int, peak: int, limit: int) -> Plan:

@@ -18,6 +18,7 @@ from softmax_dask_pipelines.tally import Tally
 
 _SUMS = tuple(field.name for field in fields(Tally) if field.type in (int, float))
 """Of a tally, what is one number."""
+_OF_OBJECT = tuple(field.name for field in fields(StoredObject))
 _RAW = -15
 _USUAL = " ".join(f"{name}/c/" for name in COLUMNS).encode()
 """What keys of objects most often hold: need not be sent, for both ends have the same version."""
@@ -36,6 +37,8 @@ class Receipt:
     read_s: float
     kernel_s: float
     write_s: float
+    metrics: StoredObject | None = None
+    """What was counted, where metrics are kept: a file of its own."""
 
     def __reduce__(self) -> tuple[Callable[[bytes], "Receipt"], tuple[bytes]]:
         """Small: see `packed`."""
@@ -68,6 +71,7 @@ def packed(receipt: Receipt) -> bytes:
         " ".join(stored.key for stored in receipt.objects),
         _small(stored.size_bytes for stored in receipt.objects),
         _small(stored.crc32c for stored in receipt.objects),
+        None if receipt.metrics is None else tuple(getattr(receipt.metrics, name) for name in _OF_OBJECT),
         receipt.notes,
         _small(round(1e6 * seconds) for seconds in (receipt.read_s, receipt.kernel_s, receipt.write_s)),
     )
@@ -78,7 +82,7 @@ def packed(receipt: Receipt) -> bytes:
 def unpacked(data: bytes) -> Receipt:
     """The receipt of these bytes."""
     parts = pickle.loads(zlib.decompressobj(_RAW, zdict=_USUAL).decompress(data))
-    number, sums, are_all, names, counts, groups, low, keys, sizes, checksums, notes, microseconds = parts
+    number, sums, are_all, names, counts, groups, low, keys, sizes, checksums, metrics, notes, microseconds = parts
     labels, label_groups = _numbers(names), _numbers(groups)
     found = [label_groups[label] for label in labels] if counts is None else _numbers(counts)
     tally = Tally(
@@ -89,8 +93,10 @@ def unpacked(data: bytes) -> Receipt:
         label_groups=tuple(label_groups),
     )
     stored = zip(keys.split(" ") if keys else (), _numbers(sizes), _numbers(checksums), strict=True)
-    seconds = (1e-6 * count for count in _numbers(microseconds))
-    return Receipt(number, tally, tuple(StoredObject(*each) for each in stored), notes, *seconds)
+    read_s, kernel_s, write_s = (1e-6 * count for count in _numbers(microseconds))
+    counted = None if metrics is None else StoredObject(*metrics)
+    objects = tuple(StoredObject(*each) for each in stored)
+    return Receipt(number, tally, objects, notes, read_s, kernel_s, write_s, counted)
 
 
 def _are_groups(tally: Tally) -> bool:

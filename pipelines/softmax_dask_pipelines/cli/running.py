@@ -112,6 +112,7 @@ class _Following:
 
 def _texts(config: "Config") -> Any:
     """The module that words what a config of this verb is about."""
-    from softmax_dask_pipelines import summary, summary_fit, summary_jacobian
+    from softmax_dask_pipelines import summary, summary_fit, summary_jacobian, summary_metrics
 
-    return {"score": summary, "compact": summary, "jacobian": summary_jacobian}.get(config.verb, summary_fit)
+    of_verbs = {"score": summary, "compact": summary, "jacobian": summary_jacobian, "evaluate": summary_metrics}
+    return of_verbs.get(config.verb, summary_fit)
