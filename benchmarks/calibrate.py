@@ -3,7 +3,7 @@
 of the time of score: `calibrate` of half of the rows, with its report on the others, over `score` with its default
 columns of a dump with targets; 100 classes in float32, both with all cores, files in the page cache.
 PyTorch: all rows as one tensor, `torch.optim.LBFGS` with 50 iterations at a rate of 0.01 as in temperature_scaling.py
-of Guo et al., over `softmax_dask.calibrate` of the same array with every row in the fit; both with what threads they use.
+of Guo et al., over `softmax_dask.calibrate` of the same array with every row in the fit; both as they use threads.
 
     python -m benchmarks.calibrate
 """
