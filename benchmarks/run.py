@@ -26,6 +26,7 @@ SCRIPTS = (
     "score",
     "parquet",
     "compact",
+    "calibrate",
     "partitions",
     "growth",
     "durability",
