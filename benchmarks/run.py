@@ -26,6 +26,7 @@ SCRIPTS = (
     "score",
     "parquet",
     "compact",
+    "evaluate",
     "partitions",
     "growth",
     "memory",
