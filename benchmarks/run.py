@@ -29,6 +29,7 @@ SCRIPTS = (
     "evaluate",
     "partitions",
     "growth",
+    "durability",
     "memory",
     "startup",
 )
