@@ -27,6 +27,7 @@ SCRIPTS = (
     "parquet",
     "compact",
     "calibrate",
+    "evaluate",
     "partitions",
     "growth",
     "durability",
