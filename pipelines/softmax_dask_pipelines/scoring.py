@@ -100,11 +100,24 @@ class RunResult:
             "read_s": self.read_s,
             "kernel_s": self.kernel_s,
             "write_s": self.write_s,
+            **self._pace(),
         }
 
     def record(self) -> dict[str, Any]:
         """What stands in the manifest: also the counts that the next run compares its own with."""
         return {**self.facts(), "label_groups": list(self.tally.label_groups)}
+
+    def _pace(self) -> dict[str, float | None]:
+        """How fast it went once kernels were loaded, and the shares of the threads' time; None of a run of nothing."""
+        scoring_s, threads_s = self.seconds - self.compile_s, self.read_s + self.kernel_s + self.write_s
+        row_bytes = self.job.facts.classes * self.job.facts.dtype.itemsize
+        return {
+            "rows_per_s": _mean(self.bytes_in / row_bytes, scoring_s),
+            "gb_per_s": _mean(self.bytes_in / 1e9, scoring_s),
+            "read_share": _mean(self.read_s, threads_s),
+            "kernel_share": _mean(self.kernel_s, threads_s),
+            "write_share": _mean(self.write_s, threads_s),
+        }
 
     def _name_of(self, label: int) -> str | None:
         names = self.job.facts.class_names
@@ -419,5 +432,5 @@ def _together(job: Job, results: Sequence[RunResult]) -> RunResult:
     )
 
 
-def _mean(total: float, count: int) -> float | None:
+def _mean(total: float, count: float) -> float | None:
     return total / count if count else None

@@ -44,7 +44,7 @@ def carry_out(config: "Config", *, replace: bool, dry_run: bool, as_json: bool, 
     with _nothing_is_fine(as_json=as_json, quiet=quiet):
         job = _prepared(config, quiet=quiet or as_json)
         with progress(RUNNING, quiet=quiet or as_json) as advance:
-            following = _Following(advance)
+            following = _Following(advance, job)
             result = execute(job, replace=replace, on_start=following.start, on_receipt=following.take)
         if as_json:
             say(json.dumps({"date": config.date, **result.facts()}, indent=2))
@@ -86,10 +86,11 @@ def _prepared(config: "Config", *, quiet: bool) -> "Job | JacobianJob":
 
 
 class _Following:
-    """Tells the progress of a run how many rows are done, of how many."""
+    """Tells the progress of a run how many rows are done, of how many, and where the time goes."""
 
-    def __init__(self, advance: "Advance | None") -> None:
+    def __init__(self, advance: "Advance | None", job: "Job | JacobianJob") -> None:
         self._advance, self._total = advance, 0
+        self._row_bytes = job.source.facts.classes * job.source.facts.dtype.itemsize
 
     def start(self, total: int) -> None:
         """So many rows there are to do."""
@@ -100,7 +101,7 @@ class _Following:
     def take(self, receipt: Any) -> None:
         """A part of them is done."""
         if self._advance is not None:
-            self._advance(receipt.rows, self._total)
+            self._advance(receipt.rows, self._total, receipt.rows * self._row_bytes, receipt.seconds)
 
 
 def _texts(config: "Config") -> Any:
