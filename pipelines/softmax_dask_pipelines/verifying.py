@@ -20,7 +20,7 @@ from softmax_dask_pipelines.ledger.opening import as_planned
 from softmax_dask_pipelines.ledger.settings import differences, settings_of
 from softmax_dask_pipelines.scoring import task_of
 from softmax_dask_pipelines.sinks import StoredObject, open_sink
-from softmax_dask_pipelines.sinks.checksums import crc32c_of_file
+from softmax_dask_pipelines.sinks.checksums import is_as_written
 from softmax_dask_pipelines.sinks.places import Whole
 
 _SAMPLE = 8
@@ -116,7 +116,7 @@ def _require_whole(path: Path, stored: StoredObject) -> None:
     try:
         size = file.stat().st_size
         fault = f"has {size:,} bytes" if size != stored.size_bytes else None
-        fault = fault or ("has other bytes" if crc32c_of_file(file) != stored.crc32c else None)
+        fault = fault or (None if is_as_written(file, stored.key, stored.crc32c) else "has other bytes")
     except FileNotFoundError:
         fault = "is not there"
     except OSError as error:

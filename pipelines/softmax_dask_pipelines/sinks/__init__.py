@@ -99,7 +99,7 @@ class StoredObject:
     key: str
     size_bytes: int
     crc32c: int
-    """Of all its bytes."""
+    """Of all its bytes; of a Zarr chunk of those before its own checksum."""
 
 
 class PartitionWriter(Protocol):

@@ -9,7 +9,7 @@ from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.ledger import publication
 from softmax_dask_pipelines.sinks import StoredObject, places
 from softmax_dask_pipelines.sinks import zarr as zarr_sink
-from softmax_dask_pipelines.sinks.checksums import crc32c_of
+from softmax_dask_pipelines.sinks.checksums import crc32c_of_object
 from softmax_dask_pipelines.tally import Tally
 from softmax_dask_pipelines.task import Receipt
 
@@ -84,4 +84,4 @@ def _put_directly(self: Any, key: str, parts: list[bytes]) -> StoredObject:
     path = self.folder / key
     with storage.plain_errors(path), nullcontext():
         path.unlink(missing_ok=True)
-        return StoredObject(key, storage._write_file(path, parts, durable=True), crc32c_of(parts))
+        return StoredObject(key, storage._write_file(path, parts, durable=True), crc32c_of_object(parts))
