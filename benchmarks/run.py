@@ -25,6 +25,7 @@ SCRIPTS = (
     "exactness",
     "score",
     "parquet",
+    "compact",
     "partitions",
     "growth",
     "memory",

@@ -27,6 +27,7 @@ from softmax_dask.slabs import (
     unflatten,
     with_axis,
 )
+from softmax_dask.tails import TAIL_COLUMNS, fill_tails
 
 Array = Any
 """A NumPy or CuPy array."""
@@ -48,10 +49,14 @@ def decisions(
     moved = with_axis(x, axis, -1)
     chosen = [COLUMNS[name] for name in columns]
     _require_known(out, columns)
-    planes = rows_lie_together(moved) and backend.kernels.takes_planes(columns, moved.shape[-1])
+    planes = (
+        rows_lie_together(moved)
+        and TAIL_COLUMNS.isdisjoint(columns)
+        and backend.kernels.takes_planes(columns, moved.shape[-1])
+    )
     results = {c.name: _result(backend, c, moved, dtype, top_k, (out or {}).get(c.name), axis, planes) for c in chosen}
     truth = None if targets is None else require_targets(backend, targets, moved.shape[:-1], moved.shape[-1])
-    _fill(backend, moved, truth, results, temperature, planes=planes)
+    _fill(backend, moved, truth, results, temperature, top_k, planes=planes)
     return {c.name: _with_axis_back(results[c.name], c, axis)[()] for c in chosen}
 
 
@@ -154,6 +159,7 @@ def _fill(
     truth: Array | None,
     results: Mapping[str, Array],
     temperature: float,
+    top_k: int,
     *,
     planes: bool,
 ) -> None:
@@ -170,7 +176,7 @@ def _fill(
         part = {name: array[(*index, ...)] for name, array in results.items()}
         targets = None if truth is None else truth[index].reshape(-1)
         logits = readable(backend, flatten(slab, groups), dtype)
-        _fill_slab(backend, logits, targets, part, floats, temperature, groups)
+        _fill_slab(backend, logits, targets, part, floats, temperature, top_k, groups)
 
 
 def _is_taken_as_it_lies(
@@ -184,7 +190,8 @@ def _is_taken_as_it_lies(
         moved.dtype == dtype
         and moved.flags.c_contiguous
         and is_aligned(moved)
-        and "correct" not in results  # which is made of another array
+        and TAIL_COLUMNS.isdisjoint(results)  # made of other columns, and so is `correct`
+        and "correct" not in results
         and all(
             array.flags.c_contiguous and (array.dtype == floats or COLUMNS[name].kind not in ("float", "wide"))
             for name, array in results.items()
@@ -199,10 +206,14 @@ def _fill_slab(
     out: dict[str, Array],
     floats: np.dtype[Any],
     temperature: float,
+    top_k: int,
     groups: int | None,
 ) -> None:
     """Run the kernels; results that they do not write as they are go through an array of theirs."""
-    native = {name: _native(backend, name, array, floats, groups) for name, array in out.items()}
+    tails = {name: array for name, array in out.items() if name in TAIL_COLUMNS}
+    native = {name: _native(backend, name, out[name], floats, groups) for name in out if name not in tails}
+    if tails and "top_k_labels" not in native:
+        native["top_k_labels"] = backend.arrays.empty((logits.shape[0], top_k), np.int32)
     correct = native.pop("correct", None)
     if correct is not None and "target_rank" not in native:
         native["target_rank"] = backend.arrays.empty(correct.shape, np.int32)
@@ -213,8 +224,10 @@ def _fill_slab(
     if correct is not None:
         rank = native["target_rank"]
         correct[...] = backend.arrays.where(rank < 0, -1, rank == 0)
+    if tails:
+        fill_tails(backend, logits, native["top_k_labels"], tails, floats, temperature)
     for name, array in out.items():
-        if name != "correct" and not backend.arrays.may_share_memory(native[name], array):
+        if name in native and not backend.arrays.may_share_memory(native[name], array):
             found = native[name] if COLUMNS[name].per == "row" else unflatten(native[name], array.shape, groups)
             with np.errstate(all="ignore"):  # small probabilities underflow, a log-probability may be -inf in float16
                 array[...] = found.reshape(array.shape)

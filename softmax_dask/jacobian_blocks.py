@@ -3,6 +3,7 @@
 As in `blocks`, rows go to the kernels in slabs, so neither logits nor vectors are copied whole for their dtype.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from softmax_dask.dispatch import Backend, backend_of
 from softmax_dask.errors import OutputBufferError
 from softmax_dask.sizes import kernel_dtype, result_dtype, rows_in
-from softmax_dask.slabs import flatten, is_writeable, readable, slabs
+from softmax_dask.slabs import flatten, is_aligned, is_writeable, readable, slabs
 
 Array = Any
 """A NumPy or CuPy array."""
@@ -75,7 +76,9 @@ def _require_out(
 def _fill(backend: Backend, rows: Array, out: Array, temperature: float, first: int, second: int) -> None:
     dtype = kernel_dtype(rows.dtype, dtype=out.dtype, temperature=temperature)
     native = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
-    for row, line in _slabs(out.shape, backend.slab_bytes):
+    # A kernel that is given all results of an array can tell that they are too large for the caches.
+    as_they_lie = rows.dtype == dtype and rows.flags.c_contiguous and is_aligned(rows) and out.dtype == native
+    for row, line in _slabs(out.shape, sys.maxsize if as_they_lie else backend.slab_bytes):
         slab, part = readable(backend, rows[row], dtype), out[row, line]
         written = part if part.dtype == native else backend.arrays.empty(part.shape, native)
         backend.kernels.jacobian_rows(slab, written, temperature, first + line.start, second)

@@ -26,7 +26,7 @@ from tests.guides.pages import PAGES, blocks, run, writers
 from tests.guides.readers import READERS
 from tests.pipelines.command import softmax_dask
 
-DUMPS, DECISIONS = "writing-dumps.md", "reading-decisions.md"
+DUMPS, DECISIONS, SMALLER = "writing-dumps.md", "reading-decisions.md", "compact.md"
 WRITERS = ["write_zarr", "write_parquet"]
 PIECE_ROWS = 400
 
@@ -445,3 +445,22 @@ def test_rows_of_fixed_size_binary_hold_the_numbers_with_nothing_between(folder)
     found = open_logits("dump.parquet").compute()
 
     np.testing.assert_array_equal(found, logits)
+
+
+# Smaller dumps.
+
+
+def test_rows_of_a_smaller_dump_come_back_as_the_page_says(folder):
+    sample.write_sample(folder / "logits.zarr")
+    assert softmax_dask("compact", "logits.zarr", "teacher.zarr", "--k", 20).code == 0
+
+    names = run("\n".join(blocks(SMALLER)), {})
+
+    logs = special.log_softmax(np.asarray(zarr.open_group("logits.zarr", mode="r")["logits"][:8], np.float64), axis=1)
+    ranked = np.argsort(-logs, axis=1, kind="stable")
+    np.testing.assert_array_equal(names["labels"], ranked[:, :20])
+    np.testing.assert_allclose(names["logs"], np.take_along_axis(logs, ranked[:, :20], axis=1), rtol=2**-10)
+    np.testing.assert_allclose(
+        names["tail"], np.exp(np.take_along_axis(logs, ranked[:, 20:], axis=1)).sum(axis=1), rtol=1e-5
+    )
+    np.testing.assert_allclose(np.exp(names["some"].astype(np.float64)).sum(axis=1), 1, atol=np.log(100) / 2048)

@@ -1,30 +1,36 @@
 """The application on top of softmax-dask: dumps of logits in, decisions out.
 
 `score(source, output)`, `run("config.yaml")`, `status(output)` and `verify(output)` do what the command line does;
-`open_logits(path)` gives a Dask array.
+`open_logits(path)` gives a Dask array, `open_compact(path)` those of what `compact` has written.
 Importing this package loads nothing heavy; a name is imported when it is used.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from softmax_dask_pipelines.compacted import Compacted, open_compact
+    from softmax_dask_pipelines.compaction import compact
     from softmax_dask_pipelines.config import JacobianConfig, ScoreConfig
     from softmax_dask_pipelines.errors import PipelineError
     from softmax_dask_pipelines.jacobians import JacobianResult, write_jacobian
     from softmax_dask_pipelines.logits import open_logits
     from softmax_dask_pipelines.output_status import status
+    from softmax_dask_pipelines.result import RunResult
     from softmax_dask_pipelines.running import run
-    from softmax_dask_pipelines.scoring import RunResult, score
+    from softmax_dask_pipelines.scoring import score
     from softmax_dask_pipelines.verifying import Verified, verify
 
 # No module may bear the name of a function here: importing it would put it in the function's place.
 _HOMES = {
+    "Compacted": "compacted",
     "JacobianConfig": "config",
     "JacobianResult": "jacobians",
     "PipelineError": "errors",
-    "RunResult": "scoring",
+    "RunResult": "result",
     "ScoreConfig": "config",
     "Verified": "verifying",
+    "compact": "compaction",
+    "open_compact": "compacted",
     "open_logits": "logits",
     "run": "running",
     "score": "scoring",
@@ -34,12 +40,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "Compacted",
     "JacobianConfig",
     "JacobianResult",
     "PipelineError",
     "RunResult",
     "ScoreConfig",
     "Verified",
+    "compact",
+    "open_compact",
     "open_logits",
     "run",
     "score",

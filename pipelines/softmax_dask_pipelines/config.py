@@ -57,7 +57,7 @@ _EXPECTED = {
 """Pydantic's type of an error -> what was expected, in the words of people who write YAML."""
 
 
-_MODELS: dict[str, type[Config]] = {"score": ScoreConfig, "jacobian": JacobianConfig}
+_MODELS: dict[str, type[Config]] = {"score": ScoreConfig, "compact": ScoreConfig, "jacobian": JacobianConfig}
 """Verb -> what its configs hold."""
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)

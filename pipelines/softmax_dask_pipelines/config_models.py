@@ -1,5 +1,6 @@
 """What a run may be told: pydantic models, one for each section. Reads no file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
 from softmax_dask import COLUMNS
@@ -178,7 +180,7 @@ class OutputConfig(Section):
         description="a folder that is not there yet, relative to the working directory; Zarr also s3://...",
     )
     dtype: Literal["float16", "float32", "float64"] | None = Field(
-        None, description="of probabilities and log_probabilities; else that of the other columns"
+        None, description="of probabilities and their logarithms; else that of the other columns, of compact float16"
     )
     rename: dict[CarriedName, CarriedName] | None = Field(
         None, description="names of carried ids and Hive keys in the output, such as {day: source_day}"
@@ -201,16 +203,27 @@ class MatrixOutputConfig(Section):
     )
 
 
+_COMPACT: dict[str, Any] = {"top_k": 64, "dtype": "float16"}
+"""What `verb: compact` means where it is not said, beside its columns."""
+
+
 class ScoreConfig(Section):
     """One scoring run."""
 
-    verb: Literal["score"] = Field("score", description="what to do; left out: score")
+    verb: Literal["score", "compact"] = Field(
+        "score", description="what to do; left out: score. compact is score with the columns of a smaller dump"
+    )
     source: SourceConfig = Field(description="where the logits are; what is left out here is found out")
     output: OutputConfig = Field(description="where the results go")
     columns: tuple[ColumnName, ...] | None = Field(
-        None, min_length=1, description="label and confidence; label_name, nll and correct where they can be known"
+        None,
+        min_length=1,
+        description="label and confidence; label_name, nll and correct where they can be known. Of compact: "
+        "top_k_labels, top_k_log_probabilities, logsumexp, tail_mass, tail_divergence, with a target nll",
     )
-    top_k: Count | None = Field(None, description="for top_k_labels and top_k_probabilities: how many classes")
+    top_k: Count | None = Field(
+        None, description="for the columns of the k largest and of the tail: how many classes; of compact 64"
+    )
     temperature: Temperature = Field(1.0, description="divides the logits; above 0")
     nonfinite: Literal["propagate", "error"] = Field(
         "propagate", description="rows with NaN, +inf or only -inf: mark them in the output, or refuse"
@@ -241,6 +254,20 @@ class ScoreConfig(Section):
     durability: Literal["fsync", "none"] = Field(
         "fsync", description="none: faster, and lost when the machine itself stops; a kill loses nothing either way"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: Any) -> Any:
+        """What a smaller dump has where nothing else is said."""
+        if not isinstance(data, Mapping) or data.get("verb") != "compact":
+            return data
+        filled = dict(data)
+        if filled.get("top_k") is None:
+            filled["top_k"] = _COMPACT["top_k"]
+        output = filled.get("output")
+        if isinstance(output, Mapping) and output.get("dtype") is None:
+            filled["output"] = {**output, "dtype": _COMPACT["dtype"]}
+        return filled
 
 
 class JacobianConfig(Section):

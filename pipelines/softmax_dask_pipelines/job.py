@@ -35,8 +35,11 @@ _KEY_BYTES = 16
 """Of the key of a folder: its number in a dictionary, and what refers to it or it itself. Its text comes on top."""
 _TARGET_BYTES = 8
 
-_DEFAULT_COLUMNS = ("label", "label_name", "confidence", "nll", "correct")
-"""Those of them that can be known."""
+_DEFAULT_COLUMNS = {
+    "score": ("label", "label_name", "confidence", "nll", "correct"),
+    "compact": ("top_k_labels", "top_k_log_probabilities", "logsumexp", "tail_mass", "tail_divergence", "nll"),
+}
+"""By verb. Those of them that can be known."""
 _TOP_K_COLUMNS = ("top_k_labels", "top_k_probabilities")
 _REMEDIES = {
     "targets": "Name the target (--target NAME)",
@@ -191,8 +194,8 @@ def _columns(config: ScoreConfig, facts: SourceFacts) -> tuple[str, ...]:
         "targets": facts.target_name is not None,
         "top_k": config.top_k is not None,
     }
-    chosen = config.columns or tuple(name for name in _DEFAULT_COLUMNS if there[COLUMNS[name].needs])
-    if config.top_k is not None and not set(_TOP_K_COLUMNS) & set(chosen):
+    chosen = config.columns or tuple(name for name in _DEFAULT_COLUMNS[config.verb] if there[COLUMNS[name].needs])
+    if config.top_k is not None and not _needs_top_k(chosen):
         chosen += _TOP_K_COLUMNS
     for name in chosen:
         need = COLUMNS[name].needs
@@ -208,12 +211,16 @@ def _columns(config: ScoreConfig, facts: SourceFacts) -> tuple[str, ...]:
 
 def _top_k(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...]) -> int:
     """As many classes as were asked for, or as there are."""
-    if config.top_k is None or not set(_TOP_K_COLUMNS) & set(columns):
+    if config.top_k is None or not _needs_top_k(columns):
         return 0
     if config.top_k > facts.classes:
         text = f"top_k is {config.top_k}, but there are {facts.classes} classes; all are given."
         warnings.warn(text, TopKWarning, stacklevel=4)
     return min(config.top_k, facts.classes)
+
+
+def _needs_top_k(columns: tuple[str, ...]) -> bool:
+    return any(COLUMNS[name].needs == "top_k" for name in columns)
 
 
 def _output_spec(

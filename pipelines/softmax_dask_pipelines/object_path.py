@@ -108,3 +108,6 @@ class ObjectPath:
 
 AnyPath = Path | ObjectPath
 """Where outputs may be."""
+
+Buffer = bytes | bytearray | memoryview
+"""What is written there."""

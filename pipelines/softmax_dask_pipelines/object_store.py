@@ -72,7 +72,7 @@ class ObjectStore:
 
     def stat(self, key: str) -> Stat:
         """How the object looks; FileNotFoundError where there is none."""
-        with self._plain_errors(key):
+        with self._plain_errors(key, may_lack=True):
             found = self._call("head_object", Key=key)
         return Stat(found["ContentLength"], found["ETag"])
 
@@ -80,7 +80,7 @@ class ObjectStore:
         """These bytes, all of them; FileNotFoundError where there is no object."""
         if not length:
             return b""
-        with self._plain_errors(key):
+        with self._plain_errors(key, may_lack=True):
             data: bytes = self._system.cat_file(f"{self.bucket}/{key}", start=start, end=start + length)
             if len(data) != length:
                 raise ConnectionError(f"{len(data)} bytes came where {length} were asked for")
@@ -180,8 +180,11 @@ class ObjectStore:
         return found
 
     @contextmanager
-    def _plain_errors(self, key: str, *, writing: bool = False) -> Iterator[None]:
-        """What the store says, as errors of ours with a remedy; FileNotFoundError stays."""
+    def _plain_errors(self, key: str, *, writing: bool = False, may_lack: bool = False) -> Iterator[None]:
+        """What the store says, as errors of ours with a remedy; FileNotFoundError stays where `may_lack`.
+
+        Who lists, writes or removes cannot be told that something is not there: such a store is not itself.
+        """
         where = self.address(key)
         try:
             yield
@@ -195,7 +198,9 @@ class ObjectStore:
                         "its name and which endpoint is asked."
                     ) from error
                 raise BucketAbsentError(f"{SCHEME}{self.bucket}: there is no such bucket") from error
-            raise
+            if may_lack:
+                raise
+            raise _away(where, error, writing) from _passing(error)
         except _NO_CREDENTIALS as error:
             raise PermissionDeniedError(
                 f"{where}: no credentials are found ({_text(error)}); expected some. Set AWS_PROFILE, or "

@@ -11,8 +11,8 @@ from softmax_dask_pipelines.errors import ConfigError, NothingToDoError, SourceA
 from softmax_dask_pipelines.jacobian_job import JacobianJob
 from softmax_dask_pipelines.jacobians import JacobianResult
 from softmax_dask_pipelines.job import Job
+from softmax_dask_pipelines.result import RunResult
 from softmax_dask_pipelines.retrying import attempted
-from softmax_dask_pipelines.scoring import RunResult
 from softmax_dask_pipelines.selection import OnSearch
 
 if TYPE_CHECKING:

@@ -1,317 +1,109 @@
-"""Every write of a run goes through here: whole, durable, and atomic where it says so.
+"""Every write of a run goes through here, to a disk or to a bucket: two stores that can do the same.
 
-A file appears under its name only when all of its bytes are on the disk: temporary
-name, fsync, rename. A folder's own entry is made durable by `sync_folder`. Who has asked for no
-durability (`durable=False`) still gets whole files, as long as the machine itself does not stop.
+A file or object is whole or not there; `put_new` decides between two writers; a log keeps what was appended. What
+only a disk can (names that change, folders that are swapped, files that others write) is `disk`'s, and named here too.
 """
 
-import ctypes
-import errno
-import os
-import shutil
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from time import monotonic
+from typing import Any, Protocol
 
-from softmax_dask_pipelines.errors import (
-    ConfigError,
-    DiskFullError,
-    PermissionDeniedError,
-    PipelineError,
-    StorageFailedError,
+from softmax_dask_pipelines import bucket, disk
+from softmax_dask_pipelines.disk import (
+    exchange,
+    plain_errors,
+    remove_if_empty,
+    rename,
+    sync_file,
+    writing,
 )
-from softmax_dask_pipelines.object_path import AnyPath, ObjectPath
+from softmax_dask_pipelines.object_path import AnyPath, Buffer, ObjectPath
 
-Buffer = bytes | bytearray | memoryview
-
-_TEMPORARY = ".tmp"
-_OBJECT_EVERY_S = 1.0
-_FULL = (
-    DiskFullError,
-    "no space left on the device; the output needs more. Free some, and run the same command again.",
-)
-_FORBIDDEN = (
-    PermissionDeniedError,
-    "cannot be written; expected a path that you may write to. Check its owner and mode.",
-)
-_UNSTEADY = (
-    StorageFailedError,
-    "the storage failed; expected one that takes files. Check it, and run the same command again.",
-)
-_IN_THE_WAY = (
-    ConfigError,
-    "cannot be made, something else is in the way; expected folders above it. Choose another path.",
-)
-_MEANINGS: dict[int, tuple[type[PipelineError], str]] = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EACCES: _FORBIDDEN,
-    errno.EPERM: _FORBIDDEN,
-    errno.EROFS: _FORBIDDEN,
-    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY), _IN_THE_WAY),
-    errno.ENAMETOOLONG: (ConfigError, "is longer than a path may be; expected a shorter one."),
-}
-
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
-_CANNOT_LINK = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
-_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
-"""What kernels and file systems without RENAME_EXCHANGE answer; some network file systems say EPERM."""
+__all__ = [
+    "Buffer",
+    "Log",
+    "Store",
+    "exchange",
+    "lines",
+    "make_folder",
+    "open_log",
+    "plain_errors",
+    "put",
+    "put_new",
+    "remove",
+    "remove_if_empty",
+    "rename",
+    "sync_file",
+    "sync_folder",
+    "writing",
+]
 
 
-def put(path: AnyPath, parts: Sequence[Buffer], *, scratch: AnyPath | None = None, durable: bool = True) -> int:
-    """Write the concatenated `parts` as the file `path`, replacing one that is there; bytes written.
-
-    Parameters
-    ----------
-    scratch : folder for the temporary file, on the same file system; the file's own, if none is given
-    """
-    if isinstance(path, ObjectPath):
-        data = b"".join(parts)
-        path.store.put(path.key, data)
-        return len(data)
-    assert not isinstance(scratch, ObjectPath), "a file on a disk, by way of a store"
-    with writing(path, scratch=scratch) as temporary:
-        return _write_file(temporary, parts, durable=durable)
-
-
-def put_new(path: AnyPath, parts: Sequence[Buffer]) -> bool:
-    """Write a file where none is, durably; False, and nothing changed, where there is one: of two writers one wins."""
-    if isinstance(path, ObjectPath):
-        return path.store.put_new(path.key, b"".join(parts))
-    temporary = _temporary(path, path.parent)
-    try:
-        with plain_errors(path):
-            _write_file(temporary, parts, durable=True)
-            made = _link(temporary, path)
-    finally:
-        with suppress(OSError, PipelineError):
-            remove(temporary)
-    sync_folder(path.parent)
-    return made
-
-
-class Log:
-    """A file that grows at its end. What was appended survives a kill at once, a power cut after `sync`."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with plain_errors(path):
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        sync_folder(path.parent)
+class Log(Protocol):
+    """What grows at its end."""
 
     def append(self, data: bytes) -> None:
-        """Add bytes at the end; a process that is killed may leave a part of them."""
-        with plain_errors(self._path):
-            _write_all(self._descriptor, data)
+        """Add bytes at the end; of the last ones a process that is killed may leave a part, or none."""
 
     def sync(self) -> None:
         """Make all that was appended durable."""
-        with plain_errors(self._path):
-            os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Give the file back to the system."""
-        os.close(self._descriptor)
+        """No more is appended."""
 
 
-class ObjectLog:
-    """The same in a store, where nothing grows: what was appended in a second becomes an object of its own."""
+class Store(Protocol):
+    """What runs ask of the place where an output is; paths are its own: `Path` of `disk`, `ObjectPath` of `bucket`."""
 
-    def __init__(self, path: ObjectPath) -> None:
-        self._path, self._waiting = path, bytearray()
-        names = [each.name for each in path.iterdir()]
-        self._number = max((int(name) for name in names if name.isdecimal()), default=0)
-        self._written = monotonic()
-
-    def append(self, data: bytes) -> None:
-        """Add bytes at the end; a process that is killed loses those of the last second."""
-        self._waiting += data
-        if monotonic() - self._written >= _OBJECT_EVERY_S:
-            self.sync()
-
-    def sync(self) -> None:
-        """Write what was appended."""
-        self._written = monotonic()
-        while self._waiting:
-            self._number += 1
-            if put_new(self._path / f"{self._number:08d}", [bytes(self._waiting)]):
-                self._waiting.clear()
-
-    def close(self) -> None:
-        """Write what was appended."""
-        self.sync()
+    def put(self, path: Any, parts: Sequence[Buffer], *, scratch: Any = None, durable: bool = True) -> int: ...  # noqa: D102
+    def put_new(self, path: Any, parts: Sequence[Buffer]) -> bool: ...  # noqa: D102
+    def open_log(self, path: Any) -> Log: ...  # noqa: D102
+    def lines(self, path: Any) -> Iterator[bytes]: ...  # noqa: D102
+    def make_folder(self, path: Any) -> None: ...  # noqa: D102
+    def sync_folder(self, path: Any) -> None: ...  # noqa: D102
+    def remove(self, path: Any) -> None: ...  # noqa: D102
 
 
-def open_log(path: AnyPath) -> Log | ObjectLog:
+def put(path: AnyPath, parts: Sequence[Buffer], *, scratch: AnyPath | None = None, durable: bool = True) -> int:
+    """Write the concatenated `parts` under the name `path`, replacing what is there; bytes written.
+
+    Parameters
+    ----------
+    scratch : of a disk, the folder for the temporary file, on the same file system; the file's own, if none is given
+    durable : False: whole, but not safe from a power cut; a bucket knows no such thing
+    """
+    return _store_of(path).put(path, parts, scratch=scratch, durable=durable)
+
+
+def put_new(path: AnyPath, parts: Sequence[Buffer]) -> bool:
+    """Write where nothing is, durably; False, and nothing changed, where something is: of two writers one wins."""
+    return _store_of(path).put_new(path, parts)
+
+
+def open_log(path: AnyPath) -> Log:
     """The log at that path, made where there is none."""
-    return ObjectLog(path) if isinstance(path, ObjectPath) else Log(path)
+    return _store_of(path).open_log(path)
 
 
 def lines(path: AnyPath) -> Iterator[bytes]:
     """The lines of a log; none where there is no log."""
-    if isinstance(path, ObjectPath):
-        yield from b"".join(each.read_bytes() for each in path.iterdir()).splitlines(keepends=True)
-    elif path.exists():
-        with open(path, "rb") as file:
-            yield from file
-
-
-@contextmanager
-def writing(path: Path, *, scratch: Path | None = None) -> Iterator[Path]:
-    """A temporary path, renamed to `path` when the block ends well and removed when it does not.
-
-    For writers that want a path of their own, of a file or a folder; whoever writes syncs it.
-    """
-    temporary = _temporary(path, scratch or path.parent)
-    try:
-        with plain_errors(path):
-            yield temporary
-            os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError, PipelineError):
-            remove(temporary)
-        raise
-
-
-@contextmanager
-def plain_errors(path: AnyPath) -> Iterator[None]:
-    """Turn what a file system says while `path` is written into errors with a remedy."""
-    try:
-        yield
-    except PipelineError:
-        raise
-    except OSError as error:
-        kind, message = _MEANINGS.get(error.errno or 0, _UNSTEADY)
-        raise kind(f"{path}: {message}") from error
-
-
-def sync_file(path: Path) -> None:
-    """Make the bytes of a file durable."""
-    _sync(path)
-
-
-def sync_folder(path: AnyPath) -> None:
-    """Make the names in a folder durable; those in a store are."""
-    if not isinstance(path, ObjectPath):
-        _sync(path)
+    with plain_errors(path):
+        yield from _store_of(path).lines(path)
 
 
 def make_folder(path: AnyPath) -> None:
-    """Make a folder and those above it, where they are not there yet; durably. A store needs none."""
-    if isinstance(path, ObjectPath):
-        return
-    with plain_errors(path):
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(parents=True, exist_ok=True)
-    for folder in missing:
-        sync_folder(folder.parent)
+    """Make a folder and those above it, where they are not there yet; durably."""
+    _store_of(path).make_folder(path)
 
 
-def rename(source: Path, target: Path) -> None:
-    """Give a file or folder another name on the same file system, durably."""
-    with plain_errors(target):
-        os.rename(source, target)
-    sync_folder(target.parent)
-    if source.parent != target.parent:
-        sync_folder(source.parent)
-
-
-def exchange(one: Path, other: Path, *, aside: Path) -> None:
-    """Swap two files or folders in one atomic step, so that a reader sees the old one or the new one.
-
-    Where the kernel or the file system cannot (`renameat2` is Linux's), three renames do it: `other`
-    waits at `aside`, and a reader may for a moment find nothing at `other`.
-    """
-    with plain_errors(other):
-        atomic = _renameat2_exchange(one, other)
-    if not atomic:
-        rename(other, aside)
-        rename(one, other)
-        rename(aside, one)
-    sync_folder(other.parent)
-    sync_folder(one.parent)
+def sync_folder(path: AnyPath) -> None:
+    """Make the names in a folder durable."""
+    _store_of(path).sync_folder(path)
 
 
 def remove(path: AnyPath) -> None:
     """Remove a file, or a folder with all that is in it; not there is fine."""
-    if isinstance(path, ObjectPath):
-        path.remove()
-        return
-    with plain_errors(path):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    _store_of(path).remove(path)
 
 
-def remove_if_empty(folder: Path) -> None:
-    """Remove a folder that holds nothing; not there, or not empty, is fine."""
-    with suppress(OSError):
-        folder.rmdir()
-
-
-def _temporary(path: Path, folder: Path) -> Path:
-    # The name is an attempt's own: two attempts at one task never write into one file.
-    return folder / f"{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}"
-
-
-def _write_file(path: Path, parts: Sequence[Buffer], *, durable: bool) -> int:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        size = sum(_write_all(descriptor, part) for part in parts)
-        if durable:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return size
-
-
-def _write_all(descriptor: int, data: Buffer) -> int:
-    """Write all of it: the system may take a part at a time."""
-    rest = memoryview(data).cast("B")
-    size = len(rest)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-    return size
-
-
-def _link(source: Path, target: Path) -> bool:
-    """Give a file a second name, unless something has that name."""
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _CANNOT_LINK:
-            raise
-        if os.path.lexists(target):
-            return False
-        # No hard links, as on FAT: the lock of the run is all there is between two writers.
-        os.rename(source, target)
-    return True
-
-
-def _sync(path: Path) -> None:
-    with plain_errors(path):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _renameat2_exchange(one: Path, other: Path) -> bool:
-    """Whether the swap was made; False where this kernel or file system has no such call."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    result = renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
-    if result == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in _CANNOT_EXCHANGE:
-        return False
-    raise OSError(code, os.strerror(code), str(other))
+def _store_of(path: AnyPath) -> Store:
+    return bucket if isinstance(path, ObjectPath) else disk

@@ -7,7 +7,7 @@ from softmax_dask_pipelines.config import Config
 from softmax_dask_pipelines.expectations import Shift
 from softmax_dask_pipelines.job import Job
 from softmax_dask_pipelines.relayout import advice
-from softmax_dask_pipelines.scoring import RunResult
+from softmax_dask_pipelines.result import RunResult
 from softmax_dask_pipelines.sinks import OutputSpec
 from softmax_dask_pipelines.sources import SourceFacts
 from softmax_dask_pipelines.sources.record import facts_of_source, type_text
@@ -27,10 +27,11 @@ def text_of_run(result: RunResult) -> str:
         ("confidence", f"{_figure(facts['mean_confidence'])} mean"),
         ("entropy", f"{_figure(facts['mean_entropy'])} nat mean"),
         *_target_lines(facts),
+        *_tail_lines(facts, result.job.spec.top_k),
         ("top labels", _top_labels(facts)),
         *_shift_lines(result.shift),
         ("time", _time(facts)),
-        ("output", f"{facts['output']} ({size(facts['bytes_written'])} written)"),
+        ("output", f"{facts['output']} ({size(facts['bytes_written'])} written{_times_smaller(result)})"),
     ]
     return table(lines)
 
@@ -156,6 +157,24 @@ def _target_lines(facts: dict[str, Any]) -> list[Line]:
         return []
     accuracy = f"{_figure(facts['accuracy'])} of {facts['labelled_rows']:,} rows with a target"
     return [("accuracy", accuracy), ("nll", f"{_figure(facts['mean_nll'])} nat mean")]
+
+
+def _tail_lines(facts: dict[str, Any], top_k: int) -> list[Line]:
+    lines = []
+    if facts["mean_tail_mass"] is not None:
+        lines.append(("tail", f"{_figure(facts['mean_tail_mass'])} mean, the probability beyond the {top_k:,} largest"))
+    if facts["mean_tail_divergence"] is not None:
+        lines.append(("lost", f"{_figure(facts['mean_tail_divergence'])} nat mean, KL divergence of a tail made even"))
+    return lines
+
+
+def _times_smaller(result: RunResult) -> str:
+    """How an output that stands for its source compares with it."""
+    stored, written = result.job.facts.stored_bytes, result.bytes_written
+    is_whole = result.new_rows == result.tally.rows
+    if result.job.config.verb != "compact" or not is_whole or not written or not stored:
+        return ""
+    return f", {stored / written:.3g} times smaller than the source"
 
 
 def _shift_lines(shift: Shift | None) -> list[Line]:

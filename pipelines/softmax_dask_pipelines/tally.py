@@ -29,6 +29,10 @@ class Tally:
     correct: int = 0
     nll_sum: float = 0.0
     """nats, over the labelled rows"""
+    tail_mass_sum: float = 0.0
+    """where the output has it, as is"""
+    tail_divergence_sum: float = 0.0
+    """nats"""
     labels: Mapping[int, int] = field(default_factory=dict)
     """label -> rows, of the most frequent labels"""
     labels_are_all: bool = True
@@ -76,21 +80,33 @@ def _missing(labels: Iterable[int], cut: Iterable[Container[int]]) -> frozenset[
     return frozenset(label for label in labels if any(label not in known for known in lists))
 
 
-_SUMS = ("rows", "undecidable", "confidence_sum", "entropy_sum", "labelled", "correct", "nll_sum")
+_OF_TAILS = ("tail_mass_sum", "tail_divergence_sum")
+_SUMS = ("rows", "undecidable", "confidence_sum", "entropy_sum", "labelled", "correct", "nll_sum", *_OF_TAILS)
 
 
 def tally_of(columns: Mapping[str, NDArray[Any]], targets: NDArray[np.int64] | None) -> Tally:
-    """The tally of a block, from its label, confidence, entropy and, with targets, nll and target_rank."""
+    """The tally of a block, from its label, confidence, entropy and, with targets, nll and target_rank.
+
+    Columns of the tail are counted where they are there.
+    """
     label = columns["label"]
     undecidable = int(np.count_nonzero(label < 0))
     truth = _tally_of_targets(columns) if targets is not None else {}
+    tails: dict[str, Any] = {name: _sum(columns[column], undecidable > 0) for name, column in _tails_in(columns)}
     return Tally(
         rows=len(label),
         undecidable=undecidable,
         confidence_sum=_sum(columns["confidence"], undecidable > 0),
         entropy_sum=_sum(columns["entropy"], undecidable > 0),
         **truth,
+        **tails,
     )
+
+
+def _tails_in(columns: Container[str]) -> list[tuple[str, str]]:
+    """Sums that can be made, each with its column."""
+    named = [(name, name.removesuffix("_sum")) for name in _OF_TAILS]
+    return [(name, column) for name, column in named if column in columns]
 
 
 def _tally_of_targets(columns: Mapping[str, NDArray[Any]]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def _commits(history: History) -> list[Commit]:
     """Those that the output is made of."""
     if history.latest is None:
         raise ConfigError(f"{history.output}: no commit is known; expected an output of `score`. Check the path.")
-    if history.latest.plan.settings.get("verb") != "score":
+    if history.latest.plan.settings.get("verb") not in ("score", "compact"):
         raise ConfigError(f"{history.output}: holds no results of `score`; expected such. Name another output.")
     first = history.latest.plan.first
     return [read_commit(history.folder, number) for number in commit_numbers(history.folder) if number >= first]

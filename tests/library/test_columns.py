@@ -20,6 +20,9 @@ TABLE = {
     "max_logit": ("float", math.nan),
     "top_k_labels": ("int32", -1),
     "top_k_probabilities": ("float", math.nan),
+    "top_k_log_probabilities": ("wide", math.nan),
+    "tail_mass": ("float", math.nan),
+    "tail_divergence": ("float", math.nan),
     "nll": ("float", math.nan),
     "target_probability": ("float", math.nan),
     "target_rank": ("int32", -1),
@@ -65,10 +68,10 @@ def test_every_column_is_listed_under_its_own_name(name):
     assert found == name
 
 
-def test_only_wide_columns_have_a_value_a_class():
-    found = {name for name, column in COLUMNS.items() if column.per == "class"}
+def test_columns_with_a_value_a_class_are_wide():
+    found = {name: column.kind for name, column in COLUMNS.items() if column.per == "class"}
 
-    assert found == {name for name, column in COLUMNS.items() if column.kind == "wide"}
+    assert found == {"probabilities": "wide", "log_probabilities": "wide"}
 
 
 def test_the_table_is_frozen():

@@ -20,6 +20,7 @@ from softmax_dask_pipelines.config import ScoreConfig
 from softmax_dask_pipelines.errors import InputChangedError, InterruptedRunError, SourceNotReadyError
 from softmax_dask_pipelines.job import prepare
 from softmax_dask_pipelines.notices import NoteWarning
+from softmax_dask_pipelines.result import RunResult
 from tests.pipelines import dumps
 from tests.pipelines.command import softmax_dask
 
@@ -49,7 +50,7 @@ class Growing:
         first, self.rows = self.rows, self.rows + rows
         {".zarr": self._grow_zarr, ".pq": self._grow_parquet}[self.source.suffix](first)
 
-    def run(self, *, stop_after: int | None = None, replace: bool = False, **options: Any) -> scoring.RunResult:
+    def run(self, *, stop_after: int | None = None, replace: bool = False, **options: Any) -> RunResult:
         given = {"source": {"path": str(self.source)}, "output": {"path": str(self.output)}, "columns": COLUMNS}
         receipts = []
 

@@ -11,12 +11,15 @@ import pytest
 import softmax_dask_pipelines
 
 PROMISED = (
+    "Compacted",
     "JacobianConfig",
     "JacobianResult",
     "PipelineError",
     "RunResult",
     "ScoreConfig",
     "Verified",
+    "compact",
+    "open_compact",
     "open_logits",
     "run",
     "score",
@@ -46,7 +49,7 @@ def test_every_public_name_has_a_docstring(name):
     assert found.__doc__
 
 
-@pytest.mark.parametrize("name", ["open_logits", "run", "score", "write_jacobian"])
+@pytest.mark.parametrize("name", ["compact", "open_compact", "open_logits", "run", "score", "write_jacobian"])
 def test_functions_are_functions_also_when_every_module_was_imported(name):
     # A module `score` beside the function `score` would take its place in the package.
     for module in MODULES:
@@ -61,7 +64,7 @@ def test_no_module_has_the_name_of_a_public_function():
     assert set(MODULES).isdisjoint(PROMISED)
 
 
-@pytest.mark.parametrize("name", ["open_logits", "run", "score", "write_jacobian"])
+@pytest.mark.parametrize("name", ["compact", "open_compact", "open_logits", "run", "score", "write_jacobian"])
 def test_a_name_is_imported_by_a_fresh_process_as_people_write_it(name):
     code = f"from softmax_dask_pipelines import {name}; assert callable({name}), {name}"
 

@@ -160,6 +160,10 @@ def _truth(name: str) -> dict[str, NDArray[Any]]:
 
     ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]  # the lowest class first on ties
 
+    tail = np.delete(-np.sort(-probs, axis=1), np.s_[:5], axis=1)
+    mass = tail.sum(axis=1)
+    even = np.where(tail > 0, tail * np.log(np.where(tail > 0, tail / (mass / tail.shape[1])[:, None], 1)), 0)
+
     labelled = dump.targets >= 0
     target = np.where(labelled, dump.targets, 0)
     own = logits[rows, target][:, None]
@@ -175,6 +179,9 @@ def _truth(name: str) -> dict[str, NDArray[Any]]:
         "log_probabilities": logs,
         "top_k_labels": ranked,
         "top_k_probabilities": np.take_along_axis(probs, ranked, axis=1),
+        "top_k_log_probabilities": np.take_along_axis(logs, ranked, axis=1),
+        "tail_mass": mass,
+        "tail_divergence": even.sum(axis=1),
         "nll": np.where(labelled, -logs[rows, target], np.nan),
         "target_probability": np.where(labelled, probs[rows, target], np.nan),
         "target_rank": np.where(labelled, before.sum(axis=1), -1),
@@ -193,11 +200,14 @@ def _assert_as_in_float64(found: Mapping[str, Any], name: str) -> None:
     # The contract of docs/numerics.md: 4 float32 eps, relative, of probabilities above 1e-30.
     for column in ("confidence", "probabilities", "target_probability", "top_k_probabilities"):
         assert_allclose(found[column], truth[column], rtol=4 * EPS, atol=1e-30, err_msg=column)
+    # Of the tail itself, however small: its mass, and that times an entropy with an error of 2e-6.
+    assert_allclose(found["tail_mass"], truth["tail_mass"], rtol=4 * EPS, atol=1e-30)
+    assert (np.abs(found["tail_divergence"] - truth["tail_divergence"]) <= 4e-6 * truth["tail_mass"] + 1e-30).all()
     # Absolute: a difference of probabilities, and a sum of up to 214 terms.
     assert_allclose(found["margin"], truth["margin"], rtol=0, atol=4 * EPS)
     assert_allclose(found["entropy"], truth["entropy"], rtol=0, atol=2e-6)
     # 4 eps of the largest quantity that enters: logit, log of the sum, and the result itself.
-    for column in ("logsumexp", "nll", "log_probabilities"):
+    for column in ("logsumexp", "nll", "log_probabilities", "top_k_log_probabilities"):
         _assert_within(found[column], truth[column], truth["scale"], column)
 
 

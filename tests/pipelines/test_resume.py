@@ -22,6 +22,7 @@ from softmax_dask_pipelines.errors import (
     OutputExistsError,
 )
 from softmax_dask_pipelines.job import prepare
+from softmax_dask_pipelines.result import RunResult
 from softmax_dask_pipelines.sinks.parquet import ParquetPartitionWriter
 from softmax_dask_pipelines.sinks.zarr import ZarrPartitionWriter
 from tests.pipelines import dumps
@@ -62,7 +63,7 @@ def scored(monkeypatch):
     return runs
 
 
-def run(source: Path, output: Path, *, stop_after: int | None = None, **options: Any) -> scoring.RunResult:
+def run(source: Path, output: Path, *, stop_after: int | None = None, **options: Any) -> RunResult:
     """Score, or be interrupted after so many partitions."""
     given = {"columns": COLUMNS, "threads": 2, **options}
     replace = given.pop("replace", False)

@@ -8,7 +8,7 @@ from threading import Event, current_thread
 
 import pytest
 
-from softmax_dask_pipelines import retrying, run, storage
+from softmax_dask_pipelines import disk, retrying, run
 from softmax_dask_pipelines.errors import (
     CorruptFileError,
     DiskFullError,
@@ -224,7 +224,7 @@ class TestWholeRuns:
             failed.extend([thread] * fails)
             return fails
 
-        self._break(monkeypatch, storage.os, "fsync", first_of_a_task)
+        self._break(monkeypatch, disk.os, "fsync", first_of_a_task)
 
         outcome = softmax_dask("run", config, "--set", f"output.path=out.{name}")
 

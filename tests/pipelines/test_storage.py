@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from softmax_dask_pipelines import storage
+from softmax_dask_pipelines import disk, storage
 from softmax_dask_pipelines.errors import ConfigError, DiskFullError, PermissionDeniedError, StorageFailedError
 
 
 @pytest.fixture(params=[True, False], ids=["renameat2", "three renames"])
 def exchange(request, monkeypatch):
     if not request.param:
-        monkeypatch.setattr(storage, "_renameat2_exchange", lambda one, other: False)
+        monkeypatch.setattr(disk, "_renameat2_exchange", lambda one, other: False)
     return storage.exchange
 
 
@@ -37,7 +37,7 @@ def test_put_replaces_a_file(tmp_path):
 
 def test_put_syncs_the_file_before_it_has_its_name(tmp_path, monkeypatch):
     names_when_synced = []
-    monkeypatch.setattr(storage.os, "fsync", lambda descriptor: names_when_synced.extend(os.listdir(tmp_path)))
+    monkeypatch.setattr(disk.os, "fsync", lambda descriptor: names_when_synced.extend(os.listdir(tmp_path)))
 
     storage.put(tmp_path / "chunk", [b"bytes"])
 
@@ -56,7 +56,7 @@ def test_a_failing_write_leaves_the_old_file_and_no_temporary(tmp_path):
 
 
 def test_a_write_that_is_interrupted_leaves_no_temporary(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage.os, "fsync", _raising(KeyboardInterrupt()))
+    monkeypatch.setattr(disk.os, "fsync", _raising(KeyboardInterrupt()))
 
     with pytest.raises(KeyboardInterrupt):
         storage.put(tmp_path / "chunk", [b"bytes"])
@@ -67,7 +67,7 @@ def test_a_write_that_is_interrupted_leaves_no_temporary(tmp_path, monkeypatch):
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("operation", ["fsync", "replace"])
 def test_a_full_disk_is_a_disk_full_error(tmp_path, monkeypatch, code, operation):
-    monkeypatch.setattr(storage.os, operation, _raising(OSError(code, "full")))
+    monkeypatch.setattr(disk.os, operation, _raising(OSError(code, "full")))
 
     with pytest.raises(DiskFullError, match=r"chunk: no space left.*run the same command again"):
         storage.put(tmp_path / "chunk", [b"bytes"])
@@ -81,7 +81,7 @@ def test_a_full_device_is_a_disk_full_error():
 
 
 def test_a_path_without_permission_is_a_permission_denied_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage.os, "replace", _raising(PermissionError(errno.EACCES, "no")))
+    monkeypatch.setattr(disk.os, "replace", _raising(PermissionError(errno.EACCES, "no")))
 
     with pytest.raises(PermissionDeniedError, match="chunk: cannot be written; expected"):
         storage.put(tmp_path / "chunk", [b"bytes"])
@@ -193,7 +193,7 @@ def test_a_temporary_file_stands_in_the_scratch_folder(tmp_path, monkeypatch):
     (tmp_path / "scratch").mkdir()
     (tmp_path / "output").mkdir()
     seen = []
-    monkeypatch.setattr(storage.os, "fsync", lambda descriptor: seen.append(os.listdir(tmp_path / "scratch")))
+    monkeypatch.setattr(disk.os, "fsync", lambda descriptor: seen.append(os.listdir(tmp_path / "scratch")))
 
     storage.put(tmp_path / "output" / "chunk", [b"bytes"], scratch=tmp_path / "scratch")
 
@@ -202,7 +202,7 @@ def test_a_temporary_file_stands_in_the_scratch_folder(tmp_path, monkeypatch):
 
 
 def test_put_without_durability_syncs_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage.os, "fsync", _raising(AssertionError("synced")))
+    monkeypatch.setattr(disk.os, "fsync", _raising(AssertionError("synced")))
 
     storage.put(tmp_path / "chunk", [b"bytes"], durable=False)
 
@@ -212,7 +212,7 @@ def test_put_without_durability_syncs_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("links", [True, False])
 def test_put_new_writes_a_file_once(tmp_path, monkeypatch, links):
     if not links:
-        monkeypatch.setattr(storage.os, "link", _raising(OSError(errno.EPERM, "no links here")))
+        monkeypatch.setattr(disk.os, "link", _raising(OSError(errno.EPERM, "no links here")))
 
     answers = [storage.put_new(tmp_path / "commit", [text]) for text in (b"first", b"second")]
 
@@ -223,7 +223,7 @@ def test_put_new_writes_a_file_once(tmp_path, monkeypatch, links):
 
 def test_put_new_syncs_the_file_and_then_its_name(tmp_path, monkeypatch):
     events = []
-    monkeypatch.setattr(storage.os, "fsync", lambda descriptor: events.append(sorted(os.listdir(tmp_path))))
+    monkeypatch.setattr(disk.os, "fsync", lambda descriptor: events.append(sorted(os.listdir(tmp_path))))
 
     storage.put_new(tmp_path / "commit", [b"decision"])
 
@@ -232,7 +232,7 @@ def test_put_new_syncs_the_file_and_then_its_name(tmp_path, monkeypatch):
 
 def test_a_log_keeps_what_was_appended_before(tmp_path):
     for line in (b"one\n", b"two\n"):
-        log = storage.Log(tmp_path / "journal")
+        log = disk.Log(tmp_path / "journal")
         log.append(line)
         log.sync()
         log.close()
@@ -241,8 +241,8 @@ def test_a_log_keeps_what_was_appended_before(tmp_path):
 
 
 def test_a_log_on_a_full_disk_is_a_disk_full_error(tmp_path, monkeypatch):
-    log = storage.Log(tmp_path / "journal")
-    monkeypatch.setattr(storage.os, "write", _raising(OSError(errno.ENOSPC, "full")))
+    log = disk.Log(tmp_path / "journal")
+    monkeypatch.setattr(disk.os, "write", _raising(OSError(errno.ENOSPC, "full")))
 
     with pytest.raises(DiskFullError, match="journal: no space left"):
         log.append(b"line")
@@ -251,7 +251,7 @@ def test_a_log_on_a_full_disk_is_a_disk_full_error(tmp_path, monkeypatch):
 
 def test_parts_are_written_whole_where_the_system_takes_a_few_bytes_at_a_time(tmp_path, monkeypatch):
     write = os.write
-    monkeypatch.setattr(storage.os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+    monkeypatch.setattr(disk.os, "write", lambda descriptor, data: write(descriptor, data[:3]))
 
     storage.put(tmp_path / "chunk", [b"logits", memoryview(b" at rest")])
 

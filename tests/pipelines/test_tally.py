@@ -184,4 +184,4 @@ def test_a_tally_of_many_classes_stays_small():
     found = counted(list(range(100_000)), classes=250_000)
 
     assert len(found.labels) == BOUND
-    assert len(pickle.dumps(found)) < 1024
+    assert len(pickle.dumps(found)) <= 1024

@@ -108,4 +108,4 @@ def _texts(config: "Config") -> Any:
     """The module that words what a config of this verb is about."""
     from softmax_dask_pipelines import summary, summary_jacobian
 
-    return {"score": summary, "jacobian": summary_jacobian}[config.verb]
+    return {"score": summary, "compact": summary, "jacobian": summary_jacobian}[config.verb]

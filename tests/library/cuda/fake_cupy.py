@@ -24,12 +24,16 @@ def fake_cupy() -> ModuleType:
 
     module.ndarray = kind  # type: ignore[attr-defined]
     functions = {
+        "arange": lambda stop: made(np.arange(stop)),
         "asarray": lambda array, dtype=None: made(np.asanyarray(array, dtype)),
         "ascontiguousarray": lambda array: made(np.require(array, requirements="C")),
         "asnumpy": lambda array: array.view(np.ndarray),
         "concatenate": lambda arrays, axis=0: made(np.concatenate(arrays, axis)),
         "take": np.take,
         "tensordot": np.tensordot,
+        "exp": np.exp,
+        "log1p": np.log1p,
+        "maximum": np.maximum,
         "empty": lambda shape, dtype: made(np.empty(shape, dtype)),
         "may_share_memory": np.may_share_memory,
         "moveaxis": np.moveaxis,

@@ -19,7 +19,10 @@ from tests.library.cuda.fake_cupy import FakeDevice, fake_cupy
 
 LOGITS = np.random.default_rng(0).normal(0, 4, (6, 257)).astype(np.float32)
 TARGETS = np.array([0, 3, -1, 256, 9, 1])
-COLUMNS = ("label", "confidence", "margin", "entropy", "probabilities", "nll", "target_rank", "correct", "top_k_labels")
+COLUMNS = (
+    *("label", "confidence", "margin", "entropy", "probabilities", "nll", "target_rank", "correct", "top_k_labels"),
+    *("top_k_log_probabilities", "tail_mass", "tail_divergence"),
+)
 
 
 @pytest.fixture

@@ -9,117 +9,21 @@ import errno
 import json
 import os
 import random
-import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from softmax_dask_pipelines import storage
 from tests.pipelines.faults import mutants, power
-from tests.pipelines.faults.children import KILLED, Checker, Ended, end, forked, start
-from tests.pipelines.faults.histories import LOGITS, STEPS, History, left_in, small_pieces, tree_of
-from tests.pipelines.faults.injection import ForgetfulInjector, Injector
+from tests.pipelines.faults.children import KILLED, end, forked, start
+from tests.pipelines.faults.injection import ForgetfulInjector
+from tests.pipelines.faults.stage import KINDS, At, Figures, Stage, crashed, die, plain, points, staged
+from tests.pipelines.faults.watching import readers
 
-KINDS = (("zarr", "zarr"), ("parquet", "parquet"))
 _ERRNOS = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EACCES)
-_CLEAN = {"commit", "journal", "runs"}
-
-
-@dataclass
-class Figures:
-    """Of one section."""
-
-    tried: int = 0
-    violations: list[str] = field(default_factory=list)
-    more: dict[str, Any] = field(default_factory=dict)
-
-    def require(self, fine: bool, what: str) -> bool:
-        """Note what is not fine."""
-        if not fine:
-            self.violations.append(what)
-        return fine
-
-
-class Stage:
-    """The histories, each state of them saved, and what they come to when nothing happens."""
-
-    def __init__(self, root: Path, checker: Checker) -> None:
-        self.root, self._checker, self._numbers = root, checker, count()
-        self._logits = root / "logits.npy"
-        np.save(self._logits, LOGITS)
-
-    def history(self, kind: tuple[str, str], root: Path | None = None) -> History:
-        """A new one."""
-        source, output = kind
-        place = (root or self.root) / f"{source}-{output}-{next(self._numbers)}"
-        place.mkdir()
-        return History(place, source, output)
-
-    def state(self, history: History, states: list[tuple[int, float]]) -> Any:
-        """What a reader finds."""
-        return self._checker.state(history.output, self._logits, states)
-
-    def steps(self, kind: tuple[str, str], root: Path | None = None) -> Iterator["At"]:
-        """Each step, when its input is there and it has not run; afterwards it is run."""
-        history = self.history(kind, root)
-        for number in range(len(STEPS)):
-            history.grow(number)
-            saved = self.root / f"saved-{history.root.name}-{number}"
-            history.save(saved)
-            operations = _operations(history, number)
-            at = At(self, history, number, saved, operations, tree_of(history.output))
-            yield at
-            at.restore()
-            _run(history, number)
-
-
-@dataclass(frozen=True)
-class At:
-    """One step of a history."""
-
-    stage: Stage
-    history: History
-    number: int
-    saved: Path
-    operations: int
-    expected: dict[str, bytes]
-    """The output's files, when nothing happens."""
-
-    def restore(self) -> None:
-        self.history.restore(self.saved)
-
-    def __str__(self) -> str:
-        return f"{self.history.source_format} to {self.history.output_format}, step {self.number}"
-
-    def require_old_or_new(self, figures: Figures, where: str) -> bool:
-        """A reader finds what was there, or what comes, and nothing else."""
-        states = self.history.states(self.number)
-        found = self.stage.state(self.history, states)
-        return figures.require(isinstance(found, int) or (found is None and self.number == 0), f"{where}: {found}")
-
-    def require_new(self, figures: Figures, where: str) -> bool:
-        """A reader finds what comes."""
-        states = self.history.states(self.number)
-        found = self.stage.state(self.history, states)
-        return figures.require(found == len(states) - 1, f"{where}: {found}")
-
-    def require_rerun(self, figures: Figures, where: str, mutate: mutants.Mutate | None = None) -> bool:
-        """The same command again completes it, to the byte, and clears up."""
-        ended = forked(lambda: _plain(self.history, self.number, mutate))
-        if not figures.require(ended.code == 0, f"{where}: again: {ended}"):
-            return False
-        fine = self.require_new(figures, f"{where}: again")
-        fine &= figures.require(tree_of(self.history.output) == self.expected, f"{where}: again: other bytes")
-        return fine & figures.require(left_in(self.history.job) <= _CLEAN, f"{where}: left {left_in(self.history.job)}")
 
 
 def kills(stage: Stage, *, stride: int) -> Figures:
@@ -127,13 +31,13 @@ def kills(stage: Stage, *, stride: int) -> Figures:
     figures = Figures()
     for kind in KINDS:
         for at in stage.steps(kind):
-            for point in _points(at.operations, stride):
+            for point in points(at.operations, stride):
                 at.restore()
                 where = f"{at}, killed at {point} of {at.operations}"
-                ended = _crashed(at, point, _die)
+                ended = crashed(at, point, die)
                 figures.tried += 1
                 figures.require(ended.code == KILLED, f"{where}: {ended}")
-                if at.require_old_or_new(figures, where):
+                if at.require_old_or_new(figures, where, by_all=True):
                     at.require_rerun(figures, where)
     return figures
 
@@ -143,7 +47,7 @@ def forgotten_names(stage: Stage, *, stride: int, mutate: mutants.Mutate | None 
     figures = Figures()
     for kind in KINDS:
         for at in stage.steps(kind):
-            for point in (*_points(at.operations, stride), at.operations + 1):
+            for point in (*points(at.operations, stride), at.operations + 1):
                 at.restore()
                 where = f"{at}, names forgotten at {point} of {at.operations}"
                 forked(lambda: _forgetting(stage, at, point, mutate))  # noqa: B023
@@ -162,7 +66,7 @@ def power_cuts(stage: Stage, folder: Path, *, stride: int) -> Figures:
     with power.LoopDisk(folder) as disk:
         for kind in KINDS:
             for at in stage.steps(kind, disk.folder):
-                for point in _points(at.operations, stride):
+                for point in points(at.operations, stride):
                     where = f"{at}, power cut at {point} of {at.operations}"
                     _cut_at(at, disk, point)
                     figures.tried += 1
@@ -180,7 +84,7 @@ def acknowledged(stage: Stage, folder: Path, *, times: int, mutate: mutants.Muta
                 for _ in range(times):
                     at.restore()
                     os.sync()
-                    ended = forked(lambda: _plain(at.history, at.number, mutate))  # noqa: B023
+                    ended = forked(lambda: plain(at.history, at.number, mutate))  # noqa: B023
                     disk.cut_after_a_stranger_synced() if figures.tried % 2 else disk.cut()
                     disk.come_back()
                     figures.tried += 1
@@ -211,11 +115,11 @@ def failing_calls(stage: Stage, *, stride: int) -> Figures:
     faults = [(code, persists) for code in _ERRNOS for persists in (False, True)]
     for kind in KINDS:
         for at in stage.steps(kind):
-            for turn, point in enumerate(_points(at.operations, stride)):
+            for turn, point in enumerate(points(at.operations, stride)):
                 code, persists = faults[turn % len(faults)]
                 at.restore()
                 where = f"{at}, {errno.errorcode[code]}{' from' if persists else ''} at {point} of {at.operations}"
-                ended = _crashed(at, point, _fail_with(code), persists=persists)
+                ended = crashed(at, point, _fail_with(code), persists=persists)
                 figures.tried += 1
                 codes = figures.more["exit codes"]
                 codes[str(ended.code)] = codes.get(str(ended.code), 0) + 1
@@ -246,33 +150,6 @@ def races(stage: Stage, *, times: int, drivers: int = 4) -> Figures:
     return figures
 
 
-def readers(stage: Stage, *, rounds: int) -> Figures:
-    """Two readers look all the time, while one increment after the other is committed."""
-    figures = Figures()
-    for turn in range(rounds):
-        history, stop = stage.history(KINDS[turn % 2]), stage.root / f"stop-{turn}"
-        looking = [start(lambda: _look(stage, history, stop)) for _ in range(2)]  # noqa: B023
-        for number in range(len(STEPS) - 1):
-            history.grow(number)
-            _run(history, number)
-        stop.touch()
-        for found in map(end, looking):
-            figures.tried += found.value["looks"]
-            figures.violations += [f"round {turn}: {torn}" for torn in found.value["torn"]]
-    return figures
-
-
-def _look(stage: Stage, history: History, stop: Path) -> dict[str, Any]:
-    checker, looks, torn = Checker(), 0, []
-    states = [(step.rows, step.temperature) for step in STEPS]
-    while not stop.exists():
-        found = checker.state(history.output, stage._logits, states)
-        looks += 1
-        torn += [found] if isinstance(found, str) else []
-    checker.close()
-    return {"looks": looks, "torn": torn[:5]}
-
-
 def _put_at(moment: float, path: Path) -> bool:
     while time.monotonic() < moment:
         pass
@@ -281,10 +158,10 @@ def _put_at(moment: float, path: Path) -> bool:
 
 def _caught_by_kill(stage: Stage, mutate: mutants.Mutate, stride: int) -> bool:
     for at in stage.steps(("zarr", "zarr")):
-        for point in _points(at.operations, stride):
+        for point in points(at.operations, stride):
             figures = Figures()
             at.restore()
-            _crashed(at, point, _die, mutate=mutate)
+            crashed(at, point, die, mutate=mutate)
             if not at.require_old_or_new(figures, "") or not at.require_rerun(figures, "", mutate):
                 return True
     return False
@@ -297,65 +174,19 @@ def _cut_at(at: At, disk: power.LoopDisk, point: int) -> None:
 
     def act() -> None:
         cut()
-        _die()
+        die()
 
-    _crashed(at, point, act)
+    crashed(at, point, act)
     disk.come_back()
 
 
-def _crashed(
-    at: At, point: int, act: Callable[[], None], *, persists: bool = False, mutate: mutants.Mutate | None = None
-) -> Ended:
-    def call() -> Any:
-        Injector(point, act, persists=persists).install()
-        if mutate is not None:
-            mutate()
-        return at.history.run(at.number)
-
-    return forked(call)
-
-
 def _forgetting(stage: Stage, at: At, point: int, mutate: mutants.Mutate | None) -> None:
-    injector = ForgetfulInjector(point, _die, aside=stage.root)
+    injector = ForgetfulInjector(point, die, aside=stage.root)
     injector.install()
     if mutate is not None:
         mutate()
     at.history.run(at.number)
     injector.forget()
-
-
-def _plain(history: History, number: int, mutate: mutants.Mutate | None) -> Any:
-    if mutate is not None:
-        Injector().install()
-        mutate()
-    return history.run(number)
-
-
-def _operations(history: History, number: int) -> int:
-    """How many the step has; it is run for that."""
-
-    def call() -> int:
-        injector = Injector()
-        injector.install()
-        history.run(number)
-        return injector.count
-
-    ended = forked(call)
-    assert ended.code == 0, ended
-    return int(ended.value)
-
-
-def _run(history: History, number: int) -> None:
-    ended = forked(lambda: history.run(number))
-    assert ended.code == 0, ended
-
-
-def _points(operations: int, stride: int) -> range:
-    return range(1 + random.randrange(stride), operations + 1, stride)
-
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _fail_with(code: int) -> Callable[[], None]:
@@ -365,36 +196,19 @@ def _fail_with(code: int) -> Callable[[], None]:
     return act
 
 
-@contextmanager
-def _staged() -> Iterator[Stage]:
-    """In memory where that is possible: a kill loses nothing that fsync would keep."""
-    memory = Path("/dev/shm")
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None))
-        checker = Checker()
-        stack.callback(checker.close)
-        small_pieces()
-        stage = Stage(Path(folder), checker)
-        warm = stage.history(("zarr", "parquet"))
-        warm.grow(0)
-        warm.run(0)
-        shutil.rmtree(warm.root)
-        yield stage
-
-
 def campaign(
-    *, stride: int, power_stride: int, mutant_stride: int, times: int, only: str | None = None
+    *, stride: int, power_stride: int, mutant_stride: int, times: int, seconds: float, only: str | None = None
 ) -> dict[str, Any]:
     """All sections, or one."""
     found: dict[str, Any] = {}
-    with _staged() as stage, tempfile.TemporaryDirectory() as disks:
+    with staged() as stage, tempfile.TemporaryDirectory() as disks:
         reason = power.why_not(Path(disks, "probe"))
         sections: dict[str, Callable[[], Figures]] = {
             "kills": lambda: kills(stage, stride=stride),
             "forgotten names": lambda: forgotten_names(stage, stride=stride),
             "failing calls": lambda: failing_calls(stage, stride=stride),
             "races": lambda: races(stage, times=times),
-            "readers": lambda: readers(stage, rounds=max(2, times // 5)),
+            "readers": lambda: readers(stage, seconds=seconds),
             "mutants": lambda: broken_protocols(
                 stage, None if reason else Path(disks, "mutants"), stride=mutant_stride
             ),
@@ -417,6 +231,7 @@ def main() -> None:
     parser.add_argument("--power-stride", type=int, default=100)
     parser.add_argument("--mutant-stride", type=int, default=7)
     parser.add_argument("--times", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=10, help="that readers look")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", metavar="SECTION")
     given = parser.parse_args()
@@ -426,6 +241,7 @@ def main() -> None:
         power_stride=given.power_stride,
         mutant_stride=given.mutant_stride,
         times=given.times,
+        seconds=given.seconds,
         only=given.only,
     )
     sys.stdout.write(json.dumps(found, indent=2) + "\n")

@@ -68,14 +68,18 @@ class Checker:
     """The checker, in its process."""
 
     def __init__(self) -> None:
-        line = [sys.executable, str(Path(__file__).with_name("checker.py"))]
-        self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        line = [sys.executable, "-m", "tests.pipelines.faults.checker"]
+        root = Path(__file__).parents[3]
+        self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root)
 
-    def state(self, output: Path, logits: Path, states: list[tuple[int, float]]) -> Any:
-        """Number of the state that the output is in, None where there is none; text where something is wrong."""
+    def state(self, output: Path, logits: Path, states: list[tuple[int, float]], reader: str | None) -> Any:
+        """Number of the state that the output is in, None where there is none; text where something is wrong.
+
+        By one reader, or by all, which must agree.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        asked = {"output": str(output), "logits": str(logits), "states": states}
+        asked = {"output": str(output), "logits": str(logits), "states": states, "reader": reader}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())

@@ -1,4 +1,4 @@
-"""Wraps what `storage` asks of the system: each call is counted, and something happens at one of them.
+"""Wraps what `disk` asks of the system: each call is counted, and something happens at one of them.
 
 The program has no hook for this: it is patched from here, in a process that ends.
 """
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from softmax_dask_pipelines import storage
+from softmax_dask_pipelines import disk, storage
 
 Act = Callable[[], None]
 
@@ -36,13 +36,13 @@ class Injector:
         """Called after each fsync."""
 
     def install(self) -> None:
-        """Stand between `storage` and the system, for the rest of this process."""
-        storage.os = _Os(self)
-        storage.shutil = _Shutil(self)
-        storage.writing = _ticking_context(self, storage.writing)
-        storage._renameat2_exchange = _ticking(self, storage._renameat2_exchange)
+        """Stand between `disk` and the system, for the rest of this process."""
+        disk.os = _Os(self)
+        disk.shutil = _Shutil(self)
+        storage.writing = disk.writing = _ticking_context(self, disk.writing)
+        disk._renameat2_exchange = _ticking(self, disk._renameat2_exchange)
         for name in ("make_folder", "remove"):
-            setattr(storage, name, _ticking_path(self, getattr(storage, name)))
+            setattr(disk, name, _ticking_path(self, getattr(disk, name)))
 
 
 class ForgetfulInjector(Injector):
@@ -145,7 +145,7 @@ def _ticking_path(injector: Injector, real: Callable[[Path], None]) -> Callable[
     """Of a function that says what the system's errors mean."""
 
     def call(path: Path) -> None:
-        with storage.plain_errors(path):
+        with disk.plain_errors(path):
             injector.tick()
         real(path)
 
@@ -155,7 +155,7 @@ def _ticking_path(injector: Injector, real: Callable[[Path], None]) -> Callable[
 def _ticking_context(injector: Injector, real: Callable[..., Any]) -> Callable[..., Any]:
     @contextmanager
     def writing(path: Path, **named: Any) -> Iterator[Path]:
-        with storage.plain_errors(path):
+        with disk.plain_errors(path):
             injector.tick()
         with real(path, **named) as temporary:
             yield temporary

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from softmax_dask_pipelines import storage
+from softmax_dask_pipelines import disk, storage
 from softmax_dask_pipelines.ledger import publication
 from softmax_dask_pipelines.sinks import StoredObject, places
 from softmax_dask_pipelines.sinks import zarr as zarr_sink
@@ -18,12 +18,12 @@ Mutate = Callable[[], None]
 
 def no_fsync() -> None:
     """Names before bytes: files are renamed and never synced."""
-    vars(storage.os)["fsync"] = lambda descriptor: None
+    vars(disk.os)["fsync"] = lambda descriptor: None
 
 
 def no_folder_fsync() -> None:
     """Bytes are synced, names are not."""
-    storage.sync_folder = lambda path: None
+    storage.sync_folder = disk.sync_folder = lambda path: None
 
 
 def root_first() -> None:
@@ -82,6 +82,6 @@ BY_KILL: dict[str, Mutate] = {
 
 def _put_directly(self: Any, key: str, parts: list[bytes]) -> StoredObject:
     path = self.folder / key
-    with storage.plain_errors(path), nullcontext():
+    with disk.plain_errors(path), nullcontext():
         path.unlink(missing_ok=True)
-        return StoredObject(key, storage._write_file(path, parts, durable=True), crc32c_of_object(parts))
+        return StoredObject(key, disk._write_file(path, parts, durable=True), crc32c_of_object(parts))

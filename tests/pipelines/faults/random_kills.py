@@ -1,117 +1,94 @@
-"""kill -9 of the real command at random moments, again and again until it has once been left alone."""
+"""kill -9 of the real command at random moments of its work: `python -m tests.pipelines.faults.random_kills N`.
+
+A moment is chosen by progress: so many partitions more are begun, or all are, and a little later. So kills are spread
+over the work, not over the second in which Python starts; where each one landed is counted.
+"""
 
 import json
 import random
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import zarr
-
+from tests.pipelines.faults.command import (
+    Site,
+    Whole,
+    has_committed,
+    never_stopped,
+    partitions_done,
+    site,
+    wait_for_partitions,
+)
 from tests.pipelines.faults.histories import tree_of
 
-_ROWS, _CLASSES = 60_000, 100
-_PROGRAM = """
-import os, sys
-from softmax_dask_pipelines import plan, task
-from softmax_dask_pipelines.cli import main
-from softmax_dask_pipelines.sources import blocks
-plan.CHUNK_BYTES = blocks.READ_BYTES = 1 << 18
-plan.PARTITION_BYTES = 1 << 20
-begun, real = sys.argv.pop(1), task._Scoring.run
-def run(self):
-    with open(begun, "a") as file:
-        file.write(f"{self._partition.number}\\n")
-    return real(self)
-task._Scoring.run = run
-main(prog_name="softmax-dask")
-"""
-"""The command, in partitions of a megabyte, which notes each partition that it begins."""
+_ROWS, _PARTITION_BYTES = 60_000, 1 << 20
+_MOMENT_S = 0.03
+"""At most so long after a partition was begun: longer than one takes."""
+
+LANDINGS = (
+    "no partition is done",
+    "in the first third of the partitions",
+    "in the second third",
+    "in the last third",
+    "all are done, nothing is decided",
+    "after the decision",
+)
 
 
 def random_kills(*, kills: int) -> dict[str, Any]:
     """So many, over as many histories as it takes, Zarr and Parquet in turns."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        root = Path(folder)
-        _write_dump(root / "in.zarr")
-        found: dict[str, Any] = {"tried": 0, "violations": [], "histories": 0, "partitions": 0, "begun": 0}
-        expected = {suffix: _never_killed(root, suffix) for suffix in ("zarr", "parquet")}
+    found: dict[str, Any] = {"tried": 0, "violations": [], "histories": 0, "partitions": 0, "begun": 0, "landed": {}}
+    suffixes = ("zarr", "parquet")
+    with site(suffixes[0], rows=_ROWS, partition_bytes=_PARTITION_BYTES) as first:
+        sites = [Site(first.root, suffix, _PARTITION_BYTES) for suffix in suffixes]
+        expected = [never_stopped(at) for at in sites]
         while found["tried"] < kills:
-            suffix = ("zarr", "parquet")[found["histories"] % 2]
-            _history(root, suffix, expected[suffix], found, most=kills - found["tried"])
-    share = (found["begun"] - found["partitions"]) / max(1, found["partitions"])
-    return found | {"recomputed partitions": share, "recomputed partitions a kill": share * found["partitions"] / kills}
+            turn = found["histories"] % len(sites)
+            _history(sites[turn], expected[turn], found, most=kills - found["tried"])
+    again = found["begun"] - found["partitions"]
+    return found | {
+        "recomputed share": again / max(1, found["partitions"]),
+        "recomputed partitions a kill": again / kills,
+    }
 
 
-def _history(
-    root: Path, suffix: str, expected: tuple[dict[str, bytes], float], found: dict[str, Any], *, most: int
-) -> None:
-    output, begun = root / f"out.{suffix}", root / "begun"
-    files, work_s = expected
+def _history(at: Site, whole: Whole, found: dict[str, Any], *, most: int) -> None:
+    """Killed again and again, then left alone."""
     killed = 0
-    while killed < min(most, 5 + found["histories"] % 7):
-        size = _size(begun)
-        process = _start(root, output, begun)
-        while process.poll() is None and _size(begun) == size:  # not while it starts: that would be cheap
-            time.sleep(0.002)
-        time.sleep(random.uniform(0, work_s / 2))
-        process.kill()
-        ended = process.wait()
-        if ended == 0:
-            break
+    while killed < min(most, 5 + found["histories"] % 7) and _is_killed(at, whole.partitions, found["landed"]):
         killed += 1
-        if output.exists() and tree_of(output) != files:
-            found["violations"].append(f"{suffix}: a half after kill {found['tried'] + killed}")
-    ended = _start(root, output, begun).wait()
-    if ended or tree_of(output) != files:
-        found["violations"].append(f"{suffix}: exit {ended} and other bytes after kill {found['tried'] + killed}")
-    numbers = begun.read_text().split()
+        if at.output.exists() and tree_of(at.output) != whole.files:
+            found["violations"].append(f"{at.suffix}: a half after kill {found['tried'] + killed}")
+    ended = at.start().wait()
+    if ended or tree_of(at.output) != whole.files:
+        found["violations"].append(f"{at.suffix}: exit {ended} or other bytes after kill {found['tried'] + killed}")
     found["tried"] += killed
     found["histories"] += 1
-    found["begun"] += len(numbers)
-    found["partitions"] += len(set(numbers))
-    _clear(output, begun)
+    found["begun"] += at.partitions_begun()
+    found["partitions"] += whole.partitions
+    at.clear()
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _is_killed(at: Site, partitions: int, landed: dict[str, int]) -> bool:
+    """Start the command, and kill it; False where it ended before."""
+    process = at.start()
+    left = partitions - partitions_done(at)
+    wait_for_partitions(process, at, at.partitions_begun() + random.randint(1, max(1, left)))
+    time.sleep(random.uniform(0, _MOMENT_S))
+    process.kill()
+    if process.wait() == 0:
+        return False
+    where = _where(at, partitions)
+    landed[where] = landed.get(where, 0) + 1
+    return True
 
 
-def _never_killed(root: Path, suffix: str) -> tuple[dict[str, bytes], float]:
-    """The output's files, and how long a run works."""
-    output, begun = root / f"out.{suffix}", root / "begun"
-    process = _start(root, output, begun)
-    while not list(root.glob(f"out.{suffix}.job/plan-*.json")):
-        time.sleep(0.002)
-    begin = time.monotonic()
-    assert process.wait() == 0
-    files = tree_of(output), time.monotonic() - begin
-    _clear(output, begun)
-    return files
-
-
-def _start(root: Path, output: Path, begun: Path) -> "subprocess.Popen[bytes]":
-    columns = ("--columns", "label,confidence,probabilities", "--threads", "2", "--quiet")
-    line = [sys.executable, "-c", _PROGRAM, begun, "score", root / "in.zarr", output, *columns]
-    return subprocess.Popen(list(map(str, line)))
-
-
-def _clear(output: Path, begun: Path) -> None:
-    shutil.rmtree(output)
-    shutil.rmtree(f"{output}.job")
-    begun.unlink()
-
-
-def _write_dump(path: Path) -> None:
-    logits = np.random.default_rng(3).normal(size=(_ROWS, _CLASSES)).astype(np.float32)
-    array = zarr.create_array(path, shape=logits.shape, chunks=(2000, _CLASSES), dtype="float32", compressors=None)
-    array[:] = logits
+def _where(at: Site, partitions: int) -> str:
+    """What the killed run was doing, by what it left."""
+    if has_committed(at):
+        return LANDINGS[-1]
+    done = partitions_done(at)
+    return LANDINGS[4] if done == partitions else LANDINGS[0 if done == 0 else 1 + 3 * done // partitions]
 
 
 def main() -> None:

@@ -1,8 +1,10 @@
 """A proxy on loopback between us and a store, which spoils the answers that a test asks it to."""
 
 import http.client
+import random
 import socket
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +24,8 @@ class Rule:
     times: int
     reaches: bool
     """Whether the store gets the request."""
+    chance: float = 1.0
+    """That an answer is spoilt."""
     met: int = 0
 
 
@@ -46,9 +50,11 @@ class Proxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.server_address[1]}"
 
-    def spoil(self, method: str, part: str, fault: Fault, *, times: int = 10**9, reaches: bool = True) -> Rule:
-        """Spoil the next answers to requests of that method whose path has that part."""
-        rule = Rule(method, part, fault, times, reaches)
+    def spoil(
+        self, method: str, part: str, fault: Fault, *, times: int = 10**9, reaches: bool = True, chance: float = 1.0
+    ) -> Rule:
+        """Spoil the next answers to requests of that method ("" is any) whose path has that part."""
+        rule = Rule(method, part, fault, times, reaches, chance)
         self.rules.append(rule)
         return rule
 
@@ -65,7 +71,8 @@ class Proxy:
         with self.lock:
             self.requests.append(f"{method} {path}")
             for rule in self.rules:
-                if rule.method == method and rule.part in path and rule.met < rule.times:
+                meant = rule.method in ("", method) and rule.part in path and rule.met < rule.times
+                if meant and random.random() < rule.chance:
                     rule.met += 1
                     return rule
         return None
@@ -145,3 +152,13 @@ def truncated(handler: Handler, status: int, data: bytes) -> None:
 def short(handler: Handler, status: int, data: bytes) -> None:
     """Half of the body comes, and is said to be all."""
     handler.answer(status, data[: len(data) // 2], [])
+
+
+def slow(seconds: float) -> Fault:
+    """All of it comes, when nobody waits for it any more."""
+
+    def fault(handler: Handler, status: int, data: bytes) -> None:
+        time.sleep(seconds)
+        reset(handler, status, data)
+
+    return fault

@@ -13,7 +13,7 @@ import zarr
 from numpy.testing import assert_array_equal
 
 from softmax_dask.columns import COLUMNS
-from softmax_dask_pipelines import storage
+from softmax_dask_pipelines import disk, storage
 from softmax_dask_pipelines.errors import ConfigError, DiskFullError, OutputExistsError, SchemaMismatchError
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec
 from softmax_dask_pipelines.sinks.zarr_codecs import encode_string_runs, encode_strings
@@ -191,7 +191,7 @@ def test_replace_takes_the_place_of_a_file(wide):
 @pytest.mark.parametrize("renameat2", [True, False])
 def test_replace_completes_after_a_crash_at_any_step(small, renameat2, monkeypatch):
     if not renameat2:
-        monkeypatch.setattr(storage, "_renameat2_exchange", lambda one, other: False)
+        monkeypatch.setattr(disk, "_renameat2_exchange", lambda one, other: False)
     newer = values_of(small, seed=1)
 
     for step in range(100):
@@ -313,7 +313,7 @@ def test_publishing_refuses_what_appeared_at_the_path(wide):
 def test_a_full_disk_is_a_temporary_error(wide, monkeypatch):
     output = opened(wide)
     output.sink.prepare()
-    monkeypatch.setattr(storage.os, "fsync", _no_space)
+    monkeypatch.setattr(disk.os, "fsync", _no_space)
 
     with pytest.raises(DiskFullError, match="no space left"):
         write_partition(output.sink, wide, 0, values_of(wide))
@@ -486,7 +486,7 @@ def _crashes_at(step: int, action: Any) -> bool:
 
     with pytest.MonkeyPatch.context() as patch:
         for name in operations:
-            patch.setattr(storage.os, name, stopping(getattr(storage.os, name)))
+            patch.setattr(disk.os, name, stopping(getattr(disk.os, name)))
         try:
             action()
         except _Crash:

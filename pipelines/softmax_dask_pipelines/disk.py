@@ -1,0 +1,270 @@
+"""Files and folders: whole, durable, and atomic where it says so. A `storage.Store`, and what a disk has beyond that.
+
+A file appears under its name only when all of its bytes are on the disk: temporary
+name, fsync, rename. A folder's own entry is made durable by `sync_folder`. Who has asked for no
+durability (`durable=False`) still gets whole files, as long as the machine itself does not stop.
+"""
+
+import ctypes
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from softmax_dask_pipelines.errors import (
+    ConfigError,
+    DiskFullError,
+    PermissionDeniedError,
+    PipelineError,
+    StorageFailedError,
+)
+from softmax_dask_pipelines.object_path import Buffer
+
+_TEMPORARY = ".tmp"
+_FULL = (
+    DiskFullError,
+    "no space left on the device; the output needs more. Free some, and run the same command again.",
+)
+_FORBIDDEN = (
+    PermissionDeniedError,
+    "cannot be written; expected a path that you may write to. Check its owner and mode.",
+)
+_UNSTEADY = (
+    StorageFailedError,
+    "the storage failed; expected one that takes files. Check it, and run the same command again.",
+)
+_IN_THE_WAY = (
+    ConfigError,
+    "cannot be made, something else is in the way; expected folders above it. Choose another path.",
+)
+_MEANINGS: dict[int, tuple[type[PipelineError], str]] = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: _FORBIDDEN,
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY), _IN_THE_WAY),
+    errno.ENAMETOOLONG: (ConfigError, "is longer than a path may be; expected a shorter one."),
+}
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_CANNOT_LINK = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
+"""What kernels and file systems without RENAME_EXCHANGE answer; some network file systems say EPERM."""
+
+
+def put(path: Path, parts: Sequence[Buffer], *, scratch: Path | None = None, durable: bool = True) -> int:
+    """Write the concatenated `parts` as the file `path`, replacing one that is there; bytes written.
+
+    Parameters
+    ----------
+    scratch : folder for the temporary file, on the same file system; the file's own, if none is given
+    """
+    with writing(path, scratch=scratch) as temporary:
+        return _write_file(temporary, parts, durable=durable)
+
+
+def put_new(path: Path, parts: Sequence[Buffer]) -> bool:
+    """Write a file where none is, durably; False, and nothing changed, where there is one: of two writers one wins."""
+    temporary = _temporary(path, path.parent)
+    try:
+        with plain_errors(path):
+            _write_file(temporary, parts, durable=True)
+            made = _link(temporary, path)
+    finally:
+        with suppress(OSError, PipelineError):
+            remove(temporary)
+    sync_folder(path.parent)
+    return made
+
+
+class Log:
+    """A file that grows at its end. What was appended survives a kill at once, a power cut after `sync`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with plain_errors(path):
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        sync_folder(path.parent)
+
+    def append(self, data: bytes) -> None:
+        """Add bytes at the end; a process that is killed may leave a part of them."""
+        with plain_errors(self._path):
+            _write_all(self._descriptor, data)
+
+    def sync(self) -> None:
+        """Make all that was appended durable."""
+        with plain_errors(self._path):
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Give the file back to the system."""
+        os.close(self._descriptor)
+
+
+def open_log(path: Path) -> Log:
+    """The log at that path, made where there is none."""
+    return Log(path)
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """The lines of a log; none where there is no log."""
+    if path.exists():
+        with open(path, "rb") as file:
+            yield from file
+
+
+@contextmanager
+def writing(path: Path, *, scratch: Path | None = None) -> Iterator[Path]:
+    """A temporary path, renamed to `path` when the block ends well and removed when it does not.
+
+    For writers that want a path of their own, of a file or a folder; whoever writes syncs it.
+    """
+    temporary = _temporary(path, scratch or path.parent)
+    try:
+        with plain_errors(path):
+            yield temporary
+            os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError, PipelineError):
+            remove(temporary)
+        raise
+
+
+@contextmanager
+def plain_errors(path: object) -> Iterator[None]:
+    """Turn what a file system says while `path` is written into errors with a remedy."""
+    try:
+        yield
+    except PipelineError:
+        raise
+    except OSError as error:
+        kind, message = _MEANINGS.get(error.errno or 0, _UNSTEADY)
+        raise kind(f"{path}: {message}") from error
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file durable."""
+    _sync(path)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    _sync(path)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there yet; durably."""
+    with plain_errors(path):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file or folder another name on the same file system, durably."""
+    with plain_errors(target):
+        os.rename(source, target)
+    sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
+
+
+def exchange(one: Path, other: Path, *, aside: Path) -> None:
+    """Swap two files or folders in one atomic step, so that a reader sees the old one or the new one.
+
+    Where the kernel or the file system cannot (`renameat2` is Linux's), three renames do it: `other`
+    waits at `aside`, and a reader may for a moment find nothing at `other`.
+    """
+    with plain_errors(other):
+        atomic = _renameat2_exchange(one, other)
+    if not atomic:
+        rename(other, aside)
+        rename(one, other)
+        rename(aside, one)
+    sync_folder(other.parent)
+    sync_folder(one.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; not there is fine."""
+    with plain_errors(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing; not there, or not empty, is fine."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _temporary(path: Path, folder: Path) -> Path:
+    # The name is an attempt's own: two attempts at one task never write into one file.
+    return folder / f"{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}"
+
+
+def _write_file(path: Path, parts: Sequence[Buffer], *, durable: bool) -> int:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        size = sum(_write_all(descriptor, part) for part in parts)
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return size
+
+
+def _write_all(descriptor: int, data: Buffer) -> int:
+    """Write all of it: the system may take a part at a time."""
+    rest = memoryview(data).cast("B")
+    size = len(rest)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    return size
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Give a file a second name, unless something has that name."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise
+        if os.path.lexists(target):
+            return False
+        # No hard links, as on FAT: the lock of the run is all there is between two writers.
+        os.rename(source, target)
+    return True
+
+
+def _sync(path: Path) -> None:
+    with plain_errors(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _renameat2_exchange(one: Path, other: Path) -> bool:
+    """Whether the swap was made; False where this kernel or file system has no such call."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    result = renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    if result == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _CANNOT_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(other))
