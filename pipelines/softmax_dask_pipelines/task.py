@@ -118,13 +118,12 @@ class _Scoring:
         self._seconds = {"read": 0.0, "kernel": 0.0, "write": 0.0}
 
     def run(self) -> Receipt:
-        for block in self._blocks():
-            if self._row == 0:
-                self._note_probabilities(block)
-            self._score(block)
-        begin = perf_counter()
-        objects = self._writer.close()
-        self._seconds["write"] += perf_counter() - begin
+        try:
+            self._score_all()
+            objects = self._closed()
+        except BaseException:
+            self._writer.abandon()
+            raise
         return Receipt(
             partition=self._partition.number,
             notes=tuple(self._notes),
@@ -135,15 +134,25 @@ class _Scoring:
             write_s=self._seconds["write"],
         )
 
-    def _blocks(self) -> Iterator[SourceBlock]:
+    def _score_all(self) -> None:
         blocks = self._task.source.read(self._partition.start, self._partition.stop)
-        while True:
-            begin = perf_counter()
-            block = next(blocks, None)
-            self._seconds["read"] += perf_counter() - begin
-            if block is None:
-                return
-            yield block
+        while (block := self._next(blocks)) is not None:
+            if self._row == 0:
+                self._note_probabilities(block)
+            self._score(block)
+            del block  # before the next one is read: that takes the same memory, which is in the cache
+
+    def _next(self, blocks: Iterator[SourceBlock]) -> SourceBlock | None:
+        begin = perf_counter()
+        block = next(blocks, None)
+        self._seconds["read"] += perf_counter() - begin
+        return block
+
+    def _closed(self) -> tuple[StoredObject, ...]:
+        begin = perf_counter()
+        objects = self._writer.close()
+        self._seconds["write"] += perf_counter() - begin
+        return objects
 
     def _score(self, block: SourceBlock) -> None:
         done, rows = 0, len(block.logits)
