@@ -18,6 +18,8 @@ from softmax_dask_pipelines.sources import Source, SourceBlock
 from softmax_dask_pipelines.tally import Tally, tally_of
 
 _ROWS_LOOKED_AT = 1000
+_VALUES_LOOKED_AT = 1 << 17
+"""A megabyte, once they are float64: the look takes no memory that a block does not."""
 
 _TALLIED = ("label", "confidence", "entropy")
 _TALLIED_WITH_TARGETS = (*_TALLIED, "nll", "target_rank")
@@ -166,7 +168,8 @@ class _Scoring:
             done += count
 
     def _note_probabilities(self, block: SourceBlock) -> None:
-        if look_like_probabilities(block.logits[:_ROWS_LOOKED_AT]):
+        rows = min(_ROWS_LOOKED_AT, max(1, _VALUES_LOOKED_AT // block.logits.shape[1]))
+        if look_like_probabilities(block.logits[:rows]):
             facts = self._task.source.facts
             self._notes.append(
                 f"{facts.path}: the first rows lie in [0, 1] and sum to 1: are they probabilities already? "
