@@ -29,6 +29,7 @@ SCRIPTS = (
     "compact",
     "partitions",
     "growth",
+    "durability",
     "memory",
     "startup",
 )

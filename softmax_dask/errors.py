@@ -8,7 +8,9 @@ SoftmaxDaskError
 │   └── SplitClassAxisError              a Dask array whose class axis has several chunks
 ├── ColumnError (ValueError)             unknown column, or one that needs something that was not given
 ├── TargetError (ValueError)             targets of the wrong shape or kind, or outside the classes
+├── CalibrationError (ValueError)        rows that no temperature fits, or a calibration that does not fit the logits
 ├── VectorError (ValueError)             a vector to multiply with a Jacobian that does not fit the logits
+├── MetricsError (ValueError)            metrics that do not fit each other, or what they are made of is missing
 └── OutputBufferError (ValueError)       an `out=` array that cannot take the result
 """
 
@@ -45,8 +47,16 @@ class TargetError(SoftmaxDaskError, ValueError):
     """Targets of the wrong shape or dtype, or outside 0..classes-1 (and not -1, unlabelled)."""
 
 
+class CalibrationError(SoftmaxDaskError, ValueError):
+    """Rows of which no temperature has the least NLL, or a calibration that is none, or is of other logits."""
+
+
 class VectorError(SoftmaxDaskError, ValueError):
     """A vector to multiply with a Jacobian whose shape, kind or coordinates are not those of the logits."""
+
+
+class MetricsError(SoftmaxDaskError, ValueError):
+    """Metrics of different numbers of classes, or of rows of which not all is known that they are made of."""
 
 
 class OutputBufferError(SoftmaxDaskError, ValueError):

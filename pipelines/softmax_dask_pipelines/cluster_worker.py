@@ -19,6 +19,7 @@ import pyarrow as pa
 from distributed import Worker, WorkerPlugin, get_worker
 
 from softmax_dask import kernel_name
+from softmax_dask_pipelines.backend import REMEDY, trouble_with_gpu
 from softmax_dask_pipelines.errors import InterruptedRunError, MemoryBudgetError, WorkerMismatchError
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class WorkerHands(WorkerPlugin):  # type: ignore[misc]
         _require_same(self._versions, versions(self._backend), worker.address)
         self._work: Work = pickle.loads(self._pickled)
         self._running, self._lock = 0, Lock()
+        _require_gpu(self._backend, worker.address)
         self._places = BoundedSemaphore(_places(self._work, worker))
         self._threads = _ThreadCounts()
         self._work.prepare()
@@ -162,6 +164,16 @@ def _require_same(client: dict[str, str], found: dict[str, str], address: str) -
         raise WorkerMismatchError(
             f"{address}: the worker has {', '.join(different)}; expected what is here, or results could differ. "
             "Give all workers the same environment and the same kind of processor."
+        )
+
+
+def _require_gpu(backend: str, address: str) -> None:
+    """Refuse a worker without the GPU that the run needs; the process with the plan may have none."""
+    trouble = None if backend == "cpu" else trouble_with_gpu()
+    if trouble is not None:
+        raise WorkerMismatchError(
+            f"{address}: backend is {backend}, but on this worker {trouble}; expected a GPU that works. {REMEDY}; or "
+            "take backend cpu."
         )
 
 

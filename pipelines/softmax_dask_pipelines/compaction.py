@@ -77,4 +77,5 @@ def compact(
         "cluster": cluster,
     }
     tell_both_ends(given)
-    return execute(prepare(make_config(ScoreConfig, given, key_of)), replace=replace, client=client)
+    job = prepare(make_config(ScoreConfig, given, key_of), has_client=client is not None)
+    return execute(job, replace=replace, client=client)

@@ -14,29 +14,46 @@ from softmax_dask import COLUMNS
 from softmax_dask_pipelines.addresses import is_address, is_credential, redacted, without_credentials
 from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.config_models import (
-    Config,
+    EvaluateConfig,
     JacobianConfig,
     MatrixOutputConfig,
+    MetricsOutputConfig,
     OutputConfig,
     ScoreConfig,
     SourceConfig,
     output_format_of,
 )
 from softmax_dask_pipelines.config_paths import Where, fill_paths
+from softmax_dask_pipelines.config_store import StorageOptions
+from softmax_dask_pipelines.config_verbs import (
+    MODELS,
+    CalibrateConfig,
+    Config,
+    ConformalConfig,
+    FitConfig,
+    ThresholdConfig,
+)
 from softmax_dask_pipelines.config_yaml import MAX_BYTES, line_of, parse_value, parse_yaml
 from softmax_dask_pipelines.errors import ConfigError, PermissionDeniedError
 
 __all__ = [
+    "CalibrateConfig",
     "ClusterConfig",
     "Config",
+    "ConformalConfig",
+    "EvaluateConfig",
+    "FitConfig",
     "JacobianConfig",
     "MatrixOutputConfig",
+    "MetricsOutputConfig",
     "OutputConfig",
     "ScoreConfig",
     "SourceConfig",
+    "ThresholdConfig",
     "cluster_of_flags",
     "key_of",
     "make_config",
+    "options_of_stores",
     "output_format_of",
     "read_class_names",
     "read_config",
@@ -56,9 +73,6 @@ _EXPECTED = {
 }
 """Pydantic's type of an error -> what was expected, in the words of people who write YAML."""
 
-
-_MODELS: dict[str, type[Config]] = {"score": ScoreConfig, "compact": ScoreConfig, "jacobian": JacobianConfig}
-"""Verb -> what its configs hold."""
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
@@ -89,6 +103,11 @@ def make_config(model: type[ConfigT], data: Mapping[str, Any], where: Where) -> 
         raise ConfigError(f"{where(first['loc'])}: {_explain(first, model)}") from None
 
 
+def options_of_stores(given: Mapping[str, Any] | None) -> StorageOptions | None:
+    """What a function was told of stores, checked."""
+    return None if given is None else make_config(StorageOptions, given, lambda loc: f"storage_options.{key_of(loc)}")
+
+
 def read_config(
     path: str, overrides: Sequence[str] = (), *, date: str | None = None, flags: Mapping[str, Any] | None = None
 ) -> Config:
@@ -97,7 +116,7 @@ def read_config(
     Parameters
     ----------
     date : a day such as "2026-11-26", "today" or "yesterday", for `{date:...}` in paths; default the config's, or today
-    flags : `cluster` and `scheduler`, as the command line's flags of these names
+    flags : `cluster`, `scheduler` and `dashboard`, as the command line's flags of these names
 
     Raises
     ------
@@ -112,7 +131,7 @@ def read_config(
     if date is not None:
         data["date"] = date
         given["date",] = "--date"
-    for name, cluster in cluster_of_flags(flags or {}).items():
+    for name, cluster in cluster_of_flags(flags or {}, told=data.get("cluster", "local")).items():
         data["cluster"] = cluster
         given["cluster",] = f"--{name}"
 
@@ -135,18 +154,28 @@ def read_class_names(path: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def cluster_of_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The flag that says where to score, if one does, and what it is in a config.
+def cluster_of_flags(flags: Mapping[str, Any], told: Any = "local") -> dict[str, Any]:
+    """The flag that says where to score, if one does, and what it is in a config; `told` is what a config has.
 
     Raises
     ------
     ConfigError
-        Both do.
+        Two of them say it, or a dashboard is wanted where there is none.
     """
     given = {name: flags[name] for name in ("cluster", "scheduler") if flags.get(name) is not None}
     if len(given) > 1:
         raise ConfigError("--cluster, --scheduler: are both given; expected one of the two.")
-    return {name: value if name == "cluster" else {"connect": value} for name, value in given.items()}
+    found = {name: value if name == "cluster" else {"connect": value} for name, value in given.items()}
+    if not flags.get("dashboard"):
+        return found
+    name, cluster = next(iter(found.items()), ("dashboard", told))
+    if cluster == "local":
+        raise ConfigError(
+            "--dashboard: is given for a run on threads, which have none; expected processes or a Dask cluster. "
+            "Add --cluster processes."
+        )
+    section = {"kind": cluster} if cluster == "processes" else cluster
+    return {name: {**section, "dashboard": True} if isinstance(section, dict) else section}
 
 
 def require_distributed(cluster: ClusterConfig) -> None:
@@ -172,9 +201,9 @@ def key_of(loc: Sequence[str | int]) -> str:
 
 def _model_of(data: Mapping[str, Any], where: Where) -> type[Config]:
     verb = data.get("verb", "score")
-    model = _MODELS.get(verb) if isinstance(verb, str) else None
+    model = MODELS.get(verb) if isinstance(verb, str) else None
     if model is None:
-        raise ConfigError(f"{where(('verb',))}: is {_shown(verb)}; expected one of {', '.join(_MODELS)}.")
+        raise ConfigError(f"{where(('verb',))}: is {_shown(verb)}; expected one of {', '.join(MODELS)}.")
     return model
 
 

@@ -70,6 +70,9 @@ class ClusterConfig(Section):
     wait_s: _Seconds = Field(
         600.0, description="so long a run waits for workers where there are none; then it ends with exit code 75"
     )
+    dashboard: bool = Field(
+        False, description="print the address of Dask's dashboard; processes: start one, on 127.0.0.1"
+    )
 
     @property
     def is_address(self) -> bool:
@@ -114,6 +117,8 @@ class ClusterConfig(Section):
             raise ValueError("connect: ADDRESS or connect: SCHEDULER_FILE with kind connect")
         if self.kind == "class":
             self._require_workers()
+        if self.kind == "local" and self.dashboard:
+            raise ValueError("no dashboard: with kind local, whose threads have none; it is for processes and clusters")
         return self
 
     def _require_workers(self) -> None:

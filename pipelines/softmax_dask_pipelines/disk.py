@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import sleep
 
 from softmax_dask_pipelines.errors import (
     ConfigError,
@@ -24,6 +25,7 @@ from softmax_dask_pipelines.errors import (
 from softmax_dask_pipelines.object_path import Buffer
 
 _TEMPORARY = ".tmp"
+_STEP_BYTES = 1 << 20
 _FULL = (
     DiskFullError,
     "no space left on the device; the output needs more. Free some, and run the same command again.",
@@ -49,6 +51,9 @@ _MEANINGS: dict[int, tuple[type[PipelineError], str]] = {
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY), _IN_THE_WAY),
     errno.ENAMETOOLONG: (ConfigError, "is longer than a path may be; expected a shorter one."),
 }
+
+_REMOVAL_WAITS_S = (0.0, 0.01, 0.1, 0.3, 1.0, 0.0)
+"""Between attempts to remove a folder: once the folder is gone, whoever writes there fails, and that is fine."""
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -192,18 +197,51 @@ def exchange(one: Path, other: Path, *, aside: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it; not there is fine."""
+    """Remove a file, or a folder with all that is in it; not there is fine.
+
+    Raises
+    ------
+    StorageFailedError
+        Somebody writes into the folder all the time.
+    """
     with plain_errors(path):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
+        if not path.is_dir() or path.is_symlink():
             path.unlink(missing_ok=True)
+        elif not any(_removed(path, wait_s) for wait_s in _REMOVAL_WAITS_S):
+            raise StorageFailedError(
+                f"{path}: cannot be removed, for somebody still writes into it; expected workers that have ended. "
+                "Wait for them, and run the same command again."
+            )
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, at any depth; none where it is not there."""
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names)
+
+
+def parts(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, a little at a time; FileNotFoundError where there is none."""
+    with open(path, "rb") as file:
+        while part := file.read(_STEP_BYTES):
+            yield part
 
 
 def remove_if_empty(folder: Path) -> None:
     """Remove a folder that holds nothing; not there, or not empty, is fine."""
     with suppress(OSError):
         folder.rmdir()
+
+
+def _removed(folder: Path, wait_s: float) -> bool:
+    """Whether the folder is gone; not, where a worker that should have ended has made or moved a file meanwhile."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+            raise
+        sleep(wait_s if folder.exists() else 0)
+    return not folder.exists()
 
 
 def _temporary(path: Path, folder: Path) -> Path:

@@ -41,11 +41,6 @@ class JacobianReceipt:
     """Of these rows."""
     bytes_written: int
 
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Not measured: where the time of the thread went."""
-        return {}
-
 
 @dataclass(frozen=True, slots=True)
 class JacobianTask:

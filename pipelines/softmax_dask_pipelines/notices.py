@@ -11,6 +11,10 @@ class NoteWarning(PipelineWarning):
     """Something in the data that the user should look at."""
 
 
+class AddressNotice(PipelineWarning):
+    """Where something is that was asked for: nothing is wrong."""
+
+
 class BackendWarning(PipelineWarning):
     """The run computes somewhere else than it might have."""
 

@@ -18,6 +18,17 @@ from softmax_dask_pipelines.cli import main, process
 PROGRAM = (sys.executable, "-c", "from softmax_dask_pipelines.cli import main; main(prog_name='softmax-dask')")
 """What the console script does, by the Python that runs the tests."""
 
+IN_SMALL_PARTITIONS = (
+    sys.executable,
+    "-c",
+    "from softmax_dask_pipelines import plan\n"
+    "from softmax_dask_pipelines.sources import blocks\n"
+    "from softmax_dask_pipelines.cli import main\n"
+    "blocks.READ_BYTES = plan.CHUNK_BYTES = plan.PARTITION_BYTES = 240\n"
+    "main(prog_name='softmax-dask')",
+)
+"""The same, with partitions of some ten rows."""
+
 UNPRIVILEGED = (
     sys.executable,
     "-c",

@@ -18,6 +18,7 @@ from softmax_dask_pipelines.notices import BackendWarning
 from tests.library.cuda import prepared
 from tests.library.cuda.emulator import COMPILER, Emulator
 from tests.library.cuda.fake_cupy import FakeDevice, fake_cupy, fake_cupyx
+from tests.pipelines.cluster.clusters import LOCAL
 from tests.pipelines.command import softmax_dask
 
 COLUMNS = ("label", "confidence", "entropy", "probabilities", "correct")
@@ -75,6 +76,24 @@ def sample(rows: int, dtype: Any = np.float32) -> tuple[Any, Any]:
 def buffers(rows: int) -> dict[str, Any]:
     dtypes = {"label": np.int32, "correct": np.int8}
     return {n: np.full((rows, 100) if n == "probabilities" else rows, 77, dtypes.get(n, np.float32)) for n in COLUMNS}
+
+
+# ---- a Dask cluster
+
+
+def test_the_workers_of_a_cluster_compute_on_their_gpu(gpu, dump, tmp_path):
+    # One in a thread of this process: the stand-in for CuPy is here alone.
+    kwargs = {**LOCAL, "n_workers": 1, "threads_per_worker": 2, "processes": False, "protocol": "tcp://"}
+    cluster = {"class": "distributed.LocalCluster", "kwargs": kwargs, "scale": 1}
+    score(dump, tmp_path / "here.zarr", columns=["label", "probabilities"], backend="cuda")
+    gpu.emulator.launched.clear()
+
+    score(dump, tmp_path / "out.zarr", columns=["label", "probabilities"], backend="cuda", cluster=cluster)
+
+    assert gpu.emulator.launched
+    for name in ("label", "probabilities"):
+        found, expected = (zarr.open_array(tmp_path / each / name, mode="r")[:] for each in ("out.zarr", "here.zarr"))
+        np.testing.assert_array_equal(found, expected)
 
 
 # ---- streams

@@ -24,17 +24,11 @@ from softmax_dask_pipelines.result import RunResult
 from tests.pipelines import dumps
 from tests.pipelines.command import softmax_dask
 
+pytestmark = pytest.mark.usefixtures("small_plan")
+
 COLUMNS = ("label", "confidence", "probabilities")
 LOGITS = dumps.logits(rows=120)
 KINDS = [("zarr", "zarr"), ("zarr", "parquet"), ("parquet", "zarr"), ("parquet", "parquet")]
-
-
-@pytest.fixture(autouse=True)
-def small_plan(monkeypatch):
-    """Chunks and partitions of some ten rows."""
-    monkeypatch.setattr("softmax_dask_pipelines.sources.blocks.READ_BYTES", 240)
-    monkeypatch.setattr("softmax_dask_pipelines.plan.CHUNK_BYTES", 240)
-    monkeypatch.setattr("softmax_dask_pipelines.plan.PARTITION_BYTES", 500)
 
 
 @dataclass

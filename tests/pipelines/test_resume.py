@@ -28,25 +28,14 @@ from softmax_dask_pipelines.sinks.zarr import ZarrPartitionWriter
 from tests.pipelines import dumps
 from tests.pipelines.command import softmax_dask, tree
 
+pytestmark = pytest.mark.usefixtures("small_plan")
+
 COLUMNS = ("label", "confidence", "probabilities")
-
-
-@pytest.fixture(autouse=True)
-def small_plan(monkeypatch):
-    """Chunks and partitions of some ten rows."""
-    monkeypatch.setattr("softmax_dask_pipelines.sources.blocks.READ_BYTES", 240)
-    monkeypatch.setattr("softmax_dask_pipelines.plan.CHUNK_BYTES", 240)
-    monkeypatch.setattr("softmax_dask_pipelines.plan.PARTITION_BYTES", 500)
 
 
 @pytest.fixture(params=["out.zarr", "out.parquet"])
 def output(request, tmp_path):
     return tmp_path / request.param
-
-
-@pytest.fixture
-def source(tmp_path):
-    return dumps.zarr_group(tmp_path / "in.zarr", dumps.logits(), chunks=(10, 5))
 
 
 @pytest.fixture
@@ -234,7 +223,12 @@ def test_replace_drops_a_plan_of_other_settings(source, output):
     run(source, output, temperature=2.0, replace=True)
 
     assert files_of(output) == never_stopped(source, output, temperature=2.0)
-    assert {path.name.partition("-")[0] for path in Path(f"{output}.job").iterdir()} == {"commit", "journal", "runs"}
+    assert {path.name.partition("-")[0] for path in Path(f"{output}.job").iterdir()} == {
+        "commit",
+        "journal",
+        "metrics",
+        "runs",
+    }
 
 
 def test_a_replacement_that_was_stopped_is_gone_on_with(source, output, scored):

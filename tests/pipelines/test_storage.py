@@ -179,6 +179,38 @@ def test_remove_takes_files_folders_links_and_nothing(tmp_path):
     assert os.listdir(tmp_path) == ["kept"]
 
 
+@pytest.mark.parametrize("what", ["another file", "one file less"])
+def test_remove_takes_a_folder_that_a_worker_still_writes_into(tmp_path, monkeypatch, what):
+    folder, rmtree = tmp_path / "scratch", disk.shutil.rmtree
+    folder.mkdir()
+    (folder / "chunk").touch()
+    left = [1, 1]
+
+    def meets_a_worker(path):
+        if left and what == "another file":
+            left.pop()
+            os.rmdir(path)  # not empty
+        elif left:
+            left.pop()
+            os.unlink(path / "moved")  # not there
+        rmtree(path)
+
+    monkeypatch.setattr(disk.shutil, "rmtree", meets_a_worker)
+
+    storage.remove(folder)
+
+    assert not folder.exists()
+
+
+def test_remove_gives_up_where_somebody_writes_all_the_time(tmp_path, monkeypatch):
+    (tmp_path / "chunk").touch()
+    monkeypatch.setattr(disk, "_REMOVAL_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(disk.shutil, "rmtree", os.rmdir)
+
+    with pytest.raises(StorageFailedError, match=r"cannot be removed, for somebody still writes into it; .* again\.$"):
+        storage.remove(tmp_path)
+
+
 def test_remove_if_empty_keeps_a_folder_with_files(tmp_path):
     storage.make_folder(tmp_path / "empty")
     storage.make_folder(tmp_path / "full" / "inner")

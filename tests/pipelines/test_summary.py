@@ -23,11 +23,6 @@ from tests.pipelines import dumps
 
 
 @pytest.fixture
-def source(tmp_path):
-    return dumps.zarr_group(tmp_path / "in.zarr", dumps.logits(), chunks=(10, 5))
-
-
-@pytest.fixture
 def bare(tmp_path):
     """No ids, targets or class names; every row is undecidable."""
     data = np.full((10, 5), np.nan, np.float32)

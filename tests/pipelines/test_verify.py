@@ -12,23 +12,11 @@ import pytest
 from softmax_dask_pipelines import score, status, verify
 from softmax_dask_pipelines.errors import InputChangedError, OutputDamagedError
 from softmax_dask_pipelines.ledger.lock import locked
-from tests.pipelines import dumps
 from tests.pipelines.command import softmax_dask, tree
 
+pytestmark = pytest.mark.usefixtures("small_plan")
+
 COLUMNS = ("label", "label_name", "confidence", "probabilities")
-
-
-@pytest.fixture(autouse=True)
-def small_plan(monkeypatch):
-    """Chunks and partitions of some ten rows."""
-    monkeypatch.setattr("softmax_dask_pipelines.sources.blocks.READ_BYTES", 240)
-    monkeypatch.setattr("softmax_dask_pipelines.plan.CHUNK_BYTES", 240)
-    monkeypatch.setattr("softmax_dask_pipelines.plan.PARTITION_BYTES", 500)
-
-
-@pytest.fixture
-def source(tmp_path):
-    return dumps.zarr_group(tmp_path / "in.zarr", dumps.logits(), chunks=(10, 5))
 
 
 @pytest.fixture(params=["out.zarr", "out.parquet"])

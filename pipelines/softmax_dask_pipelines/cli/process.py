@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from softmax_dask import SoftmaxDaskWarning
+from softmax_dask_pipelines.notices import AddressNotice
 
 _STOPS = tuple(
     signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -42,8 +43,9 @@ def _warnings_as_lines() -> Iterator[None]:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    text = " ".join(str(message).split())
     with suppress(OSError):  # nobody listens: no reason to end a run
-        print(f"Warning: {' '.join(str(message).split())}", file=sys.stderr)
+        print(text if isinstance(message, AddressNotice) else f"Warning: {text}", file=sys.stderr)
 
 
 @contextmanager

@@ -90,16 +90,23 @@ def _facts_of(error: Exception) -> dict[str, Any]:
 
 def published_manifests(outputs: str) -> Iterator[dict[str, Any]]:
     """Records of the runs that published what the pattern `outputs` matches, the run that began last first."""
-    # Names begin with the time.
+    # Names begin with the time, to a second: of those of one second, when they were written tells.
     place = outputs.removeprefix("file://").rstrip("/")
-    paths = sorted(map(Path, glob.glob(f"{place}.job/runs/*.json")), key=lambda path: path.name, reverse=True)
+    paths = sorted(map(Path, glob.glob(f"{place}.job/runs/*.json")), key=_order, reverse=True)
     for path in paths:
-        document = _read(path)
+        document = read_manifest(path)
         if document is not None and document.get("outcome") == PUBLISHED:
             yield document
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _order(path: Path) -> tuple[str, int]:
+    try:
+        return path.name.partition("-")[0], path.stat().st_mtime_ns
+    except OSError:  # gone meanwhile
+        return path.name, 0
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
     """A record that this program can read."""
     try:
         document: Any = json.loads(path.read_bytes())

@@ -12,7 +12,7 @@ from numcodecs import Blosc, VLenUTF8, Zstd
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, VLenUTF8Codec, ZstdCodec
 
-from softmax_dask_pipelines.sinks.checksums import with_checksum
+from softmax_dask_pipelines.checksums import with_checksum
 
 LEVEL = 1
 

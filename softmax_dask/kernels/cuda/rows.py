@@ -29,6 +29,7 @@ _NARROW = (
     "max_logit",
     "nll",
     "target_probability",
+    "brier",
     "target_rank",
 )
 _WIDE = ("probabilities", "log_probabilities")
@@ -118,6 +119,8 @@ def _top_k(device: Device, logits: Array, confidence: Array, out: Mapping[str, A
 
 def _work(columns: Mapping[str, Array]) -> Work:
     work = Work.DECIDE
+    if "brier" in columns:
+        return work | Work.ENTROPY | Work.RANK | Work.SQUARES
     if "target_rank" in columns:
         return work | Work.ENTROPY | Work.RANK  # seldom wanted: not worth a kernel without the entropy
     return work | Work.ENTROPY if "entropy" in columns else work

@@ -15,7 +15,7 @@ from tests.library.cuda.prepared import FLOAT16, FLOAT32, FLOAT64
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++, which compiles the CUDA kernels for the CPU")
 
 DTYPES = tuple(variants.DTYPES)
-NARROW = ("label", "confidence", "margin", "entropy", "logsumexp", "max_logit", "nll", "target_probability")
+NARROW = ("label", "confidence", "margin", "entropy", "logsumexp", "max_logit", "nll", "target_probability", "brier")
 ROWS = 13
 
 
@@ -271,7 +271,7 @@ def representatives() -> list[tuple[np.dtype[Any], int]]:
 
 def columns_for(work: Work) -> tuple[str, ...]:
     """What makes a kernel look for just that."""
-    more = {Work.ENTROPY: "entropy", Work.RANK: "target_rank"}
+    more = {Work.ENTROPY: "entropy", Work.RANK: "target_rank", Work.SQUARES: "brier"}
     return ("label", "confidence", *(name for flag, name in more.items() if flag in work))
 
 

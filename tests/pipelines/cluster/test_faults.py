@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import dask.config
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from softmax_dask_pipelines import score
 from softmax_dask_pipelines.cluster_runner import on_workers, run_on_cluster
@@ -24,6 +26,7 @@ from softmax_dask_pipelines.job import prepare
 from softmax_dask_pipelines.runner import Stop
 from softmax_dask_pipelines.scoring import execute
 from tests.pipelines import dumps
+from tests.pipelines.cluster.clusters import client_of_cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -91,6 +94,14 @@ def failing(folder: Path, stop: Stop, number: int) -> int:
     return number
 
 
+def at_leisure(folder: Path, stop: Stop, number: int) -> int:
+    """Takes its time, and ends early where it is asked to."""
+    begin(folder, number)
+    if stop.wait(0.1):
+        raise InterruptedRunError("stopped")
+    return number
+
+
 def frozen_at_first(folder: Path, number: int) -> int:
     """Stops its process in the first attempt at 3, and writes when it is awake again."""
     if begin(folder, number) == 0 and number == 3:
@@ -106,21 +117,20 @@ def work_of(task, stop=None, threads=2) -> Work:
 @pytest.fixture(scope="module")
 def client():
     """Of two workers with a nanny each; a task may end one worker, and not a second one."""
-    settings = {"distributed.scheduler.allowed-failures": 1, "distributed.scheduler.worker-ttl": "3s"}
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=2,
-            host="127.0.0.1",
-            dashboard_address=None,
-            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-            memory_limit="600MB",
-            silence_logs=60,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    settings = {"distributed.scheduler.allowed-failures": 1}
+    quiet = {"threads_per_worker": 2, "memory_limit": "600MB", "silence_logs": 60}
+    with impatient("2s"), dask.config.set(settings), client_of_cluster(2, **quiet) as client:
         yield client
+
+
+@contextmanager
+def impatient(worker_ttl):
+    """Schedulers that are started inside give up workers that are silent for so long; Dask's own least is 5 s."""
+    with (
+        dask.config.set({"distributed.scheduler.worker-ttl": worker_ttl}),
+        patch("distributed.scheduler.heartbeat_interval", lambda _: 0.1),
+    ):
+        yield
 
 
 def results_of(client: Client, task, numbers, *, wait_s: float = SOON_S, stop=None) -> list[int]:
@@ -155,6 +165,33 @@ def test_a_partition_that_takes_more_memory_than_a_worker_has_is_named(client, t
         results_of(client, partial(greedy, tmp_path), range(4))
 
 
+def scaled_down(client: Client) -> None:
+    client.cluster.scale(1)
+
+
+def terminated(client: Client) -> None:
+    """As by a job scheduler that wants its node back."""
+    os.kill(next(iter(client.run(os.getpid).values())), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("leave", [scaled_down, pytest.param(terminated, marks=pytest.mark.long)])
+def test_tasks_of_a_worker_that_leaves_are_done_by_others(client, tmp_path, leave):
+    stop, taken = Stop(), []
+
+    def take(number):
+        taken.append(number)
+        if len(taken) == 3:
+            leave(client)
+
+    with on_workers(client, work_of(partial(at_leisure, tmp_path, stop), stop)) as run:
+        run_on_cluster(run, range(60), take=take, wait_s=SOON_S)
+    client.cluster.scale(2)
+    client.wait_for_workers(2, timeout=SOON_S)
+
+    assert sorted(taken) == list(range(60))
+    assert any(path.read_text().count("\n") > 1 for path in tmp_path.iterdir())  # some had begun there
+
+
 def test_the_first_error_ends_the_run_and_tasks_that_run_have_ended_when_it_is_raised(client, tmp_path):
     stop = Stop()
 
@@ -182,13 +219,7 @@ def test_short_tasks_travel_in_batches(client, tmp_path):
 
 def test_without_workers_a_run_ends_after_a_while(tmp_path):
     with (
-        LocalCluster(
-            n_workers=0,
-            host="127.0.0.1",
-            dashboard_address=None,
-            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
+        client_of_cluster(0) as client,
         pytest.raises(ClusterUnavailableError, match=r"has no workers, for 0.5 s now \(cluster.wait_s\)"),
     ):
         results_of(client, partial(plain, tmp_path), range(3), wait_s=0.5)
@@ -225,17 +256,10 @@ def test_a_worker_that_wakes_up_when_all_is_published_changes_nothing(tmp_path, 
     worker = (sys.executable, "-m", "distributed.cli.dask_worker", "--no-nanny", "--no-dashboard", "--nthreads", "1")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
     with (
-        dask.config.set({"distributed.scheduler.worker-ttl": "1s"}),  # Dask makes it five
-        LocalCluster(
-            n_workers=0,
-            host="127.0.0.1",
-            dashboard_address=None,
-            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-            silence_logs=60,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-        subprocess.Popen([*worker, cluster.scheduler_address], **quiet) as one,
-        subprocess.Popen([*worker, cluster.scheduler_address], **quiet) as other,
+        impatient("1s"),
+        client_of_cluster(0, silence_logs=60) as client,
+        subprocess.Popen([*worker, client.scheduler.address], **quiet) as one,
+        subprocess.Popen([*worker, client.scheduler.address], **quiet) as other,
     ):
         client.wait_for_workers(2, timeout=SOON_S)
         config = ScoreConfig(source={"path": str(source)}, output={"path": str(tmp_path / "out.zarr")})

@@ -5,14 +5,13 @@ import os
 import pickle
 import re
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
-from distributed import Client, LocalCluster
 
 from softmax_dask_pipelines import run, score
 from softmax_dask_pipelines.cluster_worker import perform, versions
@@ -21,54 +20,24 @@ from softmax_dask_pipelines.errors import ConfigError, InterruptedRunError, NonF
 from softmax_dask_pipelines.job import prepare
 from softmax_dask_pipelines.scoring import execute
 from tests.pipelines import dumps
-from tests.pipelines.command import end, run_alone, softmax_dask, start
+from tests.pipelines.cluster.clusters import client_of_cluster
+from tests.pipelines.command import IN_SMALL_PARTITIONS, end, run_alone, softmax_dask, start
 
-pytestmark = pytest.mark.cluster
-
-IN_SMALL_PARTITIONS = (
-    sys.executable,
-    "-c",
-    "from softmax_dask_pipelines import plan\n"
-    "from softmax_dask_pipelines.sources import blocks\n"
-    "from softmax_dask_pipelines.cli import main\n"
-    "blocks.READ_BYTES = plan.CHUNK_BYTES = plan.PARTITION_BYTES = 240\n"
-    "main(prog_name='softmax-dask')",
-)
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("small_plan")]
 
 COLUMNS = ("label", "confidence", "probabilities")
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def client():
     # What the plan of a process takes, some 400 MB, must fit.
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        memory_limit="2GiB",
-    ) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def client(cluster):
-    with Client(cluster, set_as_default=False) as client:
+    with client_of_cluster(2, threads_per_worker=1, memory_limit="2GiB") as client:
         yield client
 
 
-@pytest.fixture(autouse=True)
-def small_plan(monkeypatch):
-    """Partitions of some ten rows."""
-    monkeypatch.setattr("softmax_dask_pipelines.sources.blocks.READ_BYTES", 240)
-    monkeypatch.setattr("softmax_dask_pipelines.plan.CHUNK_BYTES", 240)
-    monkeypatch.setattr("softmax_dask_pipelines.plan.PARTITION_BYTES", 500)
-
-
 @pytest.fixture
-def source(tmp_path):
-    return dumps.zarr_group(tmp_path / "in.zarr", dumps.logits(), chunks=(10, 5))
+def cluster(client):
+    return client.cluster
 
 
 @pytest.fixture(params=["zarr", "parquet"])
@@ -207,7 +176,9 @@ def test_processes_by_the_command_line(source, tmp_path):
     assert json.loads(outcome.out)["rows"] == 103
 
 
-@pytest.mark.parametrize(("ending", "stop"), [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("ending", "stop"), [pytest.param(os.kill, signal.SIGTERM, marks=pytest.mark.long), (os.killpg, signal.SIGINT)]
+)
 def test_a_signal_ends_a_run_on_processes_and_the_next_one_goes_on(tmp_path, ending, stop):
     # To the group as by Ctrl-C in a terminal, or by a service manager: then workers get it too.
     source = dumps.zarr_group(tmp_path / "in.zarr", dumps.logits(4000), chunks=(10, 5), carried=False)
@@ -224,6 +195,27 @@ def test_a_signal_ends_a_run_on_processes_and_the_next_one_goes_on(tmp_path, end
     assert re.fullmatch(r"Error: interrupted; \d+ of 400 partitions are done\. Run the .* go on\.\n", outcome.err)
     assert (again.code, again.err) == (0, "")
     assert len(pq.read_table(output)) == 4000
+
+
+def test_a_run_on_processes_that_is_killed_leaves_no_process_and_the_next_one_goes_on(tmp_path):
+    source = dumps.zarr_group(tmp_path / "in.zarr", dumps.logits(4000), chunks=(10, 5), carried=False)
+    output = tmp_path / "out.parquet"
+    flags = ("score", source, output, "--threads", 1)
+    process = start(*flags, "--cluster", "processes", program=IN_SMALL_PARTITIONS)
+    _wait_for_partitions(3, Path(f"{output}.job"), process)
+    started = psutil.Process(process.pid).children(recursive=True)
+
+    process.kill()
+    outcome = end(process)
+    _, alive = psutil.wait_procs(started, timeout=30)
+    again = softmax_dask(*flags, "--json")
+
+    assert outcome.code == -signal.SIGKILL
+    assert len(started) >= 2
+    assert not alive
+    assert (again.code, again.err) == (0, "")
+    assert json.loads(again.out)["rows"] == len(pq.read_table(output)) == 4000
+    assert not list(Path(f"{output}.job").glob("s*"))
 
 
 def _wait_for_partitions(count: int, folder: Path, process: Any) -> None:

@@ -1,4 +1,4 @@
-"""crc32c of what is stored: of the bytes of a whole object, whatever its format checks itself.
+"""crc32c of whole objects and files, whatever their format checks itself.
 
 A Zarr chunk ends in its own crc32c. With it, the crc32c of the whole would be the same number for every chunk:
 of such an object that of its body is kept, which is computed once.
@@ -31,17 +31,19 @@ def crc32c_of(parts: Iterable[bytes]) -> int:
     return int.from_bytes(checksum.digest(), "big")
 
 
-def crc32c_of_file(path: Path) -> int:
+def crc32c_of_file(path: str | Path) -> int:
     """Of a file, read a little at a time."""
     with open(path, "rb") as file:
         return crc32c_of(iter(lambda: file.read(_STEP_BYTES), b""))
 
 
-def is_as_written(path: Path, key: str, crc32c: int) -> bool:
-    """Whether the file of the object `key` has the checksum that was kept of it."""
+def is_as_written(parts: Iterable[bytes], key: str, crc32c: int) -> bool:
+    """Whether the bytes of the object `key` have the checksum that was kept of it."""
     if not key.rpartition("/")[2].startswith("c."):
-        return crc32c_of_file(path) == crc32c
-    with open(path, "rb") as file:
-        left = max(0, path.stat().st_size - CHECKSUM_BYTES)
-        body = crc32c_of(file.read(min(_STEP_BYTES, left - at)) for at in range(0, left, _STEP_BYTES))
-        return body == crc32c == int.from_bytes(file.read(), "little")
+        return crc32c_of(parts) == crc32c
+    checksum, tail = google_crc32c.Checksum(), b""
+    for part in parts:
+        whole = tail + part
+        checksum.update(whole[:-CHECKSUM_BYTES])
+        tail = whole[-CHECKSUM_BYTES:]
+    return int.from_bytes(checksum.digest(), "big") == crc32c == int.from_bytes(tail, "little")
