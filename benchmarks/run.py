@@ -24,6 +24,7 @@ SCRIPTS = (
     "products",
     "exactness",
     "score",
+    "stages",
     "parquet",
     "compact",
     "calibrate",
