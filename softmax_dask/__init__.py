@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ClassAxisError,
         ColumnError,
         DtypeError,
+        MetricsError,
         OutputBufferError,
         SoftmaxDaskError,
         SplitClassAxisError,
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
         UnsupportedArrayError,
         VectorError,
     )
+    from softmax_dask.evaluation import evaluate
     from softmax_dask.facts import KernelFacts, kernel_facts, kernel_name
     from softmax_dask.jacobians import jacobian, jvp, log_softmax_jvp, log_softmax_vjp, vjp
+    from softmax_dask.metrics import Metrics, confidence_edges, metric_columns
+    from softmax_dask.metrics_json import metrics_document, metrics_from_document
     from softmax_dask.notices import SingleClassWarning, SoftmaxDaskWarning, TopKWarning
     from softmax_dask.sizes import BLOCK_BYTES, float_dtype, result_dtype
 
@@ -45,6 +49,8 @@ _HOMES = {
     "ClassAxisError": "errors",
     "ColumnError": "errors",
     "DtypeError": "errors",
+    "Metrics": "metrics",
+    "MetricsError": "errors",
     "OutputBufferError": "errors",
     "SplitClassAxisError": "errors",
     "TargetError": "errors",
@@ -52,7 +58,9 @@ _HOMES = {
     "UnsupportedArrayError": "errors",
     "VectorError": "errors",
     "TopKWarning": "notices",
+    "confidence_edges": "metrics",
     "decisions": "arrays",
+    "evaluate": "evaluation",
     "float_dtype": "sizes",
     "jacobian": "jacobians",
     "jvp": "jacobians",
@@ -62,6 +70,9 @@ _HOMES = {
     "log_softmax_jvp": "jacobians",
     "log_softmax_vjp": "jacobians",
     "logsumexp": "arrays",
+    "metric_columns": "metrics",
+    "metrics_document": "metrics_json",
+    "metrics_from_document": "metrics_json",
     "result_dtype": "sizes",
     "softmax": "arrays",
     "top_k": "arrays",
@@ -76,6 +87,8 @@ __all__ = [
     "ColumnError",
     "DtypeError",
     "KernelFacts",
+    "Metrics",
+    "MetricsError",
     "OutputBufferError",
     "SingleClassWarning",
     "SoftmaxDaskError",
@@ -87,7 +100,9 @@ __all__ = [
     "UnsupportedArrayError",
     "VectorError",
     "__version__",
+    "confidence_edges",
     "decisions",
+    "evaluate",
     "float_dtype",
     "jacobian",
     "jvp",
@@ -97,6 +112,9 @@ __all__ = [
     "log_softmax_jvp",
     "log_softmax_vjp",
     "logsumexp",
+    "metric_columns",
+    "metrics_document",
+    "metrics_from_document",
     "result_dtype",
     "softmax",
     "top_k",

@@ -12,6 +12,7 @@ from softmax_dask.errors import (
     ColumnError,
     DtypeError,
     SplitClassAxisError,
+    TargetError,
     TemperatureError,
     UnsupportedArrayError,
 )
@@ -123,3 +124,14 @@ def class_dimension(x: Any, axis: int | str) -> Any:
     if dimension not in x.dims:
         raise ClassAxisError(f"axis is {axis!r}; expected one of the dimensions {', '.join(map(str, x.dims))}.")
     return dimension
+
+
+def aligned_targets(targets: Any, x: Any, dimension: Any) -> Any:
+    """The targets' data in the order of the rows of `x`, by names of dimensions and not by position."""
+    rows = [name for name in x.dims if name != dimension]
+    if set(targets.dims) != set(rows):
+        raise TargetError(f"targets have dimensions {targets.dims}; expected {tuple(rows)}, those of the rows.")
+    for name in set(rows) & set(targets.indexes) & set(x.indexes):
+        if not targets.indexes[name].equals(x.indexes[name]):
+            raise TargetError(f"targets have other coordinates along {name!r} than the logits. Align them first.")
+    return targets.transpose(*rows).data

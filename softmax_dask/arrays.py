@@ -11,9 +11,17 @@ from typing import Any, TypeVar
 from numpy.typing import DTypeLike
 
 from softmax_dask import blocks
-from softmax_dask.arguments import as_array, check, class_dimension, clipped_top_k, counted_top_k, is_dask, is_xarray
+from softmax_dask.arguments import (
+    aligned_targets,
+    as_array,
+    check,
+    class_dimension,
+    clipped_top_k,
+    counted_top_k,
+    is_dask,
+    is_xarray,
+)
 from softmax_dask.columns import Column, Need, require_columns
-from softmax_dask.errors import TargetError
 
 ArrayT = TypeVar("ArrayT")
 
@@ -187,7 +195,7 @@ def _xarray_decisions(x: Any, columns: tuple[Column, ...], *, axis: int | str, *
         x.data,
         tuple(column.name for column in columns),
         axis=x.dims.index(dimension),
-        targets=_aligned(targets, x, dimension) if is_xarray(targets) else targets,
+        targets=aligned_targets(targets, x, dimension) if is_xarray(targets) else targets,
         **options,
     )
     like = {
@@ -200,14 +208,3 @@ def _xarray_decisions(x: Any, columns: tuple[Column, ...], *, axis: int | str, *
     }
     # How the logits were packed in their file says nothing of the results.
     return {c.name: like[c.per].copy(data=data[c.name]).drop_encoding() for c in columns}
-
-
-def _aligned(targets: Any, x: Any, dimension: Any) -> Any:
-    """The targets' data in the order of the rows of `x`, by names of dimensions and not by position."""
-    rows = [name for name in x.dims if name != dimension]
-    if set(targets.dims) != set(rows):
-        raise TargetError(f"targets have dimensions {targets.dims}; expected {tuple(rows)}, those of the rows.")
-    for name in set(rows) & set(targets.indexes) & set(x.indexes):
-        if not targets.indexes[name].equals(x.indexes[name]):
-            raise TargetError(f"targets have other coordinates along {name!r} than the logits. Align them first.")
-    return targets.transpose(*rows).data

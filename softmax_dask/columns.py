@@ -67,6 +67,9 @@ COLUMNS: Mapping[str, Column] = _table(
     ),
     Column("nll", "float", "row", _NAN, "targets", "nat", "negative log-likelihood of the target"),
     Column("target_probability", "float", "row", _NAN, "targets", "1", "probability of the target"),
+    Column(
+        "brier", "float", "row", _NAN, "targets", "1", "sum over classes of (probability - 1 if the target, else 0)^2"
+    ),
     Column("target_rank", "int32", "row", -1, "targets", "1", "classes ranked before the target, ties by class"),
     Column("correct", "int8", "row", -1, "targets", "1", "1 where the label is the target, else 0"),
     Column("probabilities", "wide", "class", _NAN, "nothing", "1", "softmax(logits / temperature)"),

@@ -9,6 +9,7 @@ SoftmaxDaskError
 ├── ColumnError (ValueError)             unknown column, or one that needs something that was not given
 ├── TargetError (ValueError)             targets of the wrong shape or kind, or outside the classes
 ├── VectorError (ValueError)             a vector to multiply with a Jacobian that does not fit the logits
+├── MetricsError (ValueError)            metrics that do not fit each other, or what they are made of is missing
 └── OutputBufferError (ValueError)       an `out=` array that cannot take the result
 """
 
@@ -47,6 +48,10 @@ class TargetError(SoftmaxDaskError, ValueError):
 
 class VectorError(SoftmaxDaskError, ValueError):
     """A vector to multiply with a Jacobian whose shape, kind or coordinates are not those of the logits."""
+
+
+class MetricsError(SoftmaxDaskError, ValueError):
+    """Metrics of different numbers of classes, or of rows of which not all is known that they are made of."""
 
 
 class OutputBufferError(SoftmaxDaskError, ValueError):

@@ -35,7 +35,7 @@ def decisions(
     """The columns, lazily, in the chunks of `x`. However many there are, a block is one kernel call."""
     if out is not None:
         raise OutputBufferError("out is given for a Dask array; expected none. It is for logits in memory.")
-    arrays = [x] if targets is None else [x, _beside(x, axis, targets)]
+    arrays = [x] if targets is None else [x, beside(x, axis, targets)]
     options = {
         "columns": columns,
         "axis": axis,
@@ -69,7 +69,7 @@ def _pick(decided: Array, x: Array, column: Column, axis: int, dtype: Any, top_k
     return da.map_blocks(_block_of, decided, column=column.name, **shape)
 
 
-def _beside(x: Array, axis: int, targets: Any) -> Array:
+def beside(x: Array, axis: int, targets: Any) -> Array:
     """Targets in the row chunks of `x`, with a class axis of length 1: blocks are paired from the last axis on."""
     shape = x.shape[:axis] + x.shape[axis + 1 :]
     chunks = x.chunks[:axis] + x.chunks[axis + 1 :]

@@ -10,6 +10,9 @@
   entries first.., second.. of each row's Jacobian, and
 - `jvp_rows`, `log_jvp_rows`, `log_vjp_rows(logits, vectors, out, temperature)`, which fill `out` with its products.
 
+`reference` and `cpu` also have `count_rows(columns, targets, classes, into)`, which adds rows to `counts`: columns of
+one value a row are small, and come to this machine's memory to be counted.
+
 `logits`, vectors and wide arrays are (rows, classes), with classes next to each other, the others (rows,). Planes are
 (groups, rows, classes) with rows next to each other, as (N, C, H, W) has them. Kernels check nothing,
 allocate no result and raise nothing on purpose: `blocks` does that once, outside the loop.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_dask.columns import COLUMNS
+from softmax_dask.kernels.counts import BINS, EDGES, FINE_BINS, LARGE_NLL, ONE, RANKS, Counts, fine_edges
 
 _Rows = NDArray[Any]
 
@@ -76,6 +77,61 @@ def log_vjp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) 
     g = _finite_rows(vectors, s.dtype)
     others = np.stack([np.delete(g, k, axis=1).sum(axis=1) for k in range(g.shape[1])], axis=1)
     out[...] = (complement * g - s * others) / s.dtype.type(temperature)
+
+
+def count_rows(
+    columns: Mapping[str, NDArray[Any]], targets: NDArray[np.int64] | None, classes: int, into: Counts
+) -> NDArray[np.int64]:
+    """Add rows, of which these columns are known; target * classes + label of those that are wrong."""
+    decided = columns["label"] >= 0
+    label, confidence = columns["label"][decided], columns["confidence"][decided]
+    into.rows[:2] += np.array([len(decided), np.count_nonzero(~decided)])
+    into.sums[:2] += _fixed_sum(confidence), _fixed_sum(columns["entropy"][decided])
+    into.labels[...] += np.bincount(label, minlength=classes)
+    into.histogram[0] += _counted(_fine_bin(confidence), FINE_BINS)
+    if targets is None:
+        return np.empty(0, np.int64)
+    into.rows[3] += np.count_nonzero((targets >= 0) & ~decided)
+    known = {name: values[decided & (targets >= 0)] for name, values in columns.items()}
+    return _count_labelled(known, targets[decided & (targets >= 0)], classes, into)
+
+
+def _count_labelled(
+    known: Mapping[str, NDArray[Any]], truth: NDArray[np.int64], classes: int, into: Counts
+) -> NDArray[np.int64]:
+    label, confidence, nll = known["label"].astype(np.int64), known["confidence"], known["nll"]
+    right = label == truth
+    into.rows[[2, 4, 5]] += len(truth), np.isinf(nll).sum(), ((nll > LARGE_NLL) & (nll < np.inf)).sum()
+    into.sums[2:] += _fixed_sum(nll[nll <= LARGE_NLL]), _fixed_sum(known["brier"])
+    into.predicted[...] += _counted(label, classes)
+    into.support[...] += _counted(truth, classes)
+    into.hits[...] += _counted(truth[right], classes)
+    into.ranks[...] += _counted(np.minimum(known["target_rank"], RANKS), RANKS + 1)
+    fine, coarse = _fine_bin(confidence), np.searchsorted(EDGES[1:-1], confidence.astype(np.float64), side="left")
+    into.histogram[1] += _counted(fine, FINE_BINS)
+    into.histogram[2] += _counted(fine[right], FINE_BINS)
+    into.bins[0] += _counted(coarse, BINS)
+    into.bins[1] += _counted(coarse[right], BINS)
+    np.add.at(into.bins[2], coarse, _fixed(confidence))
+    wrong: NDArray[np.int64] = (truth * classes + label)[~right]
+    return wrong
+
+
+def _fixed(values: _Rows) -> NDArray[np.int64]:
+    return np.rint(values.astype(np.float64) * ONE).astype(np.int64)
+
+
+def _fixed_sum(values: _Rows) -> int:
+    return int(_fixed(values).sum())
+
+
+def _fine_bin(confidence: _Rows) -> NDArray[np.int64]:
+    """Bin i holds confidences above its edge, up to the next one."""
+    return np.searchsorted(fine_edges()[1:-1], confidence.astype(np.float64), side="left").astype(np.int64)
+
+
+def _counted(numbers: NDArray[Any], length: int) -> NDArray[np.int64]:
+    return np.bincount(numbers, minlength=length).astype(np.int64)
 
 
 def _probabilities_and_complements(logits: _Rows, temperature: float) -> tuple[_Rows, _Rows]:
@@ -154,7 +210,13 @@ def _columns_of_targets(logits: _Rows, targets: NDArray[np.int64], columns: Mapp
     value = x[rows, truth][:, None]
     earlier = np.arange(x.shape[1]) < truth[:, None]
     rank = ((x > value) | ((x == value) & earlier)).sum(axis=1)
+    label, probabilities = columns["label"], columns["probabilities"]
+    hit = np.arange(x.shape[1]) == truth[:, None]
+    # Of the winner, 1 - p is the sum of the others: for a confident row a difference would have no digits left.
+    others = np.where(np.arange(x.shape[1]) == label[:, None], 0, probabilities).sum(axis=1)
+    complement = np.where(label == truth, others, 1 - probabilities[rows, truth])
     return {
+        "brier": np.where(labelled, (np.where(hit, 0, probabilities) ** 2).sum(axis=1) + complement**2, np.nan),
         "nll": np.where(labelled, -columns["log_probabilities"][rows, truth], np.nan),
         "target_probability": np.where(labelled, columns["probabilities"][rows, truth], np.nan),
         "target_rank": np.where(labelled, rank, -1),

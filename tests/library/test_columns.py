@@ -25,6 +25,7 @@ TABLE = {
     "tail_divergence": ("float", math.nan),
     "nll": ("float", math.nan),
     "target_probability": ("float", math.nan),
+    "brier": ("float", math.nan),
     "target_rank": ("int32", -1),
     "correct": ("int8", -1),
     "probabilities": ("wide", math.nan),

@@ -19,9 +19,9 @@ ROWS = 33
 
 INTEGERS = ("label", "target_rank")
 WIDE = ("probabilities", "log_probabilities")
-SCALARS = ("confidence", "margin", "entropy", "logsumexp", "max_logit", "nll", "target_probability")
+SCALARS = ("confidence", "margin", "entropy", "logsumexp", "max_logit", "nll", "target_probability", "brier")
 COLUMNS = (*INTEGERS, *SCALARS, *WIDE)
-NEED_TARGETS = ("nll", "target_probability", "target_rank")
+NEED_TARGETS = ("nll", "target_probability", "brier", "target_rank")
 
 
 class Case(NamedTuple):
@@ -115,6 +115,22 @@ def test_entropy_is_within_the_promised_error(kernels, case):
 
     # The contract: 2e-6 nats.
     np.testing.assert_allclose(found, exact(case)["entropy"], rtol=0, atol=2e-6)
+
+
+def test_brier_is_within_the_promised_error(kernels, case):
+    found = decided(kernels, case)["brier"]
+
+    np.testing.assert_allclose(found, exact(case)["brier"], rtol=0, atol=brier_tolerance(case.dtype, kernels))
+
+
+def test_brier_of_confident_rows_keeps_its_digits(kernels):
+    gap = 15.0
+    logits = np.array([[0.0, -gap, -np.inf]], np.float32)
+
+    found = decide(kernels, logits, np.array([0]), ("brier",), 1.0)
+
+    # Two classes: p = 1 / (1 + e) and 1 - p, so that the score is 2 (1 - p)^2. An exponential is within 4 eps.
+    np.testing.assert_allclose(found["brier"], 2 * (np.exp(-gap) / (1 + np.exp(-gap))) ** 2, rtol=8 * eps_of(FLOAT32))
 
 
 @pytest.mark.parametrize("column", ["logsumexp", "nll", "log_probabilities"])
@@ -741,10 +757,13 @@ def exact_columns(logits: Any, targets: Any, temperature: float) -> dict[str, An
         return columns
     ranks = [sum(x[i] > x[i, t]) + sum(x[i, :t] == x[i, t]) if t >= 0 else -1 for i, t in enumerate(targets)]
     known = targets >= 0
+    hits = np.arange(x.shape[1]) == targets[:, None]
+    brier = ((columns["probabilities"] - hits) ** 2).sum(axis=1)
     return columns | {
         "target_rank": np.array(ranks),
         "target_probability": np.where(known, columns["probabilities"][rows, targets], np.nan),
         "nll": np.where(known, -log_probabilities[rows, targets], np.nan),
+        "brier": np.where(known, brier, np.nan),
     }
 
 
@@ -781,6 +800,11 @@ def assert_logarithm(found: Any, expected: Any, truth: Mapping[str, Any], dtype:
     assert (same | near).all(), f"{found[~(same | near)][:5]} beside {expected[~(same | near)][:5]}"
 
 
+def brier_tolerance(dtype: np.dtype[Any], kernels: ModuleType) -> float:
+    """The contract: 1e-6, or that of two probabilities."""
+    return max(1e-6, 2 * probability_tolerance(dtype, kernels))
+
+
 def assert_column(column: str, found: Any, truth: Mapping[str, Any], dtype: np.dtype[Any], kernels: ModuleType) -> None:
     """The tolerance of the contract, column by column."""
     if column in (*INTEGERS, "max_logit"):
@@ -791,6 +815,8 @@ def assert_column(column: str, found: Any, truth: Mapping[str, Any], dtype: np.d
         np.testing.assert_allclose(found, truth[column], rtol=0, atol=4 * eps_of(dtype))
     elif column == "entropy":
         np.testing.assert_allclose(found, truth[column], rtol=0, atol=2e-6)
+    elif column == "brier":
+        np.testing.assert_allclose(found, truth[column], rtol=0, atol=brier_tolerance(dtype, kernels))
     else:
         assert_logarithm(found, truth[column], truth, dtype)
 

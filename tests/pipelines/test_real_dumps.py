@@ -184,6 +184,7 @@ def _truth(name: str) -> dict[str, NDArray[Any]]:
         "tail_divergence": even.sum(axis=1),
         "nll": np.where(labelled, -logs[rows, target], np.nan),
         "target_probability": np.where(labelled, probs[rows, target], np.nan),
+        "brier": np.where(labelled, ((probs - np.eye(probs.shape[1])[target]) ** 2).sum(axis=1), np.nan),
         "target_rank": np.where(labelled, before.sum(axis=1), -1),
         "correct": np.where(labelled, label == target, -1),
         "scale": np.maximum(1, np.maximum(np.abs(largest), np.log(total))),
@@ -206,6 +207,7 @@ def _assert_as_in_float64(found: Mapping[str, Any], name: str) -> None:
     # Absolute: a difference of probabilities, and a sum of up to 214 terms.
     assert_allclose(found["margin"], truth["margin"], rtol=0, atol=4 * EPS)
     assert_allclose(found["entropy"], truth["entropy"], rtol=0, atol=2e-6)
+    assert_allclose(found["brier"], truth["brier"], rtol=0, atol=1e-6)
     # 4 eps of the largest quantity that enters: logit, log of the sum, and the result itself.
     for column in ("logsumexp", "nll", "log_probabilities", "top_k_log_probabilities"):
         _assert_within(found[column], truth[column], truth["scale"], column)

@@ -39,7 +39,7 @@ def score(*, replace: bool, dry_run: bool, as_json: bool, quiet: bool, write_con
     \b
     Columns: label, label_name, confidence, margin, entropy, logsumexp, max_logit, probabilities,
     log_probabilities, top_k_labels, top_k_probabilities, and with a target nll, correct,
-    target_rank, target_probability.
+    target_rank, target_probability, brier.
 
     \b
     Example:

@@ -16,6 +16,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from softmax_dask.kernels.counts import Counts
+from softmax_dask.kernels.cpu.counting import count_decided, count_labelled
 from softmax_dask.kernels.cpu.exp2 import Inverse, Scale, inverse_of, scale_of
 from softmax_dask.kernels.cpu.finish import Outputs
 from softmax_dask.kernels.cpu.jacobian import Part, jacobian_row, jacobian_tile
@@ -129,6 +131,20 @@ def log_jvp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) 
 def log_vjp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) -> None:
     """As `jvp_rows`, with (g - s * sum(g)) / T."""
     _multiply(log_vjp_row, logits, vectors, out, temperature)
+
+
+def count_rows(
+    columns: Mapping[str, NDArray[Any]], targets: NDArray[np.int64] | None, classes: int, into: Counts
+) -> NDArray[np.int64]:
+    """Add rows, of which these columns are known; target * classes + label of those that are wrong."""
+    label, confidence = columns["label"], columns["confidence"]
+    count_decided(label, confidence, columns["entropy"], into)
+    if targets is None:
+        return np.empty(0, np.int64)
+    wrong = np.empty(len(targets), np.int64)
+    figures = (columns[name] for name in ("nll", "brier", "target_rank"))
+    count = count_labelled(label, confidence, *figures, targets, classes, into, wrong)
+    return wrong[:count]
 
 
 def _multiply(run: Any, logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) -> None:

@@ -31,6 +31,7 @@ class Outputs(NamedTuple):
     max_logit: Array
     nll: Array
     target_probability: Array
+    brier: Array
     target_rank: Array
     probabilities: Array
     log_probabilities: Array
@@ -47,6 +48,8 @@ class Statistics(NamedTuple):
     """the largest of these terms"""
     weight: Vector
     """sum of them, each times its log2"""
+    squares: Vector
+    """sum of their squares; 0 where it is not wanted"""
     target: Vector
     """exp((x_t - x_w) / T) of the target t; NaN without one"""
     gap: Vector
@@ -66,6 +69,8 @@ class Waiting(NamedTuple):
     """sum of the exponentials of all classes but the winner, float64 as are"""
     weight: Array
     """their sum, each times its log2,"""
+    squares: Array
+    """that of their squares, 0 where it is not wanted,"""
     label: Array
     """the winner"""
     rank: Array
@@ -73,16 +78,16 @@ class Waiting(NamedTuple):
     terms: Array
     """room for exponentials, (4, rows)"""
     statistics: Array
-    """and for the items of `Statistics`, (6, rows), float64"""
+    """and for the items of `Statistics`, (7, rows), float64"""
 
 
 @step
 def room_for(rows: int, dtype: Any) -> Waiting:
     """Room for as many rows as a vector has lanes; no row has a target yet."""
     none = np.full((3, rows), np.nan, dtype)
-    sums = np.empty((4, rows))
-    terms, statistics = np.empty((4, rows), dtype), np.empty((6, rows))
-    return Waiting(none[0], none[1], none[2], sums[0], sums[1], sums[2], sums[3], terms, statistics)
+    sums = np.empty((5, rows))
+    terms, statistics = np.empty((4, rows), dtype), np.empty((7, rows))
+    return Waiting(none[0], none[1], none[2], sums[0], sums[1], sums[2], sums[3], sums[4], terms, statistics)
 
 
 @step
@@ -99,6 +104,7 @@ def finish_waiting(row: int, count: int, of: Waiting, scale: Scale, inverse: Inv
             load(of.statistics[3], i),
             load(of.statistics[4], i),
             load(of.statistics[5], i),
+            load(of.statistics[6], i),
         )
         others = statistics.others
         if out.label.size:
@@ -125,8 +131,9 @@ def _relate(count: int, of: Waiting, scale: Scale) -> None:
         of.statistics[1, i] = of.total[i] / one
         of.statistics[2, i] = of.terms[2, i] / one
         of.statistics[3, i] = (of.weight[i] - of.total[i] * one_log2) / one
-        of.statistics[4, i] = of.terms[3, i] / one
-        of.statistics[5, i] = np.float64(of.peak[i]) - np.float64(of.target[i])
+        of.statistics[4, i] = of.squares[i] / (one * one)
+        of.statistics[5, i] = of.terms[3, i] / one
+        of.statistics[6, i] = np.float64(of.peak[i]) - np.float64(of.target[i])
 
 
 @step
@@ -141,8 +148,18 @@ def finish_rows(row: int, count: int, of: Statistics, inverse: Inverse, out: Out
         store_first(out.max_logit, row, count, where_equal(top, top, of.peak, np.nan))
     if out.target_probability.size:
         store_first(out.target_probability, row, count, of.target * top)
+    if out.brier.size:
+        store_first(out.brier, row, count, _brier(of, top))
     if out.entropy.size or out.logsumexp.size or out.nll.size:
         _finish_logarithms(row, count, of, top, inverse, out)
+
+
+@step
+def _brier(of: Statistics, top: Vector) -> Vector:
+    """Sum of the squares of all probabilities but the target's, and of one minus that."""
+    short = fill(top, 1.0) - of.target  # of the winner; exactly 0 where it is the target
+    missing = of.others + short
+    return (of.squares + fma(missing, missing, short * (of.target + 1.0))) * (top * top)
 
 
 @step

@@ -118,7 +118,7 @@ def _shares(
 ) -> tuple[int, float]:
     """Fill `shares` with s * root; the winner, and (1 - s) * root of it."""
     base, winner, unit = find_winner(logits, start, stop, scale)
-    others = sums_of_others(logits, start, stop, winner, ahead, base, scale)[0] / unit
+    others = sums_of_others(logits, start, stop, winner, ahead, base, scale, False)[0] / unit
     factor = fill(logits, root / (unit * (1.0 + others)))
     width = lanes(logits)
     for i in range(start, stop, width):
@@ -142,7 +142,7 @@ def _shares_of_tile(tile: Array, classes: int, scale: Scale, root: float) -> tup
     peak, _, winner = two_largest(tile, 0, classes)
     base = anchor(peak, scale)
     unit = exponential(peak, base, scale)[0]
-    others = sums_of_others_of_tile(tile, 0, classes, winner, base, scale, tile, Ahead(0, 0))[0] / unit
+    others = sums_of_others_of_tile(tile, 0, classes, winner, base, scale, tile, Ahead(0, 0), False)[0] / unit
     roots, total = fill(peak, root), others + 1.0
     probabilities(tile, 0, tile, classes, base, scale, roots / (unit * total))
     return winner, others / total * roots

@@ -80,7 +80,10 @@ def decision_row(
             row = first + i
             start, place = row * stride, row * classes
             stop = start + classes
-            _decide(logits, start, stop, scale, waiting, i)
+            if out.brier.size:
+                _decide(logits, start, stop, scale, waiting, i, True)
+            else:
+                _decide(logits, start, stop, scale, waiting, i, False)
             if targets.size:
                 _compare_target(logits, start, stop, targets[row], waiting, i, out.target_rank.size > 0)
             if out.probabilities.size:
@@ -91,11 +94,11 @@ def decision_row(
 
 
 @step
-def _decide(logits: Array, start: int, stop: int, scale: Scale, waiting: Waiting, i: int) -> None:
-    """Find the row's largest logits and its sums."""
+def _decide(logits: Array, start: int, stop: int, scale: Scale, waiting: Waiting, i: int, squared: bool) -> None:
+    """Find the row's largest logits and its sums; that of squares if `squared`."""
     ahead = min(stop - start, _BLOCK)
     peak, second, winner = -np.inf, -np.inf, start
-    total, weight = 0.0, 0.0
+    total, weight, squares = 0.0, 0.0, 0.0
     base = anchor(fill(logits, -np.inf), scale)
     for block in range(start, stop, _BLOCK):
         end = min(block + _BLOCK, stop)
@@ -104,34 +107,34 @@ def _decide(logits: Array, start: int, stop: int, scale: Scale, waiting: Waiting
             top, next_top = two_largest(logits, block, end)
             if top > peak:
                 if block > start:
-                    total, weight = _with_winner(total, weight, peak, base, scale, fill(logits, top))
+                    total, weight, squares = _with_winner(total, weight, squares, peak, base, scale, fill(logits, top))
                 base = anchor(fill(logits, top), scale)
                 second, peak = max(peak, next_top), top
                 winner = find(logits, block, end, top)
                 hole = winner
             else:
                 second = max(second, top)
-        block_total, block_weight = sums_of_others(logits, block, end, hole, ahead, base, scale)
-        total, weight = total + block_total, weight + block_weight
+        found = sums_of_others(logits, block, end, hole, ahead, base, scale, squared)
+        total, weight, squares = total + found[0], weight + found[1], squares + found[2]
     waiting.peak[i], waiting.second[i], waiting.label[i] = peak, second, winner - start
-    waiting.total[i], waiting.weight[i] = total, weight
+    waiting.total[i], waiting.weight[i], waiting.squares[i] = total, weight, squares
 
 
 @step
 def _with_winner(
-    total: float, weight: float, peak: float, base: Anchor, scale: Scale, new_peak: Vector
-) -> tuple[float, float]:
+    total: float, weight: float, squares: float, peak: float, base: Anchor, scale: Scale, new_peak: Vector
+) -> tuple[float, float, float]:
     """The sums with the term of the winner so far, relative to the anchor of a new, larger logit."""
     power, log2 = _exponential(new_peak, peak, base, scale)
-    total, weight = total + power, weight + power * log2
+    total, weight, squares = total + power, weight + power * log2, squares + power * power
     if total > 0.0:
         new = anchor(new_peak, scale)
         a = np.float64(scale.a_hi) + np.float64(scale.a_lo)
         shift = np.float64(lane(base.shift, 0)) - np.float64(lane(new.shift, 0))
         steps = shift * a + (np.float64(lane(base.k, 0)) - np.float64(lane(new.k, 0)))
         factor = 2.0**steps
-        total, weight = total * factor, (weight + total * steps) * factor
-    return total, weight
+        total, weight, squares = total * factor, (weight + total * steps) * factor, squares * factor * factor
+    return total, weight, squares
 
 
 @step

@@ -180,26 +180,36 @@ def stream_scaled(values: Array, factor: float, out: Array, place: int) -> None:
 
 @step
 def sums_of_others(
-    logits: Array, i: int, stop: int, hole: int, ahead: int, base: Anchor, scale: Scale
-) -> tuple[float, float]:
-    """Of a block: the sum of the exponentials, and of each times its log2, but for the logit at `hole`."""
+    logits: Array, i: int, stop: int, hole: int, ahead: int, base: Anchor, scale: Scale, squared: bool
+) -> tuple[float, float, float]:
+    """Of a block, but for the logit at `hole`: the sum of the exponentials, of each times its log2, if `squared` of
+    their squares.
+    """
     zero = fill(logits, 0.0)
-    total, lost, weight, run = zero, zero, zero, 2 * FOLD * lanes(logits)
+    total, lost, weight, squares, run = zero, zero, zero, zero, 2 * FOLD * lanes(logits)
     while i < stop:
         end = min(i + run, stop)
         if i <= hole < end:
-            part, weight = _run_with_hole(logits, i, end, hole, ahead, base, scale, weight)
+            part, weight, squares = _run_with_hole(logits, i, end, hole, ahead, base, scale, weight, squares, squared)
         else:
-            part, weight = _run(logits, i, end, ahead, base, scale, weight)
+            part, weight, squares = _run(logits, i, end, ahead, base, scale, weight, squares, squared)
         total, lost = add_exactly(total, lost, part)
         i = end
-    return sum_lanes(total) + sum_lanes(lost), sum_lanes(weight)
+    return sum_lanes(total) + sum_lanes(lost), sum_lanes(weight), sum_lanes(squares)
 
 
 @step
 def _run(
-    logits: Array, i: int, stop: int, ahead: int, base: Anchor, scale: Scale, weight: Vector
-) -> tuple[Vector, Vector]:
+    logits: Array,
+    i: int,
+    stop: int,
+    ahead: int,
+    base: Anchor,
+    scale: Scale,
+    weight: Vector,
+    squares: Vector,
+    squared: bool,
+) -> tuple[Vector, Vector, Vector]:
     width = lanes(logits)
     a, b = fill(logits, 0.0), fill(logits, 0.0)
     weight_b = b
@@ -210,18 +220,31 @@ def _run(
         y, y_log2 = exponential(load(logits, i + width), base, scale)
         a, weight = a + x, fma(x, x_log2, weight)
         b, weight_b = b + y, fma(y, y_log2, weight_b)
+        if squared:
+            squares = fma(y, y, fma(x, x, squares))
         i += 2 * width
     while i < stop:
         x, x_log2 = exponential(load_first(logits, i, min(width, stop - i)), base, scale)
         a, weight = a + x, fma(x, x_log2, weight)
+        if squared:
+            squares = fma(x, x, squares)
         i += width
-    return a + b, weight + weight_b
+    return a + b, weight + weight_b, squares
 
 
 @step
 def _run_with_hole(
-    logits: Array, i: int, stop: int, hole: int, ahead: int, base: Anchor, scale: Scale, weight: Vector
-) -> tuple[Vector, Vector]:
+    logits: Array,
+    i: int,
+    stop: int,
+    hole: int,
+    ahead: int,
+    base: Anchor,
+    scale: Scale,
+    weight: Vector,
+    squares: Vector,
+    squared: bool,
+) -> tuple[Vector, Vector, Vector]:
     """As `_run`, with the logit at `hole` taken as -inf."""
     width = lanes(logits)
     a, b = fill(logits, 0.0), fill(logits, 0.0)
@@ -233,9 +256,13 @@ def _run_with_hole(
         y, y_log2 = exponential(without_lane(load(logits, i + width), hole - i - width), base, scale)
         a, weight = a + x, fma(x, x_log2, weight)
         b, weight_b = b + y, fma(y, y_log2, weight_b)
+        if squared:
+            squares = fma(y, y, fma(x, x, squares))
         i += 2 * width
     while i < stop:
         x, x_log2 = exponential(without_lane(load_first(logits, i, min(width, stop - i)), hole - i), base, scale)
         a, weight = a + x, fma(x, x_log2, weight)
+        if squared:
+            squares = fma(x, x, squares)
         i += width
-    return a + b, weight + weight_b
+    return a + b, weight + weight_b, squares

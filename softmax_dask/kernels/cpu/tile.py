@@ -169,7 +169,11 @@ def _decide(
     classes, count, row = part.classes, part.rows, before + part.row
     peak, second, label = two_largest(tile, at, classes)
     base = anchor(peak, scale)
-    others, weight = sums_of_others(tile, at, classes, label, base, scale, logits, soon)
+    # Two calls, so that the sweep whose squares nobody wants has none.
+    if out.brier.size:
+        others, weight, squares = sums_of_others(tile, at, classes, label, base, scale, logits, soon, True)
+    else:
+        others, weight, squares = sums_of_others(tile, at, classes, label, base, scale, logits, soon, False)
     unit, unit_log2 = exponential(peak, base, scale)
     others, weight = others / unit, (weight - others * unit_log2) / unit
     second = exponential(second, base, scale)[0] / unit
@@ -184,7 +188,8 @@ def _decide(
             known = gap + others  # NaN without a target, and where the row is undecidable
             rank = where_equal(known, known, _rank(tile, at, classes, number, logit), -1.0)
             store_first(out.target_rank, row, count, rank)
-    finish_rows(row, count, Statistics(peak, others, second, weight, target, gap), inverse, out)
+    statistics = Statistics(peak, others, second, weight, squares / (unit * unit), target, gap)
+    finish_rows(row, count, statistics, inverse, out)
     if out.probabilities.size:
         probabilities(tile, at, block, classes, base, scale, fill(peak, 1.0) / (unit * (others + 1.0)))
         _store_part(block, out.probabilities, wide[0], part)
@@ -325,23 +330,37 @@ def _exponentials(
 
 @step
 def sums_of_others(
-    tile: Array, at: int, classes: int, label: Vector, base: Anchor, scale: Scale, logits: Array, soon: Ahead
-) -> tuple[Vector, Vector]:
-    """Sum of all exponentials but the label's, and of each times its log2. Ask for what is read `soon`."""
+    tile: Array,
+    at: int,
+    classes: int,
+    label: Vector,
+    base: Anchor,
+    scale: Scale,
+    logits: Array,
+    soon: Ahead,
+    squared: bool,
+) -> tuple[Vector, Vector, Vector]:
+    """Sum of all exponentials but the label's, of each times its log2, and if `squared` of their squares.
+
+    Ask for what is read `soon`.
+    """
     width = lanes(tile)
     zero = fill(tile, 0.0)
-    total, lost, weight, weight_lost = zero, zero, zero, zero
+    total, lost, weight, weight_lost, squares = zero, zero, zero, zero, zero
     for start in range(0, classes, FOLD):
-        part, part_weight = zero, zero
+        part, part_weight, part_squares = zero, zero, zero
         for k in range(start, min(start + FOLD, classes)):
             prefetch(logits, soon.first + k * soon.apart)
             power, log2 = exponential(load(tile, at + k * width), base, scale)
             power = where_equal(label, fill(tile, float(k)), zero, power)
             part = part + power
             part_weight = fma(power, log2, part_weight)
+            if squared:
+                part_squares = fma(power, power, part_squares)
         total, lost = add_exactly(total, lost, part)
         weight, weight_lost = add_exactly(weight, weight_lost, part_weight)
-    return total + lost, weight + weight_lost
+        squares = squares + part_squares
+    return total + lost, weight + weight_lost, squares
 
 
 @step

@@ -1,9 +1,9 @@
 // From what was found in a row to its columns. See softmax_dask/kernels/cpu/finish.py.
-enum { DECIDE = 1, ENTROPY = 2, RANK = 4 };  // what a kernel looks for; 0 is probabilities alone
+enum { DECIDE = 1, ENTROPY = 2, RANK = 4 };  // what a kernel looks for, RANK also squares; 0 is probabilities alone
 
 template <typename A, typename O> struct Columns {  // null where a column is not wanted
   int* label;
-  A *confidence, *margin, *entropy, *logsumexp, *max_logit, *nll, *target_probability;
+  A *confidence, *margin, *entropy, *logsumexp, *max_logit, *nll, *target_probability, *brier;
   int* target_rank;
   O *probabilities, *log_probabilities;
 };
@@ -18,6 +18,7 @@ template <typename A> struct Temperature {
 template <typename A> struct Found {
   A peak, second;        // x_w, and the largest of the other logits
   double total, weight;  // sum of the exponentials of the others, and of each times its log2
+  double squares;        // sum of their squares
   int winner, rank;      // rank of the target
 };
 
@@ -66,8 +67,13 @@ DEVICE void finish(const Found<A>& found, const T* row, i64 i, int classes, Temp
       const A x = there ? (A)decode(load(row + (there ? target : 0))) : Limits<A>::nan();
       const double gap = (double)found.peak - (double)x;
       if (out.nll) store(out.nll + i, (A)over_temperature(gap, t, log_sum));
-      if (out.target_probability)
-        store(out.target_probability + i, there ? (A)((double)powers.of(x) / one * top) : Limits<A>::nan());
+      const double share = (double)powers.of(x) / one;  // of the winner's
+      if (out.target_probability) store(out.target_probability + i, there ? (A)(share * top) : Limits<A>::nan());
+      if (WORK & RANK && out.brier) {
+        const double missing = others + (1.0 - share), squares = found.squares / (one * one);
+        const double brier = (squares + (1.0 - share) * (1.0 + share) + missing * missing) * (top * top);
+        store(out.brier + i, there ? (A)brier : Limits<A>::nan());
+      }
       if (WORK & RANK && out.target_rank) store(out.target_rank + i, there && decided ? found.rank : -1);
     }
   }

@@ -5,11 +5,12 @@
        Number<T>::Float a_inverse, double inverse, double inverse_lost, Number<T>::Float near,                       \
        Number<T>::Float near_lost, const i64* targets, int* label, Number<T>::Float* confidence,                     \
        Number<T>::Float* margin, Number<T>::Float* entropy, Number<T>::Float* logsumexp, Number<T>::Float* max_logit, \
-       Number<T>::Float* nll, Number<T>::Float* target_probability, int* target_rank, O* probabilities,              \
-       O* log_probabilities) {                                                                                       \
+       Number<T>::Float* nll, Number<T>::Float* target_probability, Number<T>::Float* brier, int* target_rank,       \
+       O* probabilities, O* log_probabilities) {                                                                     \
     const Temperature<Number<T>::Float> t = {{a, a_lost, a_inverse}, inverse, inverse_lost, near, near_lost};        \
     const Columns<Number<T>::Float, O> out = {label, confidence, margin, entropy, logsumexp, max_logit, nll,         \
-                                              target_probability, target_rank, probabilities, log_probabilities};    \
+                                              target_probability, brier, target_rank, probabilities,                 \
+                                              log_probabilities};                                                    \
     body(logits, stride, rows, classes, batch, t, targets, out);                                                     \
   }
 #define TOP_K_KERNEL(name, T, threads, members)                                                                      \

@@ -11,7 +11,7 @@ struct Added { template <typename A> DEVICE static A of(A a, A b) { return a + b
 
 // A value is first combined within a warp; a group of several warps then posts it on a board, meets, and reads.
 // Posts between two meetings need slots of their own, and a slot is free again after the next meeting.
-const int MOST_WARPS = 16, SLOTS = 6;
+const int MOST_WARPS = 16, SLOTS = 7;
 
 template <int THREADS> struct Group {
   static const int WARPS = THREADS / 32;

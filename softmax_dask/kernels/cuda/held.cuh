@@ -3,18 +3,19 @@
 // Sum of the exponentials, plainly in runs of FOLD and then exactly: plain float32 sums break the contract.
 template <typename T> struct Fold { static const int RUN = sizeof(T) == 2 ? 16 : 8; };
 
-template <typename T, int N, bool WEIGHTED, typename A>
-DEVICE void add_up(const A* v, const Powers<T>& powers, Sum<A>& total, A& weight) {
+template <typename T, int N, int WORK, typename A>
+DEVICE void add_up(const A* v, const Powers<T>& powers, Sum<A>& total, A& weight, A& squares) {
 #pragma unroll
   for (int i = 0; i < N; i += Fold<T>::RUN) {
     A part = 0;
 #pragma unroll
     for (int j = i; j < i + Fold<T>::RUN && j < N; ++j) {
-      if (WEIGHTED) {
+      if (WORK & ENTROPY) {
         A log2;
         const A power = powers.of(v[j], log2);
         part = part + power;
         weight = fused(power, log2, weight);
+        if (WORK & RANK) squares = fused(power, power, squares);
       } else {
         part = part + powers.of(v[j]);
       }
@@ -84,21 +85,24 @@ DEVICE Found<A> look(A* v, i64 target, A target_logit, Temperature<A> t, const P
 
   const Powers<T> powers(found.peak, t.scale);
   Sum<A> total;
-  A weight = 0;
-  add_up<T, Place::N, (WORK & ENTROPY) != 0>(v, powers, total, weight);
+  A weight = 0, squares = 0;
+  add_up<T, Place::N, WORK>(v, powers, total, weight, squares);
   found.second = group.template within_warp<Largest>(largest_of<Place::N / Place::V>(top));
   found.total = group.template within_warp<Added>(total.value());
   found.weight = WORK & ENTROPY ? group.template within_warp<Added>((double)weight) : 0.0;
   if (WORK & RANK) found.rank = group.template within_warp<Added>(found.rank);
+  found.squares = WORK & RANK ? group.template within_warp<Added>((double)squares) : 0.0;
   group.post(2, found.second);
   group.post(3, found.total);
   if (WORK & ENTROPY) group.post(4, found.weight);
   if (WORK & RANK) group.post(5, found.rank);
+  if (WORK & RANK) group.post(6, found.squares);
   group.gather();
   found.second = group.template read<Largest>(2, found.second);
   found.total = group.template read<Added>(3, found.total);
   if (WORK & ENTROPY) found.weight = group.template read<Added>(4, found.weight);
   if (WORK & RANK) found.rank = group.template read<Added>(5, found.rank);
+  if (WORK & RANK) found.squares = group.template read<Added>(6, found.squares);
 
   replace(v, top, found.winner, found.peak, at);
   return found;

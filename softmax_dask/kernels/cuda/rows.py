@@ -29,9 +29,12 @@ _NARROW = (
     "max_logit",
     "nll",
     "target_probability",
+    "brier",
     "target_rank",
 )
 _WIDE = ("probabilities", "log_probabilities")
+_OF_TARGETS = {"target_rank", "brier"}
+"""Those that need more than the target's own logit."""
 _TOP_K = ("top_k_labels", "top_k_probabilities")
 
 
@@ -118,7 +121,7 @@ def _top_k(device: Device, logits: Array, confidence: Array, out: Mapping[str, A
 
 def _work(columns: Mapping[str, Array]) -> Work:
     work = Work.DECIDE
-    if "target_rank" in columns:
+    if not _OF_TARGETS.isdisjoint(columns):
         return work | Work.ENTROPY | Work.RANK  # seldom wanted: not worth a kernel without the entropy
     return work | Work.ENTROPY if "entropy" in columns else work
 

@@ -5,18 +5,18 @@
 template <typename A> struct Running {
   A peak, second;  // `second`: the largest logit outside of the best chunk
   Sum<A> total;    // of the chunks but the best one
-  A weight;
-  A best_total, best_weight;
+  A weight, squares;
+  A best_total, best_weight, best_squares;
   int best;     // the class at which this thread's part of the best chunk begins
   int before;   // classes before the target
 
   DEVICE Running()
-      : peak(minus_infinity<A>()), second(minus_infinity<A>()), weight(0), best_total(0), best_weight(0), best(NONE),
-        before(0) {}
+      : peak(minus_infinity<A>()), second(minus_infinity<A>()), weight(0), squares(0), best_total(0), best_weight(0),
+        best_squares(0), best(NONE), before(0) {}
 };
 
 // Sums relative to `from` become sums relative to `to`: exactly where both are powers of two.
-template <typename T, typename A>
+template <typename T, int WORK, typename A>
 DEVICE void move_sums(A peak, const Powers<T>& from, const Powers<T>& to, Running<A>& s) {
   A log2_from, log2_to;
   const A unit = from.of(peak, log2_from), moved = to.of(peak, log2_to);
@@ -26,6 +26,10 @@ DEVICE void move_sums(A peak, const Powers<T>& from, const Powers<T>& to, Runnin
   s.best_weight = factor * fused(s.best_total, steps, s.best_weight);
   s.total.scale(factor);
   s.best_total = s.best_total * factor;
+  if (WORK & RANK) {
+    s.squares = s.squares * factor * factor;
+    s.best_squares = s.best_squares * factor * factor;
+  }
 }
 
 template <typename T, int PACKS, int WORK, typename A>
@@ -36,16 +40,20 @@ DEVICE void take_chunk(const A* v, int column, i64 target, A target_logit, int c
   const bool better = most > s.peak || (s.best == NONE && column < classes);
   if (most > s.peak) {
     const Powers<T> next(most, t.scale);
-    move_sums(s.peak, powers, next, s);
+    move_sums<T, WORK>(s.peak, powers, next, s);
     powers = next;
   }
   Sum<A> sum;
-  A weight = 0;
-  add_up<T, N, (WORK & ENTROPY) != 0>(v, powers, sum, weight);
+  A weight = 0, squares = 0;
+  add_up<T, N, WORK>(v, powers, sum, weight, squares);
   const A total = sum.total + sum.lost;
   s.second = larger(s.second, better ? s.peak : most);
   s.total.add(better ? s.best_total : total);
   s.weight = s.weight + (better ? s.best_weight : weight);
+  if (WORK & RANK) {
+    s.squares = s.squares + (better ? s.best_squares : squares);
+    s.best_squares = better ? squares : s.best_squares;
+  }
   s.best_total = better ? total : s.best_total;
   s.best_weight = better ? weight : s.best_weight;
   s.best = better ? column : s.best;
@@ -91,7 +99,8 @@ DEVICE Found<A> merge(const T* row, int classes, Temperature<A> t, Running<A>& s
     for (int i = 0; i < N; ++i) v[i] = s.best + i / V * 32 * V + i % V == mine ? minus_infinity<A>() : v[i];
     Sum<A> sum;
     s.best_weight = 0;
-    add_up<T, N, (WORK & ENTROPY) != 0>(v, powers, sum, s.best_weight);
+    s.best_squares = 0;
+    add_up<T, N, WORK>(v, powers, sum, s.best_weight, s.best_squares);
     s.best_total = sum.total + sum.lost;
     s.second = larger(s.second, largest_of<N>(v));
   } else {
@@ -99,22 +108,27 @@ DEVICE Found<A> merge(const T* row, int classes, Temperature<A> t, Running<A>& s
   }
   s.total.add(s.best_total);
   s.weight = s.weight + s.best_weight;
+  s.squares = s.squares + s.best_squares;
   s.best_total = 0;
   s.best_weight = 0;
-  if (!same(s.peak, found.peak)) move_sums(s.peak, own, powers, s);
+  s.best_squares = 0;
+  if (!same(s.peak, found.peak)) move_sums<T, WORK>(s.peak, own, powers, s);
   found.second = group.template within_warp<Largest>(s.second);
   found.total = group.template within_warp<Added>(s.total.value());
   found.weight = group.template within_warp<Added>((double)s.weight);
   found.rank = WORK & RANK ? group.template within_warp<Added>(s.before) : 0;
+  found.squares = WORK & RANK ? group.template within_warp<Added>((double)s.squares) : 0.0;
   group.post(2, found.second);
   group.post(3, found.total);
   group.post(4, found.weight);
   if (WORK & RANK) group.post(5, found.rank);
+  if (WORK & RANK) group.post(6, found.squares);
   group.gather();
   found.second = group.template read<Largest>(2, found.second);
   found.total = group.template read<Added>(3, found.total);
   found.weight = group.template read<Added>(4, found.weight);
   if (WORK & RANK) found.rank = group.template read<Added>(5, found.rank);
+  if (WORK & RANK) found.squares = group.template read<Added>(6, found.squares);
   return found;
 }
 

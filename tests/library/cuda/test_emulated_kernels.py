@@ -15,7 +15,7 @@ from tests.library.cuda.prepared import FLOAT16, FLOAT32, FLOAT64
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++, which compiles the CUDA kernels for the CPU")
 
 DTYPES = tuple(variants.DTYPES)
-NARROW = ("label", "confidence", "margin", "entropy", "logsumexp", "max_logit", "nll", "target_probability")
+NARROW = ("label", "confidence", "margin", "entropy", "logsumexp", "max_logit", "nll", "target_probability", "brier")
 ROWS = 13
 
 

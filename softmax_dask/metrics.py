@@ -1,0 +1,330 @@
+"""What a dump of logits is worth: figures of its decisions, and with targets of how right they are.
+
+A `Metrics` is a set of sums over rows. They are integers, so that merging those of blocks, partitions, files and runs,
+in whatever order, gives the same bits as counting all rows at once.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softmax_dask import risk
+from softmax_dask.confusions import Confusion, Confusions
+from softmax_dask.dispatch import backend_of, is_on_device
+from softmax_dask.errors import MetricsError
+from softmax_dask.kernels.counts import BINS, LARGE_NLL, ONE, RANKS, SLAB_ROWS, Counts, fine_edges, no_counts
+
+_COLUMNS = ("label", "confidence", "entropy")
+_COLUMNS_OF_TARGETS = ("nll", "brier", "target_rank")
+
+Counters = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Metrics:
+    """Sums over rows. Figures that no row decides are None.
+
+    Rows are decidable or not (NaN, +inf, only -inf), and labelled or not (their target is -1, or null). All sums but
+    those of `undecidable` and `labelled_undecidable` are of decidable rows.
+    """
+
+    classes: int
+    rows: int
+    """All of them."""
+    undecidable: int
+    labelled: int
+    """Decidable rows with a target."""
+    labelled_undecidable: int
+    """Undecidable rows with one: in no figure."""
+    infinite_nll: int
+    """Labelled rows whose target has the probability 0, and so an infinite NLL."""
+    confidence_sum: int
+    """Over decidable rows, in units of 2^-32, as are"""
+    entropy_sum: int
+    """nats,"""
+    nll_sum: int
+    """nats, over labelled rows whose NLL is finite, and"""
+    brier_sum: int
+    """over labelled rows."""
+    labels: Counters
+    """(classes,): decidable rows by label,"""
+    predicted: Counters
+    """labelled ones by label,"""
+    support: Counters
+    """labelled ones by target,"""
+    hits: Counters
+    """and correct ones by target."""
+    ranks: Counters
+    """(RANKS + 1,): labelled rows by the rank of their target; the last: beyond."""
+    bin_rows: Counters
+    """(15,): labelled rows in bins of confidence of equal width, closed on the right,"""
+    bin_correct: Counters
+    """correct ones,"""
+    bin_confidence: tuple[int, ...]
+    """and the sum of their confidence, in units of 2^-32."""
+    histogram: Counters
+    """(FINE_BINS,): decidable rows in fine bins of confidence, bin i from `confidence_edges()[i]` (exclusive) on,"""
+    labelled_histogram: Counters
+    """labelled ones,"""
+    correct_histogram: Counters
+    """and correct ones."""
+    confusions: Confusions
+    """Labelled rows that are not correct."""
+
+    @staticmethod
+    def none(classes: int) -> "Metrics":
+        """Of no rows."""
+        return _metrics_of(classes, no_counts(classes), [0] * 4, [0] * BINS, Confusions())
+
+    @staticmethod
+    def of(columns: Mapping[str, Any], targets: Any = None, *, classes: int) -> "Metrics":
+        """Of rows of which these columns are known.
+
+        Parameters
+        ----------
+        columns : name -> one value a row, as `softmax_dask.decisions` gives them; those of `metric_columns`
+        targets : integers, -1 where unlabelled
+        """
+        counting = Counting(classes)
+        counting.add(columns, targets)
+        return counting.metrics()
+
+    @staticmethod
+    def merged(parts: Iterable["Metrics"]) -> "Metrics":
+        """Of all their rows; the order does not matter.
+
+        Raises
+        ------
+        MetricsError
+            There is no part, or they have different numbers of classes.
+        """
+        given = list(parts)
+        if len({part.classes for part in given}) != 1:
+            raise MetricsError(
+                f"metrics are of {sorted({part.classes for part in given}) or 'no'} classes; expected one number. "
+                "Merge those of one dump."
+            )
+        sums = {name: _added([getattr(part, name) for part in given]) for name in _SUMS}
+        return Metrics(given[0].classes, **sums, confusions=Confusions.merged(part.confusions for part in given))
+
+    # ---- figures
+
+    @property
+    def decidable(self) -> int:
+        """Rows that have a label."""
+        return self.rows - self.undecidable
+
+    @property
+    def unlabelled(self) -> int:
+        """Rows without a target."""
+        return self.rows - self.labelled - self.labelled_undecidable
+
+    @property
+    def correct(self) -> int:
+        """Labelled rows whose label is their target."""
+        return int(self.hits.sum())
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the labelled rows that are correct."""
+        return _mean(self.correct, self.labelled)
+
+    def top_k_accuracy(self, k: int) -> float | None:
+        """Share of the labelled rows whose target is among the k most probable classes; k is 1 to 100."""
+        if not 1 <= k <= RANKS:
+            raise MetricsError(f"k is {k!r}; expected 1 to {RANKS}: worse ranks are counted together.")
+        return _mean(int(self.ranks[:k].sum()), self.labelled)
+
+    @property
+    def nll(self) -> float | None:
+        """Mean negative log-likelihood of the target in nats; infinite if that of a row is."""
+        return math.inf if self.infinite_nll else self.finite_nll
+
+    @property
+    def finite_nll(self) -> float | None:
+        """The same, of the rows where it is finite."""
+        return _mean(self.nll_sum, (self.labelled - self.infinite_nll) * ONE)
+
+    @property
+    def brier(self) -> float | None:
+        """Mean over labelled rows of the sum over classes of (probability - 1 for the target, else 0) squared."""
+        return _mean(self.brier_sum, self.labelled * ONE)
+
+    @property
+    def mean_confidence(self) -> float | None:
+        """Over decidable rows."""
+        return _mean(self.confidence_sum, self.decidable * ONE)
+
+    @property
+    def mean_entropy(self) -> float | None:
+        """Over decidable rows, in nats."""
+        return _mean(self.entropy_sum, self.decidable * ONE)
+
+    @property
+    def ece(self) -> float | None:
+        """Expected calibration error: the mean over labelled rows of their bin's |accuracy - mean confidence|.
+
+        References
+        ----------
+        Naeini et al. 2015; Guo et al. 2017, arXiv:1706.04599. Of 15 bins of equal width, closed on the right.
+        """
+        return _mean(sum(self._gaps()), self.labelled * ONE)
+
+    @property
+    def mce(self) -> float | None:
+        """Maximum calibration error: the largest |accuracy - mean confidence| of a bin that has labelled rows."""
+        of_bins = zip(self._gaps(), self.bin_rows.tolist(), strict=True)
+        return max((gap / (rows * ONE) for gap, rows in of_bins if rows), default=None)
+
+    @property
+    def aurc(self) -> risk.Area | None:
+        """Area under the risk-coverage curve, and how far it may be off: rows of a fine bin have no known order."""
+        return risk.area_of(self.labelled_histogram, self.correct_histogram) if self.labelled else None
+
+    @property
+    def risk_coverage(self) -> risk.Curve:
+        """How often the most confident labelled rows are wrong."""
+        return risk.curve_of(self.labelled_histogram, self.correct_histogram)
+
+    def frequent_confusions(self, number: int = 50) -> list[Confusion]:
+        """The most frequent pairs of target and other label, falling."""
+        missed, mistaken = self.support - self.hits, self.predicted - self.hits
+        return self.confusions.most_frequent(number, self.classes, missed, mistaken)
+
+    def _gaps(self) -> list[int]:
+        """Of each bin: |accuracy - mean confidence| times its rows, in units of 2^-32."""
+        of_bins = zip(self.bin_correct.tolist(), self.bin_confidence, strict=True)
+        return [abs(correct * ONE - confidence) for correct, confidence in of_bins]
+
+
+_SUMS = tuple(field.name for field in fields(Metrics) if field.name not in ("classes", "confusions"))
+
+
+def metric_columns(*, with_targets: bool) -> tuple[str, ...]:
+    """The columns that metrics are made of; with targets, of more."""
+    return _COLUMNS + _COLUMNS_OF_TARGETS if with_targets else _COLUMNS
+
+
+def confidence_edges() -> NDArray[np.float64]:
+    """(65792,): the edges of the fine bins of confidence, each bin closed on the right.
+
+    65,536 bins of equal width, the last of them split into 256 more: there each float32 has its own.
+    """
+    return fine_edges()
+
+
+class Counting:
+    """Metrics while rows are counted."""
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self._counts = no_counts(classes)
+        self._sums, self._bin_confidence = [0] * 4, [0] * BINS
+        self._confusions = Confusions()
+
+    def add(self, columns: Mapping[str, Any], targets: Any = None) -> None:
+        """Count rows; see `Metrics.of`.
+
+        Raises
+        ------
+        MetricsError
+            A column is missing, or is of another length.
+        """
+        wanted = metric_columns(with_targets=targets is not None)
+        known = {name: _plain(columns, name) for name in wanted}
+        truth = None if targets is None else np.ascontiguousarray(_host(targets), np.int64).reshape(-1)
+        rows = len(known["label"])
+        if len({rows, *map(len, known.values())} | ({len(truth)} if truth is not None else set())) != 1:
+            raise MetricsError("columns and targets have different lengths; expected a value of each for every row.")
+        for start in range(0, rows, SLAB_ROWS):
+            slab = slice(start, start + SLAB_ROWS)
+            self._add({name: values[slab] for name, values in known.items()}, None if truth is None else truth[slab])
+
+    def metrics(self) -> Metrics:
+        """Of what was counted so far."""
+        counts = Counts(*(array.copy() for array in self._counts))
+        return _metrics_of(self._classes, counts, self._sums, self._bin_confidence, self._confusions)
+
+    def _add(self, columns: dict[str, NDArray[Any]], targets: Counters | None) -> None:
+        kernels: Any = backend_of(columns["label"]).kernels
+        counts = self._counts
+        wrong = kernels.count_rows(columns, targets, self._classes, counts)
+        if wrong.size:
+            self._confusions = Confusions.merged([self._confusions, Confusions.of(wrong)])
+        if counts.rows[5]:
+            nll = columns["nll"][columns["target_rank"] >= 0].astype(np.float64)
+            large = nll[(nll > LARGE_NLL) & (nll < np.inf)]
+            self._sums[2] += sum(round(Fraction(x) * ONE) for x in large.tolist())  # up to 1e308
+            counts.rows[5] = 0
+        _take(counts.sums, self._sums)
+        _take(counts.bins[2], self._bin_confidence)
+
+
+def _metrics_of(
+    classes: int, counts: Counts, sums: list[int], bin_confidence: list[int], confusions: Confusions
+) -> Metrics:
+    rows, undecidable, labelled, labelled_undecidable, infinite_nll, _ = counts.rows.tolist()
+    return Metrics(
+        classes=classes,
+        rows=rows,
+        undecidable=undecidable,
+        labelled=labelled,
+        labelled_undecidable=labelled_undecidable,
+        infinite_nll=infinite_nll,
+        confidence_sum=sums[0],
+        entropy_sum=sums[1],
+        nll_sum=sums[2],
+        brier_sum=sums[3],
+        labels=counts.labels,
+        predicted=counts.predicted,
+        support=counts.support,
+        hits=counts.hits,
+        ranks=counts.ranks,
+        bin_rows=counts.bins[0],
+        bin_correct=counts.bins[1],
+        bin_confidence=tuple(bin_confidence),
+        histogram=counts.histogram[0],
+        labelled_histogram=counts.histogram[1],
+        correct_histogram=counts.histogram[2],
+        confusions=confusions,
+    )
+
+
+def _take(counters: Counters, sums: list[int]) -> None:
+    """Move what the counters have to Python's integers, which have no end."""
+    for i, value in enumerate(counters.tolist()):
+        sums[i] += value
+    counters[:] = 0
+
+
+def _plain(columns: Mapping[str, Any], name: str) -> NDArray[Any]:
+    """A column in the memory of this machine, one value after the other."""
+    if name not in columns:
+        raise MetricsError(f"columns have no {name}; expected {', '.join(_COLUMNS + _COLUMNS_OF_TARGETS)}.")
+    array: NDArray[Any] = np.ascontiguousarray(_host(columns[name])).reshape(-1)
+    return array if array.flags.writeable else array.copy()  # one type to Numba, one compiled kernel
+
+
+def _host(values: Any) -> Any:
+    """A copy of what is on a device; other values as they are."""
+    return values.get() if is_on_device(values) else values
+
+
+def _added(values: list[Any]) -> Any:
+    if isinstance(values[0], tuple):
+        return tuple(map(sum, zip(*values, strict=True)))
+    if not isinstance(values[0], np.ndarray):
+        return sum(values)
+    total = values[0].copy()
+    for value in values[1:]:
+        total += value
+    return total
+
+
+def _mean(total: int, count: int) -> float | None:
+    return total / count if count else None
