@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from softmax_dask.evaluation import evaluate
     from softmax_dask.facts import KernelFacts, kernel_facts, kernel_name
     from softmax_dask.jacobians import jacobian, jvp, log_softmax_jvp, log_softmax_vjp, vjp
-    from softmax_dask.metrics import Metrics, confidence_edges, metric_columns
+    from softmax_dask.metrics import Metrics, MetricsCounter, confidence_edges, metric_columns
+    from softmax_dask.metrics_bytes import metrics_from_bytes, metrics_to_bytes
     from softmax_dask.metrics_json import metrics_document, metrics_from_document
     from softmax_dask.notices import SingleClassWarning, SoftmaxDaskWarning, TopKWarning
     from softmax_dask.sizes import BLOCK_BYTES, float_dtype, result_dtype
@@ -50,6 +51,7 @@ _HOMES = {
     "ColumnError": "errors",
     "DtypeError": "errors",
     "Metrics": "metrics",
+    "MetricsCounter": "metrics",
     "MetricsError": "errors",
     "OutputBufferError": "errors",
     "SplitClassAxisError": "errors",
@@ -72,7 +74,9 @@ _HOMES = {
     "logsumexp": "arrays",
     "metric_columns": "metrics",
     "metrics_document": "metrics_json",
+    "metrics_from_bytes": "metrics_bytes",
     "metrics_from_document": "metrics_json",
+    "metrics_to_bytes": "metrics_bytes",
     "result_dtype": "sizes",
     "softmax": "arrays",
     "top_k": "arrays",
@@ -88,6 +92,7 @@ __all__ = [
     "DtypeError",
     "KernelFacts",
     "Metrics",
+    "MetricsCounter",
     "MetricsError",
     "OutputBufferError",
     "SingleClassWarning",
@@ -114,7 +119,9 @@ __all__ = [
     "logsumexp",
     "metric_columns",
     "metrics_document",
+    "metrics_from_bytes",
     "metrics_from_document",
+    "metrics_to_bytes",
     "result_dtype",
     "softmax",
     "top_k",

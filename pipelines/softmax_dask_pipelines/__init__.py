@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from softmax_dask_pipelines.compacted import Compacted, open_compact
     from softmax_dask_pipelines.compaction import compact
-    from softmax_dask_pipelines.config import JacobianConfig, ScoreConfig
+    from softmax_dask_pipelines.config import EvaluateConfig, JacobianConfig, ScoreConfig
     from softmax_dask_pipelines.errors import PipelineError
+    from softmax_dask_pipelines.evaluating import Evaluation, evaluate
     from softmax_dask_pipelines.jacobians import JacobianResult, write_jacobian
     from softmax_dask_pipelines.logits import open_logits
     from softmax_dask_pipelines.output_status import status
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 # No module may bear the name of a function here: importing it would put it in the function's place.
 _HOMES = {
     "Compacted": "compacted",
+    "EvaluateConfig": "config",
+    "Evaluation": "evaluating",
     "JacobianConfig": "config",
     "JacobianResult": "jacobians",
     "PipelineError": "errors",
@@ -32,6 +35,7 @@ _HOMES = {
     "ScoreConfig": "config",
     "Verified": "verifying",
     "compact": "compaction",
+    "evaluate": "evaluating",
     "open_compact": "compacted",
     "open_logits": "logits",
     "report": "reporting",
@@ -44,6 +48,8 @@ _HOMES = {
 
 __all__ = [
     "Compacted",
+    "EvaluateConfig",
+    "Evaluation",
     "JacobianConfig",
     "JacobianResult",
     "PipelineError",
@@ -52,6 +58,7 @@ __all__ = [
     "ScoreConfig",
     "Verified",
     "compact",
+    "evaluate",
     "open_compact",
     "open_logits",
     "report",

@@ -15,8 +15,10 @@ from softmax_dask_pipelines.addresses import is_address, is_credential, redacted
 from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.config_models import (
     Config,
+    EvaluateConfig,
     JacobianConfig,
     MatrixOutputConfig,
+    MetricsOutputConfig,
     OutputConfig,
     ScoreConfig,
     SourceConfig,
@@ -29,8 +31,10 @@ from softmax_dask_pipelines.errors import ConfigError, PermissionDeniedError
 __all__ = [
     "ClusterConfig",
     "Config",
+    "EvaluateConfig",
     "JacobianConfig",
     "MatrixOutputConfig",
+    "MetricsOutputConfig",
     "OutputConfig",
     "ScoreConfig",
     "SourceConfig",
@@ -57,7 +61,12 @@ _EXPECTED = {
 """Pydantic's type of an error -> what was expected, in the words of people who write YAML."""
 
 
-_MODELS: dict[str, type[Config]] = {"score": ScoreConfig, "compact": ScoreConfig, "jacobian": JacobianConfig}
+_MODELS: dict[str, type[Config]] = {
+    "score": ScoreConfig,
+    "compact": ScoreConfig,
+    "jacobian": JacobianConfig,
+    "evaluate": EvaluateConfig,
+}
 """Verb -> what its configs hold."""
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)

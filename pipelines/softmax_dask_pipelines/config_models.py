@@ -88,6 +88,12 @@ def _zarr_path(path: str, info: ValidationInfo) -> str:
     return path
 
 
+def _json_path(path: str) -> str:
+    if Path(path).suffix != ".json":
+        raise ValueError("a path that ends in .json")
+    return path
+
+
 def _range_of_rows(value: Any) -> Any:
     """Pass "A:B" with A not beyond B."""
     first, colon, last = str(value).partition(":")
@@ -300,5 +306,32 @@ class JacobianConfig(Section):
         return value
 
 
-Config = ScoreConfig | JacobianConfig
+class MetricsOutputConfig(Section):
+    """Where figures go."""
+
+    path: Annotated[str, AfterValidator(_local), AfterValidator(_json_path)] | None = Field(
+        None, min_length=1, description="a .json file, relative to the working directory; the figures are only said"
+    )
+
+
+class EvaluateConfig(Section):
+    """How good the decisions of a dump are."""
+
+    verb: Literal["evaluate"] = Field(description="what to do")
+    source: SourceConfig = Field(description="where the logits are, or what score has written")
+    output: MetricsOutputConfig = Field(
+        MetricsOutputConfig.model_validate({}), description="where the figures go; they are only said"
+    )
+    temperature: Temperature = Field(1.0, description="divides the logits; above 0")
+    memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
+    threads: Threads | None = Field(None, description="rows are counted by this many threads; all cores")
+    date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")
+    timezone: Zone = Field("UTC", description="where it is today, such as Europe/Berlin")
+    on_missing: Literal["error", "retry", "nothing"] = Field(
+        "error", description="a source that is not there yet: exit 2 (error), 75 (retry) or 0 (nothing)"
+    )
+    retries: Retries = Field(2, description="how often what fails because a storage is away is tried again")
+
+
+Config = ScoreConfig | JacobianConfig | EvaluateConfig
 """What a config file may hold; `verb` tells which."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from softmax_dask import COLUMNS, SingleClassWarning, TopKWarning, float_dtype, result_dtype
+from softmax_dask import COLUMNS, SingleClassWarning, TopKWarning, confidence_edges, float_dtype, result_dtype
 from softmax_dask_pipelines import machine
 from softmax_dask_pipelines.addresses import is_address
 from softmax_dask_pipelines.backend import Backend, chosen_backend
@@ -34,6 +34,8 @@ _ID_BYTES = 64
 _KEY_BYTES = 16
 """Of the key of a folder: its number in a dictionary, and what refers to it or it itself. Its text comes on top."""
 _TARGET_BYTES = 8
+_MOST_PAIRS = 1 << 16
+"""Pairs of classes that have a counter each."""
 
 _DEFAULT_COLUMNS = {
     "score": ("label", "label_name", "confidence", "nll", "correct"),
@@ -274,7 +276,16 @@ def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], to
         wide_bytes=sum(of_classes),
         widest_bytes=max(of_classes, default=0),
         narrow_bytes=narrow + carried_bytes(facts),
+        counting_bytes=counting_bytes(facts.classes),
     )
+
+
+def counting_bytes(classes: int) -> int:
+    """What metrics of a partition take: three histograms, four counters a class, pairs; counted, and as they are kept.
+
+    See `softmax_dask.kernels.counts`.
+    """
+    return 2 * 8 * (3 * len(confidence_edges()) + 4 * classes + min(classes**2, _MOST_PAIRS))
 
 
 def carried_bytes(facts: SourceFacts) -> int:

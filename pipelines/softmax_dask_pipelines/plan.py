@@ -48,6 +48,8 @@ class Sizes:
     """Of a row of the widest column."""
     narrow_bytes: int
     """Of a row of all other columns, ids and targets together."""
+    counting_bytes: int = 0
+    """What a thread counts into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,7 @@ def _task_bytes(sizes: Sizes, chunk: int, partition: int) -> int:
     reading = sizes.read_rows * sizes.row_bytes + sizes.read_overhead_bytes
     computing = chunk * (sizes.wide_bytes + sizes.widest_bytes) + 2 * chunk * sizes.classes * 4
     gathering = 2 * min(partition, max(1, sizes.rows)) * sizes.narrow_bytes
-    return reading + computing + gathering
+    return reading + computing + gathering + sizes.counting_bytes
 
 
 def _plan(sizes: Sizes, partition: int, chunk: int, threads: int, peak: int, limit: int) -> Plan:

@@ -5,9 +5,11 @@ from datetime import date
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
-from softmax_dask_pipelines import jacobian_job, jacobians, job, scoring
+from softmax_dask_pipelines import evaluating, jacobian_job, jacobians, job, scoring
 from softmax_dask_pipelines.config import Config, JacobianConfig, ScoreConfig, read_config
 from softmax_dask_pipelines.errors import ConfigError, NothingToDoError, SourceAbsentError, SourceNotReadyError
+from softmax_dask_pipelines.evaluating import Evaluation
+from softmax_dask_pipelines.evaluation_job import EvaluationJob, KnownJob
 from softmax_dask_pipelines.jacobian_job import JacobianJob
 from softmax_dask_pipelines.jacobians import JacobianResult
 from softmax_dask_pipelines.job import Job
@@ -18,13 +20,18 @@ from softmax_dask_pipelines.selection import OnSearch
 if TYPE_CHECKING:
     from distributed import Client
 
-_PREPARE: dict[type[Any], Callable[[Any, OnSearch | None, bool], Job | JacobianJob]] = {
+AnyJob = Job | JacobianJob | EvaluationJob | KnownJob
+AnyResult = RunResult | JacobianResult | Evaluation
+
+_PREPARE: dict[type[Any], Callable[[Any, OnSearch | None, bool], AnyJob]] = {
     ScoreConfig: lambda config, _, has_client: job.prepare(config, has_client=has_client),
     JacobianConfig: lambda config, on_search, _: jacobian_job.prepare(config, on_search),
 }
-_EXECUTE: dict[type[Any], Callable[..., RunResult | JacobianResult]] = {
+_EXECUTE: dict[type[Any], Callable[..., AnyResult]] = {
     Job: scoring.execute,
     JacobianJob: jacobians.execute,
+    EvaluationJob: evaluating.execute,
+    KnownJob: evaluating.execute,
 }
 
 
@@ -35,8 +42,8 @@ def run(
     date: date | str | None = None,
     replace: bool = False,
     client: "Client | None" = None,
-) -> RunResult | JacobianResult | None:
-    """Run a config: a `ScoreConfig`, a `JacobianConfig`, or the path of a YAML file with `key=value` overrides.
+) -> AnyResult | None:
+    """Run a config: a `ScoreConfig`, `JacobianConfig` or `EvaluateConfig`, or the path of a YAML file with `key=value` overrides.
 
     Parameters
     ----------
@@ -45,7 +52,7 @@ def run(
 
     Returns
     -------
-    RunResult, JacobianResult
+    RunResult, JacobianResult, Evaluation
         What it came to; None where there is no source yet and the config says `on_missing: nothing`.
 
     Raises
@@ -61,7 +68,7 @@ def run(
         return None
 
 
-def prepare(config: Config, *, on_search: OnSearch | None = None, has_client: bool = False) -> Job | JacobianJob:
+def prepare(config: Config, *, on_search: OnSearch | None = None, has_client: bool = False) -> AnyJob:
     """Check everything that can be checked before anything is written, and find the rows that are wanted.
 
     `has_client`: it will be executed with a client.
@@ -96,17 +103,18 @@ def _read(config: Config | str | PathLike[str], overrides: Sequence[str], day: s
 
 
 def execute(
-    ready: Job | JacobianJob,
+    ready: AnyJob,
     *,
     replace: bool = False,
     client: "Client | None" = None,
     on_start: Callable[[int], None] | None = None,
     on_receipt: Callable[[Any], None] | None = None,
-) -> RunResult | JacobianResult:
+) -> AnyResult:
     """Do it; the output is complete when this returns, and else as it was."""
     more: dict[str, Any] = {}
     if client is not None:
-        if isinstance(ready, JacobianJob):
-            raise ConfigError("client is given; expected none with verb: jacobian, which runs on threads.")
+        if not isinstance(ready, Job):
+            verb = ready.config.verb
+            raise ConfigError(f"client is given; expected none with verb: {verb}, which runs on threads.")
         more["client"] = client
     return _EXECUTE[type(ready)](ready, replace=replace, on_start=on_start, on_receipt=on_receipt, **more)

@@ -20,6 +20,7 @@ from softmax_dask_pipelines.ledger.lock import locked
 from softmax_dask_pipelines.ledger.manifest import RunRecord, Told
 from softmax_dask_pipelines.ledger.opening import Opening, Step
 from softmax_dask_pipelines.ledger.publication import Building, recovered
+from softmax_dask_pipelines.ledger.sidecars import Sidecars
 from softmax_dask_pipelines.notices import NoteWarning
 from softmax_dask_pipelines.result import RunResult, together
 from softmax_dask_pipelines.retrying import Retrying
@@ -27,7 +28,7 @@ from softmax_dask_pipelines.runner import Stop, run_on_threads
 from softmax_dask_pipelines.sinks import Sink, open_sink
 from softmax_dask_pipelines.sources.record import short_facts_of_source
 from softmax_dask_pipelines.tally import Tally
-from softmax_dask_pipelines.task import Receipt, ScoreTask, compile_kernels
+from softmax_dask_pipelines.task import CountsPlace, Receipt, ScoreTask, compile_kernels
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -198,8 +199,9 @@ def _carry_out(
     totals = _Totals(job, on_receipt)
     told = Told(job.config.model_dump(mode="json"), short_facts_of_source(job.facts))
     record = RunRecord(history.output, run, told, lambda: totals.result().record())
-    with Building(history, step.plan, sink, place, record) as building:
-        _score_missing(job, sink, building, totals, client)
+    sidecars = Sidecars(history, step.plan, job)
+    with Building(history, step.plan, sink, place, record, sidecars) as building:
+        _score_missing(job, sink, building, totals, client, sidecars.place)
         totals.require_expected()
         building.seal()
         opening.require_unchanged(step.plan)
@@ -208,7 +210,9 @@ def _carry_out(
     return result
 
 
-def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals", client: "Client | None") -> None:
+def _score_missing(
+    job: Job, sink: Sink, building: Building, totals: "_Totals", client: "Client | None", counts: CountsPlace
+) -> None:
     """Score the partitions that no earlier run has done."""
     done = set()
     for receipt in building.finished(len(job.plan.numbers)):
@@ -217,7 +221,7 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals", 
     missing = [number for number in job.plan.numbers if number not in done]
     if not missing:
         return
-    task = task_of(job, sink, Stop())
+    task = task_of(job, sink, Stop(), counts)
 
     def take(receipt: Receipt) -> None:
         for note in receipt.notes:
@@ -235,8 +239,8 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals", 
         totals.compile_s = score_on_cluster(job, task, missing, client=client, take=take)
 
 
-def task_of(job: Job, sink: Sink, stop: Event) -> ScoreTask:
-    """What scores the partitions of a run; `stop` ends those that have begun."""
+def task_of(job: Job, sink: Sink, stop: Event, counts: CountsPlace | None = None) -> ScoreTask:
+    """What scores the partitions of a run, and leaves its metrics at `counts`; `stop` ends those that have begun."""
     return ScoreTask(
         source=job.source,
         sink=sink,
@@ -248,6 +252,7 @@ def task_of(job: Job, sink: Sink, stop: Event) -> ScoreTask:
         refuse_nonfinite=job.config.nonfinite == "error",
         stop=stop,
         compute=None if job.backend == "cpu" else GpuOfProcess(),
+        counts=counts,
     )
 
 

@@ -9,18 +9,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_dask import COLUMNS, decisions
+from softmax_dask import COLUMNS, MetricsCounter, decisions, metric_columns, metrics_to_bytes
+from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.errors import InterruptedRunError, NonFiniteRowsError
+from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.plan import Partition, Plan
 from softmax_dask_pipelines.sinks import OutputSpec, PartitionWriter, Sink, StoredObject
 from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
+from softmax_dask_pipelines.sinks.checksums import crc32c_of
 from softmax_dask_pipelines.sources import Source, SourceBlock
 from softmax_dask_pipelines.tally import Tally, tally_of
 
 _ROWS_LOOKED_AT = 1000
 
-_TALLIED = ("label", "confidence", "entropy")
-_TALLIED_WITH_TARGETS = (*_TALLIED, "nll", "target_rank")
+
+@dataclass(frozen=True, slots=True)
+class CountsPlace:
+    """Where partitions leave their metrics, a file each, until those of all of them are merged at the commit."""
+
+    folder: AnyPath
+    durable: bool
+    """Whether what is written must survive a power cut."""
+
+    def put(self, number: int, counted: MetricsCounter) -> StoredObject:
+        """Write what partition `number` has counted; what was written."""
+        data = metrics_to_bytes(counted.metrics())
+        path = self.path(number)
+        storage.put(path, [data], durable=self.durable)
+        return StoredObject(path.name, len(data), crc32c_of([data]))
+
+    def path(self, number: int) -> AnyPath:
+        """Its file."""
+        return self.folder / f"{number:05d}.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +56,8 @@ class Receipt:
     read_s: float
     kernel_s: float
     write_s: float
+    metrics: StoredObject | None = None
+    """What was counted, as it is in `CountsPlace`."""
 
     @property
     def rows(self) -> int:
@@ -64,6 +86,8 @@ class ScoreTask:
     """Set when the run is to end: partitions that have begun stop at the next block."""
     compute: Callable[..., Any] | None = None
     """Fills columns in place of `decisions`, whose arguments it takes, where these are not computed here."""
+    counts: CountsPlace | None = None
+    """Where metrics are left; None: nobody wants them."""
 
     def __call__(self, number: int) -> Receipt:
         """Score partition `number` and store it. Nothing of it is visible yet."""
@@ -73,7 +97,7 @@ class ScoreTask:
         self, logits: NDArray[Any], targets: NDArray[np.int64] | None, out: dict[str, NDArray[Any]]
     ) -> dict[str, NDArray[Any]]:
         """Fill the arrays of `out`; they and, where they are not among them, the columns that the summary counts."""
-        tallied = _TALLIED if targets is None else _TALLIED_WITH_TARGETS
+        tallied = metric_columns(with_targets=targets is not None)
         kinds = {"float": self.float_dtype, "int32": np.dtype(np.int32)}
         missing = [name for name in tallied if name not in out]
         out = out | {name: np.empty(len(logits), kinds[COLUMNS[name].kind]) for name in missing}
@@ -96,7 +120,8 @@ def compile_kernels(task: ScoreTask, spec: OutputSpec) -> None:
         for column in computed_columns(spec)
     }
     targets = np.zeros(1, np.int64) if spec.has_targets else None
-    task.decide(np.zeros((1, spec.classes), task.source.facts.dtype), targets, out)
+    columns = task.decide(np.zeros((1, spec.classes), task.source.facts.dtype), targets, out)
+    MetricsCounter(spec.classes).add(columns, targets)
 
 
 class _Scoring:
@@ -108,6 +133,7 @@ class _Scoring:
         self._writer: PartitionWriter = task.sink.writer(partition.number)
         self._labels = np.empty(partition.stop - partition.start, np.int32)
         self._tallies: list[Tally] = []
+        self._counter = None if task.counts is None else MetricsCounter(task.source.facts.classes)
         self._row = partition.start
         self._notes: list[str] = []
         self._seconds = {"read": 0.0, "kernel": 0.0, "write": 0.0}
@@ -119,6 +145,9 @@ class _Scoring:
             self._score(block)
         begin = perf_counter()
         objects = self._writer.close()
+        metrics = None
+        if self._task.counts is not None and self._counter is not None:
+            metrics = self._task.counts.put(self._partition.number, self._counter)
         self._seconds["write"] += perf_counter() - begin
         return Receipt(
             partition=self._partition.number,
@@ -128,6 +157,7 @@ class _Scoring:
             read_s=self._seconds["read"],
             kernel_s=self._seconds["kernel"],
             write_s=self._seconds["write"],
+            metrics=metrics,
         )
 
     def _blocks(self) -> Iterator[SourceBlock]:
@@ -180,6 +210,8 @@ class _Scoring:
                 "Mend the logits, or use nonfinite: propagate."
             )
         self._tallies.append(tally)
+        if self._counter is not None:
+            self._counter.add(out, targets)
 
     def _store(self, block: SourceBlock, rows: slice) -> None:
         begin = perf_counter()

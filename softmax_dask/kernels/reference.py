@@ -88,7 +88,7 @@ def log_vjp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) 
 def count_rows(
     columns: Mapping[str, NDArray[Any]], targets: NDArray[np.int64] | None, classes: int, into: Counts
 ) -> NDArray[np.int64]:
-    """Add rows, of which these columns are known; target * classes + label of those that are wrong."""
+    """Add rows, of which these columns are known; target * classes + label of wrong ones that have no counters."""
     decided = columns["label"] >= 0
     label, confidence = columns["label"][decided], columns["confidence"][decided]
     into.rows[:2] += np.array([len(decided), np.count_nonzero(~decided)])
@@ -120,7 +120,10 @@ def _count_labelled(
     into.bins[1] += _counted(coarse[right], BINS)
     np.add.at(into.bins[2], coarse, _fixed(confidence))
     wrong: NDArray[np.int64] = (truth * classes + label)[~right]
-    return wrong
+    if not into.pairs.size:
+        return wrong
+    into.pairs[...] += _counted(wrong, classes**2)
+    return wrong[:0]
 
 
 def _fixed(values: _Rows) -> NDArray[np.int64]:

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from softmax_dask_pipelines.cli.progress import Advance
     from softmax_dask_pipelines.config import Config
-    from softmax_dask_pipelines.jacobian_job import JacobianJob
-    from softmax_dask_pipelines.job import Job
+    from softmax_dask_pipelines.running import AnyJob
 
 
 def write_config_file(config: "Config", path: str) -> None:
@@ -76,7 +75,7 @@ def _nothing_is_fine(*, as_json: bool, quiet: bool) -> "Iterator[None]":
             say(str(error))
 
 
-def _prepared(config: "Config", *, quiet: bool) -> "Job | JacobianJob":
+def _prepared(config: "Config", *, quiet: bool) -> "AnyJob":
     """The run, ready to begin; a search for its rows is shown."""
     from softmax_dask_pipelines.cli.progress import SEARCHING, progress
     from softmax_dask_pipelines.running import prepare
@@ -105,6 +104,8 @@ class _Following:
 
 def _texts(config: "Config") -> Any:
     """The module that words what a config of this verb is about."""
-    from softmax_dask_pipelines import summary, summary_jacobian
+    from softmax_dask_pipelines import summary, summary_jacobian, summary_metrics
 
-    return {"score": summary, "compact": summary, "jacobian": summary_jacobian}[config.verb]
+    return {"score": summary, "compact": summary, "jacobian": summary_jacobian, "evaluate": summary_metrics}[
+        config.verb
+    ]

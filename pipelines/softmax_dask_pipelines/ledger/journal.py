@@ -21,6 +21,9 @@ from softmax_dask_pipelines.task import Receipt
 SYNC_EVERY_S = 1.0
 """So much work a power cut may cost, beside the partitions in flight."""
 
+IsCounted = Callable[[Receipt], bool]
+"""Whether what a partition has counted is there."""
+
 Find = Callable[[int, str], AnyPath]
 """From a partition's number and an object's key to where the object is."""
 
@@ -69,11 +72,13 @@ def read_journal(path: AnyPath) -> Iterator[Receipt]:
             yield _receipt(found)
 
 
-def finished(path: AnyPath, find: Find) -> Iterator[Receipt]:
+def finished(path: AnyPath, find: Find, is_counted: IsCounted) -> Iterator[Receipt]:
     """The partitions that are done, each once."""
     seen: set[int] = set()
     for receipt in read_journal(path):
-        if receipt.partition not in seen and all(_is_there(find, receipt.partition, each) for each in receipt.objects):
+        if receipt.partition in seen or not is_counted(receipt):
+            continue
+        if all(_is_there(find, receipt.partition, each) for each in receipt.objects):
             seen.add(receipt.partition)
             yield receipt
 
@@ -104,14 +109,20 @@ def _json_of(receipt: Receipt) -> dict[str, Any]:
     tally = asdict(receipt.tally) | {"lower_bounds": sorted(receipt.tally.lower_bounds)}
     return {
         "partition": receipt.partition,
-        "objects": [[stored.key, stored.size_bytes, stored.crc32c] for stored in receipt.objects],
+        "objects": [_json_of_object(stored) for stored in receipt.objects],
+        "metrics": None if receipt.metrics is None else _json_of_object(receipt.metrics),
         "tally": tally,
         "seconds": [receipt.read_s, receipt.kernel_s, receipt.write_s],
     }
 
 
+def _json_of_object(stored: StoredObject) -> list[Any]:
+    return [stored.key, stored.size_bytes, stored.crc32c]
+
+
 def _receipt(line: dict[str, Any]) -> Receipt:
     read_s, kernel_s, write_s = line["seconds"]
+    metrics = line.get("metrics")  # journals of before have none
     return Receipt(
         partition=line["partition"],
         objects=tuple(StoredObject(*stored) for stored in line["objects"]),
@@ -120,6 +131,7 @@ def _receipt(line: dict[str, Any]) -> Receipt:
         read_s=read_s,
         kernel_s=kernel_s,
         write_s=write_s,
+        metrics=None if metrics is None else StoredObject(*metrics),
     )
 
 

@@ -86,7 +86,7 @@ def test_all_that_is_left_beside_it_are_its_records(bucket, tmp_path):
     _score(_dump(tmp_path), bucket.url("scores.zarr"))
 
     kinds = {key.split("/")[1].partition("-")[0] for key in bucket.all_keys("scores.zarr.job/")}
-    assert kinds == {"commit", "journal", "runs"}
+    assert kinds == {"commit", "journal", "metrics", "runs"}
 
 
 def test_again_nothing_is_new_and_more_rows_are_added(bucket, tmp_path):
