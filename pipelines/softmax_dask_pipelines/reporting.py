@@ -8,17 +8,17 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from softmax_dask import MetricsError, metrics_from_document
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.addresses import require_local
 from softmax_dask_pipelines.errors import ConfigError, OutputExistsError, SourceFormatError, SourceNotFoundError
 from softmax_dask_pipelines.ledger.history import Commit, History, commit_numbers, read_commit
+from softmax_dask_pipelines.ledger.sidecars import WHOLE, metrics_of_commit
 from softmax_dask_pipelines.reports.extremes import Extremes, columns_of, extremes_of
 from softmax_dask_pipelines.reports.known import facts_of_report, manifest_before, manifest_in, manifest_of
 
 _PACKAGES = ("jinja2", "matplotlib")
 _PAGE, _TEXT = ".html", ".md"
-_FORMAT = 1
-"""Of a document of metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def report(
     for target in written:
         _require_writable(target, folder)
     history = History.of(folder)
-    found = _metrics(history, evaluation)
+    found = _metrics(history, manifest, evaluation)
     facts = facts_of_report(
         str(folder),
         _commits(history),
@@ -138,19 +138,31 @@ def _require_writable(target: Path, output: Path) -> None:
         raise ConfigError(f"{target}: lies inside {output}, or beside its runs; expected another place. Choose one.")
 
 
-def _metrics(history: History, evaluation: str | PathLike[str] | None) -> Mapping[str, Any] | None:
-    if evaluation is None:
+def _metrics(
+    history: History, manifest: Mapping[str, Any], evaluation: str | PathLike[str] | None
+) -> Mapping[str, Any] | None:
+    """Those that are given, or what stands beside the last commit, if the run is the one that made it."""
+    if evaluation is not None:
+        return _evaluation(Path(evaluation))
+    last = manifest_of(str(history.output))
+    if history.latest is None or last is None or last["run"] != manifest["run"]:
         return None
-    path = Path(evaluation)
+    found = metrics_of_commit(history, history.latest)
+    return None if found is None else {key: value for key, value in found.document.items() if key != WHOLE}
+
+
+def _evaluation(path: Path) -> Mapping[str, Any]:
     found = _read_json(path)
-    if found.get("kind") != "metrics" or found.get("format") != _FORMAT:
-        raise SourceFormatError(f"{path}: is no document of metrics; expected one of `evaluate`, of format {_FORMAT}.")
+    try:
+        metrics_from_document(found)
+    except (MetricsError, KeyError, TypeError, ValueError) as error:
+        raise SourceFormatError(f"{path}: is no document of metrics ({error}); expected one of `evaluate`.") from error
     return found
 
 
 def _known(metrics: Mapping[str, Any] | None, output: Path) -> Mapping[str, Any]:
     if metrics is None:
-        raise ConfigError(f"{output}: has no metrics; expected an output whose runs have counted them. Score it again.")
+        raise ConfigError(f"{output}: has no metrics; expected the last run, with what it has counted. Score it again.")
     return metrics
 
 
