@@ -309,8 +309,8 @@ class JacobianConfig(Section):
 class MetricsOutputConfig(Section):
     """Where figures go."""
 
-    path: Annotated[str, AfterValidator(_local), AfterValidator(_json_path)] | None = Field(
-        None, min_length=1, description="a .json file, relative to the working directory; the figures are only said"
+    path: Annotated[str, AfterValidator(_local), AfterValidator(_json_path)] = Field(
+        min_length=1, description="a .json file, relative to the working directory; one of before is replaced"
     )
 
 
@@ -319,9 +319,7 @@ class EvaluateConfig(Section):
 
     verb: Literal["evaluate"] = Field(description="what to do")
     source: SourceConfig = Field(description="where the logits are, or what score has written")
-    output: MetricsOutputConfig = Field(
-        MetricsOutputConfig.model_validate({}), description="where the figures go; they are only said"
-    )
+    output: MetricsOutputConfig | None = Field(None, description="where the figures go; they are only said")
     temperature: Temperature = Field(1.0, description="divides the logits; above 0")
     memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
     threads: Threads | None = Field(None, description="rows are counted by this many threads; all cores")
@@ -331,6 +329,14 @@ class EvaluateConfig(Section):
         "error", description="a source that is not there yet: exit 2 (error), 75 (retry) or 0 (nothing)"
     )
     retries: Retries = Field(2, description="how often what fails because a storage is away is tried again")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out(cls, data: Any) -> Any:
+        """Flags that name no output make a section that says nothing."""
+        output = data.get("output") if isinstance(data, Mapping) else None
+        says_nothing = isinstance(output, Mapping) and all(value is None for value in output.values())
+        return {**data, "output": None} if says_nothing else data
 
 
 Config = ScoreConfig | JacobianConfig | EvaluateConfig

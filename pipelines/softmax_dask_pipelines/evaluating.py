@@ -125,7 +125,7 @@ def execute(
     on_receipt: Callable[[EvaluationReceipt], None] | None = None,
 ) -> Evaluation:
     """Count all rows, and write the document, if it has a path; `replace` also what is no such document."""
-    output = None if job.config.output.path is None else Path(job.config.output.path)
+    output = None if job.config.output is None else Path(job.config.output.path)
     if output is not None and not replace:
         _require_replaceable(output)
     if on_start is not None:

@@ -89,7 +89,7 @@ def _sizes(facts: SourceFacts) -> Sizes:
 
 
 def _require_apart(config: EvaluateConfig, facts: SourceFacts) -> None:
-    output = config.output.path
+    output = None if config.output is None else config.output.path
     if output is not None and not is_address(facts.path):
         written, read = Path(output).resolve(), Path(facts.path).resolve()
         if written == read or read in written.parents:
@@ -111,8 +111,8 @@ def _known(config: EvaluateConfig) -> KnownJob | None:
     other = next((name for name in told if told[name] not in (was[name], left_out[name])), None)
     if other is not None:
         raise ConfigError(
-            f"{other}: is {told[other]}, and {path} was scored with {was[other]}; expected the same, for its logits are "
-            f"not read. Leave it out, or evaluate the source, {settings.get('source.path')}."
+            f"{other}: is {told[other]}, and {path} was scored with {was[other]}; expected the same, for its logits "
+            f"are not read. Leave it out, or evaluate the source, {settings.get('source.path')}."
         )
     found = metrics_of_commit(history, history.latest)
     if found is None:

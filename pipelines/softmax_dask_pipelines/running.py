@@ -5,8 +5,8 @@ from datetime import date
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
-from softmax_dask_pipelines import evaluating, jacobian_job, jacobians, job, scoring
-from softmax_dask_pipelines.config import Config, JacobianConfig, ScoreConfig, read_config
+from softmax_dask_pipelines import evaluating, evaluation_job, jacobian_job, jacobians, job, scoring
+from softmax_dask_pipelines.config import Config, EvaluateConfig, JacobianConfig, ScoreConfig, read_config
 from softmax_dask_pipelines.errors import ConfigError, NothingToDoError, SourceAbsentError, SourceNotReadyError
 from softmax_dask_pipelines.evaluating import Evaluation
 from softmax_dask_pipelines.evaluation_job import EvaluationJob, KnownJob
@@ -26,6 +26,7 @@ AnyResult = RunResult | JacobianResult | Evaluation
 _PREPARE: dict[type[Any], Callable[[Any, OnSearch | None, bool], AnyJob]] = {
     ScoreConfig: lambda config, _, has_client: job.prepare(config, has_client=has_client),
     JacobianConfig: lambda config, on_search, _: jacobian_job.prepare(config, on_search),
+    EvaluateConfig: lambda config, *_: evaluation_job.prepare(config),
 }
 _EXECUTE: dict[type[Any], Callable[..., AnyResult]] = {
     Job: scoring.execute,
@@ -43,7 +44,7 @@ def run(
     replace: bool = False,
     client: "Client | None" = None,
 ) -> AnyResult | None:
-    """Run a config: a `ScoreConfig`, `JacobianConfig` or `EvaluateConfig`, or the path of a YAML file with `key=value` overrides.
+    """Run a config: one of the `...Config` classes, or the path of a YAML file with `key=value` overrides.
 
     Parameters
     ----------

@@ -132,7 +132,7 @@ def _time_lines(result: Evaluation) -> list[Line]:
 
 
 def _output_lines(config: EvaluateConfig) -> list[Line]:
-    return [] if config.output.path is None else [("output", config.output.path)]
+    return [] if config.output is None else [("output", config.output.path)]
 
 
 def _figure(value: float | None) -> str:

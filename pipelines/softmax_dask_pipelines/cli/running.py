@@ -106,6 +106,5 @@ def _texts(config: "Config") -> Any:
     """The module that words what a config of this verb is about."""
     from softmax_dask_pipelines import summary, summary_jacobian, summary_metrics
 
-    return {"score": summary, "compact": summary, "jacobian": summary_jacobian, "evaluate": summary_metrics}[
-        config.verb
-    ]
+    of_verbs = {"score": summary, "compact": summary, "jacobian": summary_jacobian, "evaluate": summary_metrics}
+    return of_verbs[config.verb]
