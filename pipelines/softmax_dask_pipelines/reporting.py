@@ -11,7 +11,13 @@ from typing import Any
 from softmax_dask import MetricsError, metrics_from_document
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.addresses import require_local
-from softmax_dask_pipelines.errors import ConfigError, OutputExistsError, SourceFormatError, SourceNotFoundError
+from softmax_dask_pipelines.errors import (
+    ConfigError,
+    OutputExistsError,
+    PipelineError,
+    SourceFormatError,
+    SourceNotFoundError,
+)
 from softmax_dask_pipelines.ledger.history import Commit, History, commit_numbers, read_commit
 from softmax_dask_pipelines.ledger.sidecars import WHOLE, metrics_of_commit
 from softmax_dask_pipelines.reports.extremes import Extremes, columns_of, extremes_of
@@ -50,7 +56,8 @@ def report(
     markdown : also write Markdown, beside the page
     metrics : also write the document of docs/metrics.md there
     evaluation : such a document, of `evaluate`; by default what the output's runs have counted
-    calibration : what `calibrate` has written: its figures before and after are shown
+    calibration : what `calibrate` has written: its figures before and after are shown; by default that of the run's
+        config, if it is still there
     previous : another output, whose labels are compared with; by default the run of this output before
     rows : how many of the most and of the least certain rows are shown
 
@@ -78,7 +85,7 @@ def report(
         manifest,
         metrics=found,
         earlier=_earlier(folder, manifest, previous),
-        calibration=None if calibration is None else _calibration(Path(calibration)),
+        calibration=_calibration_of_run(history, manifest) if calibration is None else _calibration(Path(calibration)),
         extremes=_extremes(history, folder, rows),
     )
     texts = {target: _text(target.suffix, facts, found) for target in targets}
@@ -166,6 +173,18 @@ def _known(metrics: Mapping[str, Any] | None, output: Path) -> Mapping[str, Any]
     return metrics
 
 
+def _calibration_of_run(history: History, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """That which the run was told to apply; by now it may be gone, or another one."""
+    told = manifest["config"].get("calibration")
+    if not isinstance(told, str) or history.latest is None:
+        return None
+    try:
+        found = _calibration(Path(told))
+    except PipelineError:
+        return None
+    return found if found.get("temperature") == history.latest.plan.settings.get("temperature") else None
+
+
 def _calibration(path: Path) -> Mapping[str, Any]:
     found = _read_json(path)
     if found.get("format") != "softmax-dask calibration" or not {"before", "after"} <= found.keys():
@@ -212,7 +231,7 @@ def _extremes(history: History, output: Path, rows: int) -> Extremes | None:
         return None
     carried = [name for _, name, _ in history.latest.plan.settings.get("carried", [])]
     columns = columns_of(output)
-    return extremes_of(columns, (*carried, "row", "label_name", "label", "target", "correct"), rows)
+    return extremes_of(columns, (*carried, "row", "label_name", "label", "target", "correct", "accept"), rows)
 
 
 def _text(suffix: str, facts: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> str:

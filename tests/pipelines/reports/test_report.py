@@ -175,6 +175,19 @@ def test_a_calibration_is_shown_before_and_after(output, tmp_path, evaluation, c
     assert {"before", "after", "calibrated"} <= set(page.texts)
 
 
+def test_the_calibration_of_the_run_is_found_by_itself(output, tmp_path, calibration):
+    [record] = Path(f"{output}.job", "runs").glob("*.json")
+    document = json.loads(record.read_text())
+    document["config"]["calibration"] = str(calibration)  # which `score --calibration` records
+    record.write_text(json.dumps(document))
+
+    other, same = json.loads(calibration.read_text()), json.loads(calibration.read_text()) | {"temperature": 1.0}
+    calibration.write_text(json.dumps(other))
+    assert report(output, tmp_path / "report.html").facts["calibration"] is None
+    calibration.write_text(json.dumps(same))
+    assert report(output, tmp_path / "report.html").facts["calibration"]["after"] == same["after"]
+
+
 def test_an_ece_that_got_worse_is_said(output, tmp_path, calibration):
     worse = json.loads(calibration.read_text())
     worse["before"]["ece"], worse["after"]["ece"] = 0.01, 0.02
