@@ -2,17 +2,19 @@
 
 import io
 import json
+import zlib
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from softmax_dask.confusions import Confusions
+from softmax_dask.errors import MetricsError
 from softmax_dask.metrics import Metrics
 
 
 def metrics_to_bytes(metrics: Metrics) -> bytes:
-    """All of it: an .npz file, in which arrays that are mostly zero are kept by their other items."""
+    """All of it: an .npz file, in which arrays that are mostly zero are kept by their other items, and its checksum."""
     numbers: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
     for name in _NAMES:
@@ -29,12 +31,22 @@ def metrics_to_bytes(metrics: Metrics) -> bytes:
     arrays["numbers"] = np.frombuffer(json.dumps(numbers).encode(), np.uint8)
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
-    return file.getvalue()
+    data = file.getvalue()
+    return data + _checksum(data)
 
 
 def metrics_from_bytes(data: bytes) -> Metrics:
-    """What `metrics_to_bytes` was given."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+    """What `metrics_to_bytes` was given.
+
+    Raises
+    ------
+    MetricsError
+        The bytes are not all those that it gave.
+    """
+    file = data[:-_CHECKSUM_BYTES]
+    if _checksum(file) != data[-_CHECKSUM_BYTES:]:  # readers of .npz need not look at the checksums inside
+        raise MetricsError(f"{len(data):,} bytes are no metrics, or damaged; expected what metrics_to_bytes gave.")
+    with np.load(io.BytesIO(file), allow_pickle=False) as arrays:
         found: dict[str, Any] = json.loads(arrays["numbers"].tobytes())
         found["bin_confidence"] = tuple(found["bin_confidence"])
         found |= {name: _dense(name, arrays) for name in _NAMES if name not in found}
@@ -45,6 +57,11 @@ def metrics_from_bytes(data: bytes) -> Metrics:
     return Metrics(**found, confusions=confusions)
 
 
+def _checksum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "big")
+
+
+_CHECKSUM_BYTES = 4
 _NAMES = tuple(field.name for field in fields(Metrics) if field.name != "confusions")
 
 

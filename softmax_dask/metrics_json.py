@@ -51,7 +51,7 @@ def metrics_document(
         "by_class": _by_class(metrics),
         "confusions": _confusions(metrics),
         "ranks": np.trim_zeros(metrics.ranks, "b").tolist(),
-        "sums": {name: getattr(metrics, name) for name in (*_SUMS, "bin_confidence")},
+        "sums": {**{name: getattr(metrics, name) for name in _SUMS}, "bin_confidence": list(metrics.bin_confidence)},
     }
 
 

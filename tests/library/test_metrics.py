@@ -382,6 +382,15 @@ def test_bytes_hold_all_of_the_metrics(classes):
     assert text_of(metrics_from_bytes(metrics_to_bytes(metrics))) == text_of(metrics)
 
 
+@pytest.mark.parametrize("place", [0, 500, -1])
+def test_damaged_bytes_are_refused(place):
+    data = bytearray(metrics_to_bytes(metrics_of(*sample())))
+    data[place] ^= 1
+
+    with pytest.raises(MetricsError, match="or damaged"):
+        metrics_from_bytes(bytes(data))
+
+
 def test_bytes_keep_a_sketch():
     metrics = replace(Metrics.none(1000), confusions=Confusions.of(crowd()))
 

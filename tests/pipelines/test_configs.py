@@ -1,5 +1,6 @@
 """The configs that we ship validate and run as they stand; those of clusters run on threads of the CPU."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from softmax_dask_pipelines import JacobianConfig, sample
+from softmax_dask_pipelines import EvaluateConfig, JacobianConfig, sample
 from softmax_dask_pipelines.config import read_config
 from tests.pipelines.command import softmax_dask
 
@@ -33,7 +34,9 @@ def config(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_there_is_a_config_of_each_verb():
-    assert {"score_zarr", "score_parquet", "jacobian", "nightly", *OF_CLUSTERS} <= {path.stem for path in CONFIGS}
+    assert {"score_zarr", "score_parquet", "jacobian", "evaluate", "nightly", *OF_CLUSTERS} <= {
+        path.stem for path in CONFIGS
+    }
 
 
 def test_it_validates(config):
@@ -48,6 +51,9 @@ def test_its_output_has_the_columns_that_it_lists(config):
 
     assert outcome.code == 0, outcome.err
     told = read_config(config)
+    if isinstance(told, EvaluateConfig):
+        assert json.loads(Path("softmax-dask-demo/metrics.json").read_text())["rows"]["total"] == 2000
+        return
     found = _columns(Path(told.output.path))
     columns, rows = (("jacobian", "row"), 200) if isinstance(told, JacobianConfig) else (told.columns, 2000)
     assert columns is not None

@@ -5,7 +5,6 @@ the commit before has; sums of integers, so that runs that were stopped, or came
 """
 
 import json
-import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -86,7 +85,7 @@ class Sidecars:
         try:
             with storage.plain_errors(path):
                 return metrics_from_bytes(path.read_bytes())
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except MetricsError as error:
             storage.remove(path)  # so that its partition counts as not done
             raise StorageFailedError(
                 f"{path}: is damaged; expected what partition {number} has counted. It is removed: run the same "
