@@ -28,6 +28,7 @@ SCRIPTS = (
     "compact",
     "partitions",
     "growth",
+    "durability",
     "memory",
     "startup",
 )

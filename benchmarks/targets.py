@@ -114,6 +114,9 @@ TARGETS = (
     _always("memory a run adds | with probabilities | of what Dask adds", 0.4),
     _always("memory a run adds | with probabilities | of threads x (3 blocks + encoded) + 32 MiB", 1.0),
     _always("partitions | that do nothing, threads | each", 0.3),
+    _always("partitions | that do nothing, processes | each", 0.3),
     _always("partitions | planning 10^6 | seconds", 20.0),
     _always("partitions | planning 10^6 | memory beyond 10^5", 64.0),
+    _always("partitions | running 10^6, threads | memory beyond 10^5", 64.0),
+    _always("partitions | running 10^6, processes | memory beyond 10^5", 64.0),
 )

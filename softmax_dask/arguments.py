@@ -19,7 +19,7 @@ from softmax_dask.errors import (
 from softmax_dask.notices import SingleClassWarning, TopKWarning, warn_caller
 from softmax_dask.sizes import kernel_dtype, result_dtype
 
-_TEMPERATURES = (1e-300, 1e290)
+TEMPERATURES = (1e-300, 1e290)
 
 
 def as_array(x: Any) -> Any:
@@ -75,7 +75,7 @@ def require_temperature(temperature: float) -> None:
     TemperatureError
         The temperature is not a number from 1e-300 to 1e290.
     """
-    low, high = _TEMPERATURES
+    low, high = TEMPERATURES
     if not low <= _as_float(temperature) <= high:  # NaN is in no range
         raise TemperatureError(
             f"temperature is {temperature!r}; expected a finite number above 0 ({low:g} to {high:g})."

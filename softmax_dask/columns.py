@@ -15,7 +15,7 @@ from softmax_dask.errors import ColumnError
 Kind = Literal["int32", "int8", "float", "wide", "string"]
 """`float`: float32, or float64 where the arithmetic is float64. `wide`: the dtype the caller chose."""
 
-Need = Literal["nothing", "targets", "class_names", "top_k"]
+Need = Literal["nothing", "targets", "class_names", "top_k", "threshold", "level"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +24,22 @@ class Column:
 
     name: str
     kind: Kind
-    per: Literal["row", "class", "rank"]
-    """One value a row, one a row and class, or `top_k` values a row."""
+    per: Literal["row", "class", "rank", "member"]
+    """One value a row, one a row and class, `top_k` values a row, or as many as a set of classes may have."""
     undecidable: float | int | None
     """The value where the row holds NaN, +inf or only -inf, or where its target is missing."""
     needs: Need
     unit: str
     description: str
 
-    def tail(self, classes: int, top_k: int) -> tuple[int, ...]:
+    @property
+    def is_large(self) -> bool:
+        """Whether a row's values may be about as many as its classes."""
+        return self.per in ("class", "member")
+
+    def tail(self, classes: int, top_k: int, members: int = 0) -> tuple[int, ...]:
         """Shape of one row's values: () where there is one value a row."""
-        lengths = {"class": (classes,), "rank": (top_k,)}
+        lengths = {"class": (classes,), "rank": (top_k,), "member": (members,)}
         return lengths.get(self.per, ())
 
 
@@ -72,9 +77,21 @@ COLUMNS: Mapping[str, Column] = _table(
     ),
     Column("target_rank", "int32", "row", -1, "targets", "1", "classes ranked before the target, ties by class"),
     Column("correct", "int8", "row", -1, "targets", "1", "1 where the label is the target, else 0"),
+    Column("accept", "int8", "row", -1, "threshold", "1", "1 where the confidence is at least the threshold, else 0"),
+    Column("conformal_set", "int32", "member", -1, "level", "class number", "classes that hold the true one; then -1"),
     Column("probabilities", "wide", "class", _NAN, "nothing", "1", "softmax(logits / temperature)"),
     Column("log_probabilities", "wide", "class", _NAN, "nothing", "nat", "log of the probabilities"),
 )
+
+
+_OF_PIPELINES: Mapping[Need, tuple[str, str]] = MappingProxyType(
+    {
+        "class_names": ("class names", "label. Look it up"),
+        "threshold": ("a threshold", "confidence. Compare it"),
+        "level": ("a conformal level", "probabilities. Compare them"),
+    }
+)
+"""What only the pipelines know -> what it is, and what to ask for here."""
 
 
 def require_columns(names: Any, *, available: frozenset[Need] = frozenset()) -> tuple[Column, ...]:
@@ -103,8 +120,9 @@ def _require_column(name: Any, names: tuple[Any, ...], available: frozenset[Need
         raise ColumnError(f"columns: no column {name!r}; expected one of {', '.join(COLUMNS)}.{_nearest(name)}")
     if names.count(name) > 1:
         raise ColumnError(f"columns: {name!r} stands twice; expected each name once.")
-    if column.needs == "class_names" and column.needs not in available:
-        raise ColumnError(f"columns: {name!r} is made by the pipelines, from class names; expected label. Look it up.")
+    if column.needs in _OF_PIPELINES and column.needs not in available:
+        made_from, instead = _OF_PIPELINES[column.needs]
+        raise ColumnError(f"columns: {name!r} is made by the pipelines, from {made_from}; expected {instead}.")
     if column.needs != "nothing" and column.needs not in available:
         raise ColumnError(
             f"columns: {name!r} needs {column.needs}, and none were given. Give {column.needs}, or leave it out."

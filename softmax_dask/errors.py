@@ -8,6 +8,7 @@ SoftmaxDaskError
 │   └── SplitClassAxisError              a Dask array whose class axis has several chunks
 ├── ColumnError (ValueError)             unknown column, or one that needs something that was not given
 ├── TargetError (ValueError)             targets of the wrong shape or kind, or outside the classes
+├── CalibrationError (ValueError)        rows that no temperature fits, or a calibration that does not fit the logits
 ├── VectorError (ValueError)             a vector to multiply with a Jacobian that does not fit the logits
 ├── MetricsError (ValueError)            metrics that do not fit each other, or what they are made of is missing
 └── OutputBufferError (ValueError)       an `out=` array that cannot take the result
@@ -44,6 +45,10 @@ class ColumnError(SoftmaxDaskError, ValueError):
 
 class TargetError(SoftmaxDaskError, ValueError):
     """Targets of the wrong shape or dtype, or outside 0..classes-1 (and not -1, unlabelled)."""
+
+
+class CalibrationError(SoftmaxDaskError, ValueError):
+    """Rows of which no temperature has the least NLL, or a calibration that is none, or is of other logits."""
 
 
 class VectorError(SoftmaxDaskError, ValueError):

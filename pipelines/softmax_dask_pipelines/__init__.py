@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from softmax_dask_pipelines.compacted import Compacted, open_compact
     from softmax_dask_pipelines.compaction import compact
-    from softmax_dask_pipelines.config import EvaluateConfig, JacobianConfig, ScoreConfig
+    from softmax_dask_pipelines.config import (
+        CalibrateConfig,
+        ConformalConfig,
+        EvaluateConfig,
+        JacobianConfig,
+        ScoreConfig,
+        ThresholdConfig,
+    )
     from softmax_dask_pipelines.errors import PipelineError
     from softmax_dask_pipelines.evaluating import Evaluation, evaluate
+    from softmax_dask_pipelines.fits import calibrate, conformal, threshold
+    from softmax_dask_pipelines.fitting import FitResult
     from softmax_dask_pipelines.jacobians import JacobianResult, write_jacobian
     from softmax_dask_pipelines.logits import open_logits
     from softmax_dask_pipelines.output_status import status
@@ -24,17 +33,23 @@ if TYPE_CHECKING:
 
 # No module may bear the name of a function here: importing it would put it in the function's place.
 _HOMES = {
+    "CalibrateConfig": "config",
     "Compacted": "compacted",
+    "ConformalConfig": "config",
     "EvaluateConfig": "config",
     "Evaluation": "evaluating",
+    "FitResult": "fitting",
     "JacobianConfig": "config",
     "JacobianResult": "jacobians",
     "PipelineError": "errors",
     "Report": "reporting",
     "RunResult": "result",
     "ScoreConfig": "config",
+    "ThresholdConfig": "config",
     "Verified": "verifying",
+    "calibrate": "fits",
     "compact": "compaction",
+    "conformal": "fits",
     "evaluate": "evaluating",
     "open_compact": "compacted",
     "open_logits": "logits",
@@ -42,22 +57,29 @@ _HOMES = {
     "run": "running",
     "score": "scoring",
     "status": "output_status",
+    "threshold": "fits",
     "verify": "verifying",
     "write_jacobian": "jacobians",
 }
 
 __all__ = [
+    "CalibrateConfig",
     "Compacted",
+    "ConformalConfig",
     "EvaluateConfig",
     "Evaluation",
+    "FitResult",
     "JacobianConfig",
     "JacobianResult",
     "PipelineError",
     "Report",
     "RunResult",
     "ScoreConfig",
+    "ThresholdConfig",
     "Verified",
+    "calibrate",
     "compact",
+    "conformal",
     "evaluate",
     "open_compact",
     "open_logits",
@@ -65,6 +87,7 @@ __all__ = [
     "run",
     "score",
     "status",
+    "threshold",
     "verify",
     "write_jacobian",
 ]

@@ -14,7 +14,6 @@ from softmax_dask import COLUMNS
 from softmax_dask_pipelines.addresses import is_address, is_credential, redacted, without_credentials
 from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.config_models import (
-    Config,
     EvaluateConfig,
     JacobianConfig,
     MatrixOutputConfig,
@@ -25,22 +24,36 @@ from softmax_dask_pipelines.config_models import (
     output_format_of,
 )
 from softmax_dask_pipelines.config_paths import Where, fill_paths
+from softmax_dask_pipelines.config_store import StorageOptions
+from softmax_dask_pipelines.config_verbs import (
+    MODELS,
+    CalibrateConfig,
+    Config,
+    ConformalConfig,
+    FitConfig,
+    ThresholdConfig,
+)
 from softmax_dask_pipelines.config_yaml import MAX_BYTES, line_of, parse_value, parse_yaml
 from softmax_dask_pipelines.errors import ConfigError, PermissionDeniedError
 
 __all__ = [
+    "CalibrateConfig",
     "ClusterConfig",
     "Config",
+    "ConformalConfig",
     "EvaluateConfig",
+    "FitConfig",
     "JacobianConfig",
     "MatrixOutputConfig",
     "MetricsOutputConfig",
     "OutputConfig",
     "ScoreConfig",
     "SourceConfig",
+    "ThresholdConfig",
     "cluster_of_flags",
     "key_of",
     "make_config",
+    "options_of_stores",
     "output_format_of",
     "read_class_names",
     "read_config",
@@ -60,14 +73,6 @@ _EXPECTED = {
 }
 """Pydantic's type of an error -> what was expected, in the words of people who write YAML."""
 
-
-_MODELS: dict[str, type[Config]] = {
-    "score": ScoreConfig,
-    "compact": ScoreConfig,
-    "jacobian": JacobianConfig,
-    "evaluate": EvaluateConfig,
-}
-"""Verb -> what its configs hold."""
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
@@ -96,6 +101,11 @@ def make_config(model: type[ConfigT], data: Mapping[str, Any], where: Where) -> 
         # A key that is misspelt comes first: another that is missing may be just that one.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         raise ConfigError(f"{where(first['loc'])}: {_explain(first, model)}") from None
+
+
+def options_of_stores(given: Mapping[str, Any] | None) -> StorageOptions | None:
+    """What a function was told of stores, checked."""
+    return None if given is None else make_config(StorageOptions, given, lambda loc: f"storage_options.{key_of(loc)}")
 
 
 def read_config(
@@ -191,9 +201,9 @@ def key_of(loc: Sequence[str | int]) -> str:
 
 def _model_of(data: Mapping[str, Any], where: Where) -> type[Config]:
     verb = data.get("verb", "score")
-    model = _MODELS.get(verb) if isinstance(verb, str) else None
+    model = MODELS.get(verb) if isinstance(verb, str) else None
     if model is None:
-        raise ConfigError(f"{where(('verb',))}: is {_shown(verb)}; expected one of {', '.join(_MODELS)}.")
+        raise ConfigError(f"{where(('verb',))}: is {_shown(verb)}; expected one of {', '.join(MODELS)}.")
     return model
 
 

@@ -51,7 +51,8 @@ def _readable(path: str) -> str:
     return path
 
 
-def _local(path: str) -> str:
+def local_path(path: str) -> str:
+    """The path, if it is none of an object store."""
     path = path.removeprefix("file://")
     if "://" in path:
         raise ValueError("a local path")
@@ -60,7 +61,7 @@ def _local(path: str) -> str:
 
 def _writable(path: str, info: ValidationInfo) -> str:
     if not is_address(path):
-        return _local(path)
+        return local_path(path)
     address = checked_address(path)
     if (info.data.get("format") or output_format_of(address)) != "zarr":
         raise ValueError("an address of Zarr, such as s3://bucket/scores.zarr: Parquet is written to local paths")
@@ -131,6 +132,8 @@ Seconds = Annotated[
     float, BeforeValidator(no_bool), Field(ge=0, allow_inf_nan=False), WithJsonSchema({"type": "number", "minimum": 0})
 ]
 
+LocalPath = Annotated[str, Field(min_length=1), AfterValidator(local_path)]
+
 CarriedName = Annotated[str, Field(min_length=1)]
 
 
@@ -171,6 +174,11 @@ class SourceConfig(Section):
         60.0,
         description="Parquet, many files: one that is not whole and younger than so many seconds waits for another run",
     )
+    verify_input: Literal["metadata", "content"] = Field(
+        "metadata",
+        description="how a change since it was scored is seen: by size and time of each file, or by a checksum of its "
+        "bytes, for which all is read twice more; of objects by their etag",
+    )
     link: Literal["softmax", "sigmoid"] = Field(
         "softmax", description="sigmoid: one logit z a row, read as the two logits 0 and z"
     )
@@ -198,7 +206,7 @@ class MatrixOutputConfig(Section):
     """Where the matrices go."""
 
     format: Literal["zarr"] | None = Field(None, description="found out from the ending of the path")
-    path: Annotated[str, AfterValidator(_local), AfterValidator(_zarr_path)] = Field(
+    path: Annotated[str, AfterValidator(local_path), AfterValidator(_zarr_path)] = Field(
         min_length=1, description="a folder that is not there yet; relative to the working directory"
     )
     dtype: Literal["float16", "float32", "float64"] | None = Field(
@@ -231,6 +239,11 @@ class ScoreConfig(Section):
         None, description="for the columns of the k largest and of the tail: how many classes; of compact 64"
     )
     temperature: Temperature = Field(1.0, description="divides the logits; above 0")
+    calibration: LocalPath | None = Field(
+        None, description="file that calibrate wrote: the temperature, and a shift where it corrects priors"
+    )
+    accept: LocalPath | None = Field(None, description="file that threshold wrote, for the column accept")
+    conformal: LocalPath | None = Field(None, description="file that conformal wrote, for the column conformal_set")
     nonfinite: Literal["propagate", "error"] = Field(
         "propagate", description="rows with NaN, +inf or only -inf: mark them in the output, or refuse"
     )
@@ -309,8 +322,8 @@ class JacobianConfig(Section):
 class MetricsOutputConfig(Section):
     """Where figures go."""
 
-    path: Annotated[str, AfterValidator(_local), AfterValidator(_json_path)] = Field(
-        min_length=1, description="a .json file, relative to the working directory; one of before is replaced"
+    path: Annotated[LocalPath, AfterValidator(_json_path)] = Field(
+        description="a .json file, relative to the working directory; one of before is replaced"
     )
 
 
@@ -337,7 +350,3 @@ class EvaluateConfig(Section):
         output = data.get("output") if isinstance(data, Mapping) else None
         says_nothing = isinstance(output, Mapping) and all(value is None for value in output.values())
         return {**data, "output": None} if says_nothing else data
-
-
-Config = ScoreConfig | JacobianConfig | EvaluateConfig
-"""What a config file may hold; `verb` tells which."""

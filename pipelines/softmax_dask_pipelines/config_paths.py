@@ -18,7 +18,8 @@ Where = Callable[[Sequence[str | int]], str]
 
 _OUTPUT: Keys = ("output", "path")
 _PREVIOUS: Keys = ("expect", "label_share_shift", "previous")
-_PATHS: tuple[Keys, ...] = (("source", "path"), ("source", "classes"), _OUTPUT, _PREVIOUS)
+_DOCUMENTS: tuple[Keys, ...] = (("train_priors",), ("target_priors",), ("calibration",), ("accept",), ("conformal",))
+_PATHS: tuple[Keys, ...] = (("source", "path"), ("source", "classes"), _OUTPUT, _PREVIOUS, *_DOCUMENTS)
 
 
 def fill_paths(data: dict[str, Any], where: Where) -> None:

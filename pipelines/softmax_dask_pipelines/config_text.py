@@ -8,11 +8,11 @@ import yaml
 from pydantic import BaseModel, Discriminator, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from softmax_dask_pipelines.config_models import Config
+from softmax_dask_pipelines.config_verbs import Config
 from softmax_dask_pipelines.templates import escaped
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_PATHS = ("path", "classes", "previous")
+_PATHS = ("path", "classes", "previous", "train_priors", "target_priors", "calibration", "accept", "conformal")
 """Keys whose values may have templates."""
 _HEAD = """\
 # What `softmax-dask run THIS_FILE` does. Paths are relative to the working directory.

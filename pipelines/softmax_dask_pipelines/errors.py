@@ -25,6 +25,7 @@ SoftmaxDaskError (the library's)
     │   ├── CorruptFileError (OSError)
     │   ├── UnsafeCodecError (ValueError)      a codec that is unknown, or can run code
     │   ├── MetadataLimitError (ValueError)    metadata, texts or pages larger than can be planned for
+    │   ├── NoFitError (ValueError)            rows that no temperature, threshold or level of sets can be found for
     │   ├── PoisonPartitionError               a partition that ends every worker which scores it
     │   └── MemoryBudgetError (MemoryError)    the plan does not fit the memory limit
     ├── OutputExistsError (FileExistsError)    exit 4: not ours, or of other settings; never touched without `--replace`
@@ -145,6 +146,10 @@ class UnsafeCodecError(DataError, ValueError):
 
 class MetadataLimitError(DataError, ValueError):
     """Metadata, texts or pages that are too long, or describe more than there can be."""
+
+
+class NoFitError(DataError, ValueError):
+    """What a fit is about cannot be found in these rows."""
 
 
 class PoisonPartitionError(DataError):

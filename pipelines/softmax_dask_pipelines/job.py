@@ -24,6 +24,7 @@ from softmax_dask_pipelines.output_checks import (
     require_room,
 )
 from softmax_dask_pipelines.plan import Plan, Sizes, make_plan, make_plan_as_cut
+from softmax_dask_pipelines.rules import MADE, Rule, rule_of
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, require_own_names
 from softmax_dask_pipelines.sources import Source, SourceFacts, SourceRequest, open_source
 from softmax_dask_pipelines.sources.names import listing, nearest
@@ -34,6 +35,8 @@ _ID_BYTES = 64
 _KEY_BYTES = 16
 """Of the key of a folder: its number in a dictionary, and what refers to it or it itself. Its text comes on top."""
 _TARGET_BYTES = 8
+_CLASS_BYTES = 4
+"""Of a class number."""
 _MOST_PAIRS = 1 << 16
 """Pairs of classes that have a counter each."""
 
@@ -47,6 +50,8 @@ _REMEDIES = {
     "targets": "Name the target (--target NAME)",
     "class_names": "Give --classes FILE",
     "top_k": "Give --top-k K",
+    "threshold": "Give --accept FILE",
+    "level": "Give --conformal FILE",
 }
 
 
@@ -58,6 +63,7 @@ class Job:
     source: Source
     spec: OutputSpec
     plan: Plan
+    rule: Rule
     backend: Backend = "cpu"
     """Where it computes."""
 
@@ -107,15 +113,16 @@ def prepare(config: ScoreConfig, *, has_client: bool = False) -> Job:
     if not isinstance(output, ObjectPath):
         require_apart_from_files(source.facts, output)
     warn_of_one_class(source.facts)
+    rule = rule_of(config, source.facts)
     columns = _columns(config, source.facts)
     top_k = _top_k(config, source.facts, columns)
-    plan = make_plan(_sizes(config, source.facts, columns, top_k), **_hands(config))
-    spec = _output_spec(config, output, source.facts, columns, top_k, plan)
+    plan = make_plan(_sizes(config, source.facts, columns, top_k, rule), **_hands(config))
+    spec = _output_spec(config, output, source.facts, columns, top_k, plan, rule)
     require_own_names(spec)
     # Of one that is there, it is known only later how much of it is done.
     if not isinstance(output, ObjectPath) and not os.path.lexists(output):
         require_room(output, plan.bytes_out)
-    return Job(config, source, spec, plan, backend)
+    return Job(config, source, spec, plan, rule, backend)
 
 
 def recut(job: Job, cut: Cut) -> Job:
@@ -131,7 +138,7 @@ def recut(job: Job, cut: Cut) -> Job:
         attributes=cut.attributes,
     )
     plan = make_plan_as_cut(
-        _sizes(job.config, source.facts, spec.columns, spec.top_k),
+        _sizes(job.config, source.facts, spec.columns, spec.top_k, job.rule),
         partition_rows=cut.partition_rows,
         chunk_rows=cut.chunk_rows,
         first=spec.first_partition,
@@ -139,7 +146,7 @@ def recut(job: Job, cut: Cut) -> Job:
     )
     if not is_address(spec.path) and os.path.lexists(spec.path):  # `prepare` has looked otherwise
         require_room(Path(spec.path), plan.bytes_out)
-    return Job(job.config, source, spec, plan, job.backend)
+    return Job(job.config, source, spec, plan, job.rule, job.backend)
 
 
 def _checked_output(config: ScoreConfig) -> AnyPath:
@@ -170,6 +177,7 @@ def source_request(given: SourceConfig) -> SourceRequest:
         missing_chunks=given.missing_chunks,
         nulls=given.nulls,
         settle_s=given.settle,
+        verify_input=given.verify_input,
         link=given.link,
         storage_options=given.storage_options,
     )
@@ -199,10 +207,13 @@ def _columns(config: ScoreConfig, facts: SourceFacts) -> tuple[str, ...]:
         "class_names": facts.class_names is not None,
         "targets": facts.target_name is not None,
         "top_k": config.top_k is not None,
+        "threshold": config.accept is not None,
+        "level": config.conformal is not None,
     }
     chosen = config.columns or tuple(name for name in _DEFAULT_COLUMNS[config.verb] if there[COLUMNS[name].needs])
     if config.top_k is not None and not _needs_top_k(chosen):
         chosen += _TOP_K_COLUMNS
+    chosen += tuple(name for name in MADE if there[COLUMNS[name].needs] and name not in chosen)
     for name in chosen:
         need = COLUMNS[name].needs
         if not there[need]:
@@ -230,8 +241,15 @@ def _needs_top_k(columns: tuple[str, ...]) -> bool:
 
 
 def _output_spec(
-    config: ScoreConfig, output: AnyPath, facts: SourceFacts, columns: tuple[str, ...], top_k: int, plan: Plan
+    config: ScoreConfig,
+    output: AnyPath,
+    facts: SourceFacts,
+    columns: tuple[str, ...],
+    top_k: int,
+    plan: Plan,
+    rule: Rule,
 ) -> OutputSpec:
+    carried = carried_columns(config.output.rename, facts)
     return OutputSpec(
         path=str(output),
         format=config.output.format or output_format_of(config.output.path),
@@ -244,28 +262,38 @@ def _output_spec(
         wide_dtype=result_dtype(facts.dtype, config.output.dtype),
         top_k=top_k,
         class_names=facts.class_names,
-        carried=carried_columns(config.output.rename, facts),
+        carried=carried,
         has_targets=facts.target_name is not None,
         # Only what the plan determines: two runs of one plan give the same bytes.
         attributes={
             "source": config.source.path,
             "logits": facts.name,
             "classes": facts.classes,
-            "temperature": config.temperature,
+            **rule.said(),
+            **_fitted(rule, carried),
         },
+        members=rule.members(facts.classes) if "conformal_set" in columns else 0,
     )
 
 
-def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], top_k: int) -> Sizes:
+def _fitted(rule: Rule, carried: tuple[CarriedColumn, ...]) -> dict[str, Any]:
+    """To which of these rows the temperature was fitted: nothing where to none."""
+    if rule.fitted_on is None:
+        return {}
+    return {"fitted": {"on": rule.fitted_on, "id": next((column.name for column in carried if column.is_id), None)}}
+
+
+def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], top_k: int, rule: Rule) -> Sizes:
     floats, wide = float_dtype(facts.dtype), result_dtype(facts.dtype, config.output.dtype)
     itemsizes = {"float": floats.itemsize, "string": _ID_BYTES, "wide": wide.itemsize}
     chosen = [COLUMNS[name] for name in columns]
     narrow = sum(
         prod(c.tail(facts.classes, top_k)) * (itemsizes.get(c.kind) or np.dtype(c.kind).itemsize)
         for c in chosen
-        if c.per != "class"
+        if not c.is_large
     )
     of_classes = [facts.classes * wide.itemsize for c in chosen if c.per == "class"]
+    of_classes += [rule.members(facts.classes) * _CLASS_BYTES for c in chosen if c.per == "member"]
     return Sizes(
         rows=facts.rows,
         classes=facts.classes,
@@ -276,6 +304,7 @@ def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], to
         wide_bytes=sum(of_classes),
         widest_bytes=max(of_classes, default=0),
         narrow_bytes=narrow + carried_bytes(facts),
+        scratch_bytes=rule.scratch_bytes(facts.classes, floats.itemsize),
         counting_bytes=counting_bytes(facts.classes),
     )
 

@@ -48,6 +48,8 @@ class Sizes:
     """Of a row of the widest column."""
     narrow_bytes: int
     """Of a row of all other columns, ids and targets together."""
+    scratch_bytes: int = 0
+    """Of a row, what it takes beside results while they are computed."""
     counting_bytes: int = 0
     """What a thread counts into."""
 
@@ -207,6 +209,7 @@ def _task_bytes(sizes: Sizes, chunk: int, partition: int) -> int:
     """Of one thread: a decoded block and what decoding takes; results twice, as computed and as encoded."""
     reading = sizes.read_rows * sizes.row_bytes + sizes.read_overhead_bytes
     computing = chunk * (sizes.wide_bytes + sizes.widest_bytes) + 2 * chunk * sizes.classes * 4
+    computing += chunk * sizes.scratch_bytes
     gathering = 2 * min(partition, max(1, sizes.rows)) * sizes.narrow_bytes
     return reading + computing + gathering + sizes.counting_bytes
 

@@ -5,34 +5,59 @@ from datetime import date
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
-from softmax_dask_pipelines import evaluating, evaluation_job, jacobian_job, jacobians, job, scoring
-from softmax_dask_pipelines.config import Config, EvaluateConfig, JacobianConfig, ScoreConfig, read_config
+from softmax_dask_pipelines import (
+    evaluating,
+    evaluation_job,
+    fitting,
+    jacobian_job,
+    jacobians,
+    job,
+    scored_fitting,
+    scoring,
+)
+from softmax_dask_pipelines.config import (
+    CalibrateConfig,
+    Config,
+    ConformalConfig,
+    EvaluateConfig,
+    JacobianConfig,
+    ScoreConfig,
+    ThresholdConfig,
+    read_config,
+)
 from softmax_dask_pipelines.errors import ConfigError, NothingToDoError, SourceAbsentError, SourceNotReadyError
 from softmax_dask_pipelines.evaluating import Evaluation
 from softmax_dask_pipelines.evaluation_job import EvaluationJob, KnownJob
+from softmax_dask_pipelines.fitting import FitJob, FitResult
 from softmax_dask_pipelines.jacobian_job import JacobianJob
 from softmax_dask_pipelines.jacobians import JacobianResult
 from softmax_dask_pipelines.job import Job
 from softmax_dask_pipelines.result import RunResult
 from softmax_dask_pipelines.retrying import attempted
+from softmax_dask_pipelines.scored_fitting import ScoredJob, ScoredResult
 from softmax_dask_pipelines.selection import OnSearch
 
 if TYPE_CHECKING:
     from distributed import Client
 
-AnyJob = Job | JacobianJob | EvaluationJob | KnownJob
-AnyResult = RunResult | JacobianResult | Evaluation
+Ready = Job | JacobianJob | EvaluationJob | KnownJob | FitJob | ScoredJob
+Result = RunResult | JacobianResult | Evaluation | FitResult | ScoredResult
 
-_PREPARE: dict[type[Any], Callable[[Any, OnSearch | None, bool], AnyJob]] = {
+_PREPARE: dict[type[Any], Callable[[Any, OnSearch | None, bool], Ready]] = {
     ScoreConfig: lambda config, _, has_client: job.prepare(config, has_client=has_client),
     JacobianConfig: lambda config, on_search, _: jacobian_job.prepare(config, on_search),
     EvaluateConfig: lambda config, *_: evaluation_job.prepare(config),
+    CalibrateConfig: lambda config, *_: fitting.prepare(config),
+    ThresholdConfig: lambda config, *_: scored_fitting.prepare_scored(config) or fitting.prepare(config),
+    ConformalConfig: lambda config, *_: fitting.prepare(config),
 }
-_EXECUTE: dict[type[Any], Callable[..., AnyResult]] = {
+_EXECUTE: dict[type[Any], Callable[..., Result]] = {
     Job: scoring.execute,
     JacobianJob: jacobians.execute,
     EvaluationJob: evaluating.execute,
     KnownJob: evaluating.execute,
+    FitJob: fitting.execute,
+    ScoredJob: scored_fitting.execute,
 }
 
 
@@ -43,7 +68,7 @@ def run(
     date: date | str | None = None,
     replace: bool = False,
     client: "Client | None" = None,
-) -> AnyResult | None:
+) -> Result | None:
     """Run a config: one of the `...Config` classes, or the path of a YAML file with `key=value` overrides.
 
     Parameters
@@ -53,7 +78,7 @@ def run(
 
     Returns
     -------
-    RunResult, JacobianResult, Evaluation
+    RunResult, JacobianResult, Evaluation, FitResult, ScoredResult
         What it came to; None where there is no source yet and the config says `on_missing: nothing`.
 
     Raises
@@ -69,7 +94,7 @@ def run(
         return None
 
 
-def prepare(config: Config, *, on_search: OnSearch | None = None, has_client: bool = False) -> AnyJob:
+def prepare(config: Config, *, on_search: OnSearch | None = None, has_client: bool = False) -> Ready:
     """Check everything that can be checked before anything is written, and find the rows that are wanted.
 
     `has_client`: it will be executed with a client.
@@ -104,18 +129,17 @@ def _read(config: Config | str | PathLike[str], overrides: Sequence[str], day: s
 
 
 def execute(
-    ready: AnyJob,
+    ready: Ready,
     *,
     replace: bool = False,
     client: "Client | None" = None,
     on_start: Callable[[int], None] | None = None,
     on_receipt: Callable[[Any], None] | None = None,
-) -> AnyResult:
+) -> Result:
     """Do it; the output is complete when this returns, and else as it was."""
     more: dict[str, Any] = {}
     if client is not None:
         if not isinstance(ready, Job):
-            verb = ready.config.verb
-            raise ConfigError(f"client is given; expected none with verb: {verb}, which runs on threads.")
+            raise ConfigError(f"client is given; expected none with verb: {ready.config.verb}, which runs on threads.")
         more["client"] = client
     return _EXECUTE[type(ready)](ready, replace=replace, on_start=on_start, on_receipt=on_receipt, **more)

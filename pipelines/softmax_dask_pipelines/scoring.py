@@ -21,14 +21,16 @@ from softmax_dask_pipelines.ledger.manifest import RunRecord, Told
 from softmax_dask_pipelines.ledger.opening import Opening, Step
 from softmax_dask_pipelines.ledger.publication import Building, recovered
 from softmax_dask_pipelines.ledger.sidecars import Sidecars
+from softmax_dask_pipelines.marks import Marks
 from softmax_dask_pipelines.notices import NoteWarning
+from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.result import RunResult, together
 from softmax_dask_pipelines.retrying import Retrying
 from softmax_dask_pipelines.runner import Stop, run_on_threads
 from softmax_dask_pipelines.sinks import Sink, open_sink
 from softmax_dask_pipelines.sources.record import short_facts_of_source
 from softmax_dask_pipelines.tally import Tally
-from softmax_dask_pipelines.task import CountsPlace, Receipt, ScoreTask, compile_kernels
+from softmax_dask_pipelines.task import CountsPlace, ScoreTask, compile_kernels
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -43,6 +45,9 @@ def score(
     *,
     columns: Sequence[str] | None = None,
     temperature: float = 1.0,
+    calibration: str | PathLike[str] | None = None,
+    accept: str | PathLike[str] | None = None,
+    conformal: str | PathLike[str] | None = None,
     source_format: str | None = None,
     array: str | None = None,
     column: str | None = None,
@@ -55,6 +60,7 @@ def score(
     missing_chunks: str = "error",
     nulls: str = "error",
     settle: float = 60.0,
+    verify_input: str = "metadata",
     link: str = "softmax",
     storage_options: Mapping[str, Any] | None = None,
     top_k: int | None = None,
@@ -84,6 +90,8 @@ def score(
     columns : names in `softmax_dask.COLUMNS`
         Default: label and confidence; label_name with class names; nll and correct with targets.
     temperature : above 0, no unit
+    calibration : a file that `calibrate` wrote, instead of a temperature
+    accept, conformal : files that `threshold` and `conformal` wrote, for the columns accept and conformal_set
     array, column, column_prefix, id, target : names in the source
     source_dtype : "bfloat16", where 16-bit integers hold its bits
     classes : a file of class names, one a line or a JSON list
@@ -91,6 +99,7 @@ def score(
     missing_chunks : "error", or "fill" for a Zarr source that did not store chunks that are all fill value
     nulls : "error", or "abstain": a Parquet row that is null or holds one is undecidable
     settle : seconds; of many Parquet files one that is not whole, and younger than this, is left for the next run
+    verify_input : "metadata", or "content": whether what was scored has changed is told by checksums of all bytes
     link : "sigmoid" for one logit z a row, read as the two logits 0 and z
     storage_options : profile, endpoint_url, region, anon, requester_pays of what is on s3://; by the environment
     top_k : classes in top_k_labels and top_k_probabilities
@@ -116,6 +125,10 @@ def score(
     UsageError, DataError, OutputExistsError, TemporaryError
         See `softmax_dask_pipelines.errors`; nothing is published, and an old output stays.
     """
+    documents = {
+        name: None if path is None else fspath(path)
+        for name, path in (("calibration", calibration), ("accept", accept), ("conformal", conformal))
+    }
     given: dict[str, Any] = {
         "source": {
             "path": fspath(source),
@@ -131,6 +144,7 @@ def score(
             "missing_chunks": missing_chunks,
             "nulls": nulls,
             "settle": settle,
+            "verify_input": verify_input,
             "link": link,
             "storage_options": storage_options,
         },
@@ -143,6 +157,7 @@ def score(
         "columns": None if columns is None else tuple(columns),
         "top_k": top_k,
         "temperature": temperature,
+        **documents,
         "nonfinite": nonfinite,
         "backend": backend,
         "memory_limit": memory_limit,
@@ -214,12 +229,12 @@ def _score_missing(
     job: Job, sink: Sink, building: Building, totals: "_Totals", client: "Client | None", counts: CountsPlace
 ) -> None:
     """Score the partitions that no earlier run has done."""
-    done = set()
+    done = Marks()
     for receipt in building.finished(len(job.plan.numbers)):
         totals.add_done(receipt)
         done.add(receipt.partition)
-    missing = [number for number in job.plan.numbers if number not in done]
-    if not missing:
+    missing = done.rest(job.plan.numbers)
+    if not len(missing):
         return
     task = task_of(job, sink, Stop(), counts)
 
@@ -245,7 +260,7 @@ def task_of(job: Job, sink: Sink, stop: Event, counts: CountsPlace | None = None
         source=job.source,
         sink=sink,
         plan=job.plan,
-        temperature=job.config.temperature,
+        rule=job.rule,
         float_dtype=job.spec.float_dtype,
         wide_dtype=job.spec.wide_dtype,
         top_k=job.spec.top_k,

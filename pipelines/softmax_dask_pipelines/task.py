@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from softmax_dask import COLUMNS, MetricsCounter, decisions, metric_columns, metrics_to_bytes
 from softmax_dask_pipelines import storage
+from softmax_dask_pipelines.checksums import crc32c_of
 from softmax_dask_pipelines.errors import InterruptedRunError, NonFiniteRowsError
 from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.plan import Partition, Plan
+from softmax_dask_pipelines.receipts import Receipt
+from softmax_dask_pipelines.rules import MADE, Rule
 from softmax_dask_pipelines.sinks import OutputSpec, PartitionWriter, Sink, StoredObject
 from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
-from softmax_dask_pipelines.sinks.checksums import crc32c_of
 from softmax_dask_pipelines.sources import Source, SourceBlock
 from softmax_dask_pipelines.tally import Tally, tally_of
 
@@ -44,40 +46,13 @@ class CountsPlace:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a partition came to."""
-
-    partition: int
-    tally: Tally
-    objects: tuple[StoredObject, ...]
-    """What was stored."""
-    notes: tuple[str, ...]
-    """What the user should be told, though the run goes on."""
-    read_s: float
-    kernel_s: float
-    write_s: float
-    metrics: StoredObject | None = None
-    """What was counted, as it is in `CountsPlace`."""
-
-    @property
-    def rows(self) -> int:
-        """Rows that are done."""
-        return self.tally.rows
-
-    @property
-    def bytes_written(self) -> int:
-        """Size of what was stored."""
-        return sum(stored.size_bytes for stored in self.objects)
-
-
-@dataclass(frozen=True, slots=True)
 class ScoreTask:
     """All that is needed to score any partition of a run."""
 
     source: Source
     sink: Sink
     plan: Plan
-    temperature: float
+    rule: Rule
     float_dtype: np.dtype[Any]
     wide_dtype: np.dtype[Any]
     top_k: int
@@ -101,22 +76,25 @@ class ScoreTask:
         kinds = {"float": self.float_dtype, "int32": np.dtype(np.int32)}
         missing = [name for name in tallied if name not in out]
         out = out | {name: np.empty(len(logits), kinds[COLUMNS[name].kind]) for name in missing}
+        decided = {name: array for name, array in out.items() if name not in MADE}
+        moved = self.rule.moved(logits)
         (self.compute or decisions)(
-            logits,
-            tuple(out),
+            moved,
+            tuple(decided),
             targets=targets,
-            temperature=self.temperature,
+            temperature=self.rule.temperature,
             top_k=self.top_k,
             dtype=self.wide_dtype,
-            out=out,
+            out=decided,
         )
+        self.rule.make(out, moved)
         return out
 
 
 def compile_kernels(task: ScoreTask, spec: OutputSpec) -> None:
     """Compile, or load, once: threads that all come first would wait for one another."""
     out = {
-        column.name: np.empty((1, *column.tail(spec.classes, spec.top_k)), column_dtype(spec, column))
+        column.name: np.empty((1, *column.tail(spec.classes, spec.top_k, spec.members)), column_dtype(spec, column))
         for column in computed_columns(spec)
     }
     targets = np.zeros(1, np.int64) if spec.has_targets else None

@@ -7,7 +7,7 @@ import pytest
 from softmax_dask.columns import COLUMNS, require_columns
 from softmax_dask.errors import ColumnError
 
-EVERYTHING = frozenset({"targets", "class_names", "top_k"})
+EVERYTHING = frozenset({"targets", "class_names", "top_k", "threshold", "level"})
 
 # DESIGN section 3: kind, and the value of an undecidable row.
 TABLE = {
@@ -28,6 +28,8 @@ TABLE = {
     "brier": ("float", math.nan),
     "target_rank": ("int32", -1),
     "correct": ("int8", -1),
+    "accept": ("int8", -1),
+    "conformal_set": ("int32", -1),
     "probabilities": ("wide", math.nan),
     "log_probabilities": ("wide", math.nan),
 }
@@ -96,6 +98,8 @@ def test_columns_come_in_the_order_asked_for():
         (("label", "label"), "'label' stands twice"),
         (("nll",), "'nll' needs targets, and none were given"),
         (("label_name",), "'label_name' is made by the pipelines"),
+        (("accept",), "'accept' is made by the pipelines, from a threshold; expected confidence"),
+        (("conformal_set",), "'conformal_set' is made by the pipelines, from a conformal level; expected prob"),
     ],
 )
 def test_a_wrong_choice_of_columns_says_what_to_do(names, message):

@@ -9,12 +9,21 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from softmax_dask_pipelines import EvaluateConfig, JacobianConfig, sample
+from softmax_dask_pipelines import (
+    CalibrateConfig,
+    ConformalConfig,
+    EvaluateConfig,
+    JacobianConfig,
+    ThresholdConfig,
+    sample,
+)
 from softmax_dask_pipelines.config import read_config
 from tests.pipelines.command import softmax_dask
 
 CONFIGS = [path for path in sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")) if path.stem != "s3"]
 """That of object stores is run beside one: tests/pipelines/objects/test_object_docs.py."""
+FITS = ("calibrate", "threshold", "conformal")
+"""Whose output is one document."""
 HERE = ("--set", "cluster=local", "--set", "backend=cpu")
 """In place of clusters that are not here; one of Slurm is: tests/slurm."""
 OF_CLUSTERS = {"local_processes", "slurm", "kubernetes", "gpu_cluster"}
@@ -34,7 +43,7 @@ def config(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_there_is_a_config_of_each_verb():
-    assert {"score_zarr", "score_parquet", "jacobian", "evaluate", "nightly", *OF_CLUSTERS} <= {
+    assert {"score_zarr", "score_parquet", "jacobian", "evaluate", "nightly", *FITS, *OF_CLUSTERS} <= {
         path.stem for path in CONFIGS
     }
 
@@ -51,6 +60,9 @@ def test_its_output_has_the_columns_that_it_lists(config):
 
     assert outcome.code == 0, outcome.err
     told = read_config(config)
+    if isinstance(told, CalibrateConfig | ThresholdConfig | ConformalConfig):
+        assert json.loads(Path(told.output.path).read_text())["format"].startswith("softmax-dask ")
+        return
     if isinstance(told, EvaluateConfig):
         assert json.loads(Path("softmax-dask-demo/metrics.json").read_text())["rows"]["total"] == 2000
         return

@@ -11,6 +11,9 @@ import pytest
 import softmax_dask_pipelines
 
 PROMISED = (
+    "CalibrateConfig",
+    "ConformalConfig",
+    "FitResult",
     "Compacted",
     "JacobianConfig",
     "JacobianResult",
@@ -18,7 +21,10 @@ PROMISED = (
     "Report",
     "RunResult",
     "ScoreConfig",
+    "ThresholdConfig",
     "Verified",
+    "calibrate",
+    "conformal",
     "compact",
     "open_compact",
     "open_logits",
@@ -26,9 +32,11 @@ PROMISED = (
     "run",
     "score",
     "status",
+    "threshold",
     "verify",
     "write_jacobian",
 )
+FUNCTIONS = tuple(name for name in PROMISED if name.islower() and name not in ("status", "verify"))
 NEED_MORE = {"streaming": "CuPy"}
 """Modules that import what an extra installs."""
 MODULES = tuple(
@@ -51,7 +59,7 @@ def test_every_public_name_has_a_docstring(name):
     assert found.__doc__
 
 
-@pytest.mark.parametrize("name", ["compact", "open_compact", "open_logits", "run", "score", "write_jacobian"])
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_are_functions_also_when_every_module_was_imported(name):
     # A module `score` beside the function `score` would take its place in the package.
     for module in MODULES:
@@ -66,7 +74,7 @@ def test_no_module_has_the_name_of_a_public_function():
     assert set(MODULES).isdisjoint(PROMISED)
 
 
-@pytest.mark.parametrize("name", ["compact", "open_compact", "open_logits", "run", "score", "write_jacobian"])
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_name_is_imported_by_a_fresh_process_as_people_write_it(name):
     code = f"from softmax_dask_pipelines import {name}; assert callable({name}), {name}"
 

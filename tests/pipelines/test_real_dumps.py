@@ -101,14 +101,40 @@ def test_it_is_scored_as_in_float64_and_as_published(tmp_path, name, layout, sin
     source = LAYOUTS[layout](tmp_path, _dump(name))
     output = tmp_path / f"out.{sink}"
 
-    outcome = softmax_dask("score", source, output, "--columns", ",".join(COLUMNS), "--top-k", 5, "--json")
+    outcome = softmax_dask("score", source, output, "--columns", ",".join(KNOWN), "--top-k", 5, "--json")
 
     assert outcome.code == 0, outcome.err
     _assert_published(json.loads(outcome.out), PUBLISHED[name])
     _assert_as_in_float64(_read(output), name)
 
 
-LISTS = [name for name, column in COLUMNS.items() if column.per != "row"]
+KNOWN = [name for name, column in COLUMNS.items() if column.needs not in ("threshold", "level")]
+"""What no document is needed for."""
+LISTS = [name for name in KNOWN if COLUMNS[name].per != "row"]
+
+
+TEMPERATURES = {
+    "verifiedcal_vgg16_cifar10": ("1.686309", "0.2005744", "0.0397801", "0.0141012"),
+    "netcal_densenet_bc100_cifar100": ("2.117609", "0.8766138", "0.1421528", "0.0120410"),
+    "magika214": ("1.581485", "0.5962483", "0.0475633", "0.0596817"),
+}
+"""The same table: temperature of the least NLL, that NLL in nats, and ECE before and after."""
+
+
+@pytest.mark.parametrize("layout", ["zarr-v3", "zarr-v3-sharded", "parquet-fixed", "parquet-wide"])
+@pytest.mark.parametrize("name", TEMPERATURES)
+def test_its_temperature_is_as_published(tmp_path, name, layout):
+    source = LAYOUTS[layout](tmp_path, _dump(name))
+
+    outcome = softmax_dask("calibrate", source, "-o", tmp_path / "c.json", "--fit-on", "all", "--json")
+
+    assert outcome.code == 0, outcome.err
+    found, (temperature, nll, before, after) = json.loads(outcome.out), TEMPERATURES[name]
+    # Half of the last digit printed, and what float32 does to a mean and to a minimum.
+    assert found["temperature"] == pytest.approx(float(temperature), rel=2e-6)
+    assert found["after"]["nll"] == pytest.approx(float(nll), rel=2e-6)
+    assert found["before"]["ece"] == pytest.approx(float(before), abs=1e-6)
+    assert found["after"]["ece"] == pytest.approx(float(after), abs=1e-6)
 
 
 def _assert_published(found: Mapping[str, Any], published: Mapping[str, Any]) -> None:

@@ -14,9 +14,11 @@ from softmax_dask import COLUMNS, decisions
 from softmax_dask_pipelines import task as task_module
 from softmax_dask_pipelines.errors import InterruptedRunError, NonFiniteRowsError
 from softmax_dask_pipelines.plan import Plan
+from softmax_dask_pipelines.receipts import Receipt
+from softmax_dask_pipelines.rules import Rule
 from softmax_dask_pipelines.sinks import StoredObject
 from softmax_dask_pipelines.sources import Carried, SourceBlock, SourceFacts
-from softmax_dask_pipelines.task import Receipt, ScoreTask, look_like_probabilities
+from softmax_dask_pipelines.task import ScoreTask, look_like_probabilities
 from tests.pipelines import dumps
 
 FLOAT32 = np.dtype(np.float32)
@@ -121,7 +123,7 @@ def make_task(
         source=CountingSource(data, read_rows=read_rows, targets=targets),
         sink=KeepingSink(columns, plan, data.shape[1]),
         plan=plan,
-        temperature=1.5,
+        rule=Rule(1.5),
         float_dtype=FLOAT32,
         wide_dtype=FLOAT32,
         top_k=3,

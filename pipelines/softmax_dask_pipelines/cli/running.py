@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from softmax_dask_pipelines.cli.progress import Advance
     from softmax_dask_pipelines.config import Config
-    from softmax_dask_pipelines.running import AnyJob
+    from softmax_dask_pipelines.running import Ready
 
 
 def write_config_file(config: "Config", path: str) -> None:
@@ -56,9 +56,17 @@ def print_plan(config: "Config", *, as_json: bool, quiet: bool) -> None:
     with _nothing_is_fine(as_json=as_json, quiet=quiet):
         job = _prepared(config, quiet=quiet or as_json)
         if as_json:
-            say(json.dumps({"date": config.date, **_texts(config).facts_of_plan(job)}, indent=2))
+            say(json.dumps({"date": config.date, **_texts(config).facts_of_plan(job, *_estimates(job))}, indent=2))
         elif not quiet:
-            say(_texts(config).text_of_plan(job))
+            say(_texts(config).text_of_plan(job, *_estimates(job)))
+
+
+def _estimates(job: "Ready") -> tuple[Any, ...]:
+    """How long scoring may take; nothing is known of how long other verbs do."""
+    from softmax_dask_pipelines.estimate import estimated
+    from softmax_dask_pipelines.job import Job
+
+    return (estimated(job),) if isinstance(job, Job) else ()
 
 
 @contextmanager
@@ -75,7 +83,7 @@ def _nothing_is_fine(*, as_json: bool, quiet: bool) -> "Iterator[None]":
             say(str(error))
 
 
-def _prepared(config: "Config", *, quiet: bool) -> "AnyJob":
+def _prepared(config: "Config", *, quiet: bool) -> "Ready":
     """The run, ready to begin; a search for its rows is shown."""
     from softmax_dask_pipelines.cli.progress import SEARCHING, progress
     from softmax_dask_pipelines.running import prepare
@@ -104,7 +112,7 @@ class _Following:
 
 def _texts(config: "Config") -> Any:
     """The module that words what a config of this verb is about."""
-    from softmax_dask_pipelines import summary, summary_jacobian, summary_metrics
+    from softmax_dask_pipelines import summary, summary_fit, summary_jacobian, summary_metrics
 
     of_verbs = {"score": summary, "compact": summary, "jacobian": summary_jacobian, "evaluate": summary_metrics}
-    return of_verbs[config.verb]
+    return of_verbs.get(config.verb, summary_fit)

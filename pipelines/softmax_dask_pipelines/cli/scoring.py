@@ -17,6 +17,9 @@ from softmax_dask_pipelines.cli.running import carry_out, print_plan, write_conf
 @click.option("--output-format", help="zarr or parquet. Default: by the ending of OUTPUT.")
 @click.option("--top-k", help="How many classes top_k_labels and top_k_probabilities hold.")
 @click.option("--temperature", help="Divides the logits. Default: 1.")
+@click.option("--calibration", metavar="FILE", help="What `calibrate` wrote: the temperature, and a shift of priors.")
+@click.option("--accept", metavar="FILE", help="What `threshold` wrote, for the column accept.")
+@click.option("--conformal", metavar="FILE", help="What `conformal` wrote, for the column conformal_set.")
 @click.option("--dtype", help="float16, float32 or float64, of probabilities and log_probabilities.")
 @click.option(
     "--rename", multiple=True, metavar="OLD=NEW", help="What carried ids or a Hive key is called in the output."
@@ -39,7 +42,7 @@ def score(*, replace: bool, dry_run: bool, as_json: bool, quiet: bool, write_con
     \b
     Columns: label, label_name, confidence, margin, entropy, logsumexp, max_logit, probabilities,
     log_probabilities, top_k_labels, top_k_probabilities, and with a target nll, correct,
-    target_rank, target_probability, brier.
+    target_rank, target_probability, brier; with --accept accept, with --conformal conformal_set.
 
     \b
     Example:

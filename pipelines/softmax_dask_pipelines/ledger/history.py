@@ -115,9 +115,13 @@ class History:
         return cls(output, known, number, usable[0] if usable else None)
 
     def path(self, kind: str, plan: PlanRecord) -> AnyPath:
-        """A file or folder of a plan: `plan`, `journal`, `metrics`, `stage`, `scratch` or `counts`."""
-        endings = {"plan": ".json", "journal": ".jsonl", "metrics": ".json"}
+        """A file or folder of a plan: `plan`, `refused`, `journal`, `metrics`, `stage`, `scratch` or `counts`."""
+        endings = {"plan": ".json", "refused": ".json", "journal": ".jsonl", "metrics": ".json"}
         return self.folder / f"{kind}-{plan.id}{endings.get(kind, '')}"
+
+    def was_refused(self, plan: PlanRecord) -> bool:
+        """Whether what the plan came to was not as expected: then nobody has seen it, and nobody will."""
+        return self.path("refused", plan).exists()
 
     def place(self, plan: PlanRecord, *, durable: bool = True) -> Place:
         """Where a plan is carried out."""

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from softmax_dask_pipelines import storage
-from softmax_dask_pipelines.errors import InterruptedRunError, LockedError, PipelineError
+from softmax_dask_pipelines.errors import ExpectationError, InterruptedRunError, LockedError, PipelineError
 from softmax_dask_pipelines.ledger.history import (
     Commit,
     History,
@@ -30,9 +30,9 @@ from softmax_dask_pipelines.ledger.manifest import RunRecord
 from softmax_dask_pipelines.ledger.records import record
 from softmax_dask_pipelines.ledger.sidecars import Sidecars
 from softmax_dask_pipelines.object_path import AnyPath
+from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.sinks import Sink, StoredObject
 from softmax_dask_pipelines.sinks.places import Place, require_absent
-from softmax_dask_pipelines.task import Receipt
 
 
 class Result(Protocol):
@@ -45,8 +45,11 @@ class Result(Protocol):
 def recovered(output: AnyPath) -> History:
     """What is known of an output, once all that is committed is visible, and all that nobody needs is gone."""
     history = History.of(output)
-    if history.latest is not None and history.path("plan", history.latest.plan).exists():
-        _publish(history, history.latest)
+    if history.latest is not None:
+        if history.path("plan", history.latest.plan).exists():
+            _publish(history, history.latest)
+        else:  # a worker or a run that was thought dead may have woken up, and written there
+            history.place(history.latest.plan).clear()
     for plan in stale_plans(history):
         _drop(history, plan)
     for path in leftovers(history.folder):
@@ -162,6 +165,9 @@ class Building:
     def _end(self, error: BaseException) -> None:
         with suppress(PipelineError):  # of a full disk, say: what is not durable will be done again
             self._close()
+        if isinstance(error, ExpectationError):
+            with suppress(PipelineError):
+                storage.put(self._history.path("refused", self._plan), [record("refused", {"why": str(error)})])
         if not self._done and not commit_path(self._history.folder, self._plan.commit).exists():
             with suppress(PipelineError):
                 _drop(self._history, self._plan)
@@ -186,7 +192,7 @@ def _publish(history: History, commit: Commit) -> None:
     storage.remove(history.path("counts", commit.plan))
     if commit.plan.is_whole:
         _forget_before(history.folder, commit.plan.first)
-    storage.remove(history.path("plan", commit.plan))
+    _forget_plan(history, commit.plan)
 
 
 def _forget_before(folder: AnyPath, number: int) -> None:
@@ -204,6 +210,11 @@ def _drop(history: History, plan: PlanRecord) -> None:
     history.place(plan).clear()
     for kind in ("counts", "metrics", "journal"):
         storage.remove(history.path(kind, plan))
+    _forget_plan(history, plan)
+
+
+def _forget_plan(history: History, plan: PlanRecord) -> None:
+    storage.remove(history.path("refused", plan))
     storage.remove(history.path("plan", plan))
 
 

@@ -16,7 +16,8 @@ from softmax_dask_pipelines.errors import OutputExistsError, StorageFailedError
 from softmax_dask_pipelines.job import Job
 from softmax_dask_pipelines.ledger.history import Commit, History, PlanRecord
 from softmax_dask_pipelines.metrics_about import about
-from softmax_dask_pipelines.task import CountsPlace, Receipt
+from softmax_dask_pipelines.receipts import Receipt
+from softmax_dask_pipelines.task import CountsPlace
 
 _READ_AT_ONCE = 16
 WHOLE = "whole_partitions"

@@ -76,6 +76,8 @@ class OutputSpec:
     """Whether a column `target` (int64; unlabelled: -1 in Zarr, null in Parquet) is carried."""
     attributes: dict[str, Any]
     """Facts of the plan that explain the output: temperature, source, column units. Part of its metadata."""
+    members: int = 0
+    """Classes that conformal_set may have at most; 0 without it."""
     visible_rows: int = 0
     """Rows that earlier commits have written: those of Zarr are among `rows`, those of Parquet are not."""
     commit: int = 1

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from softmax_dask import COLUMNS, Column
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, partition_row_range
 
+_WITH_LABEL = frozenset({"label_name", "conformal_set"})
+"""Columns whose values are written with an eye on `label`."""
+
 
 class PartitionBuffers:
     """Buffers of one partition, allocated once.
@@ -72,9 +75,10 @@ class PartitionBuffers:
 
 
 def computed_columns(spec: OutputSpec) -> tuple[Column, ...]:
-    """The columns that kernels fill: all but `label_name`, which is looked up by `label`."""
+    """The columns that are computed: all but `label_name`, which is looked up by `label`."""
     names = [name for name in spec.columns if name != "label_name"]
-    if "label_name" in spec.columns and "label" not in names:
+    # Of a row that is undecidable there is no set, not an empty one.
+    if not _WITH_LABEL.isdisjoint(spec.columns) and "label" not in names:
         names.append("label")
     return tuple(COLUMNS[name] for name in names)
 
@@ -90,6 +94,6 @@ def _allocate(spec: OutputSpec) -> tuple[dict[str, NDArray[Any]], dict[str, NDAr
     wide: dict[str, NDArray[Any]] = {}
     for column in computed_columns(spec):
         dtype = column_dtype(spec, column)
-        group, rows = (wide, spec.chunk_rows) if column.per == "class" else (narrow, spec.partition_rows)
-        group[column.name] = np.empty((rows, *column.tail(spec.classes, spec.top_k)), dtype)
+        group, rows = (wide, spec.chunk_rows) if column.is_large else (narrow, spec.partition_rows)
+        group[column.name] = np.empty((rows, *column.tail(spec.classes, spec.top_k, spec.members)), dtype)
     return narrow, wide

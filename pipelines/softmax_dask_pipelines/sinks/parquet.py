@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from softmax_dask_pipelines import storage
+from softmax_dask_pipelines.checksums import crc32c_of_file
 from softmax_dask_pipelines.sinks import OutputSpec, StoredObject
 from softmax_dask_pipelines.sinks.buffers import PartitionBuffers
-from softmax_dask_pipelines.sinks.checksums import crc32c_of_file
 from softmax_dask_pipelines.sinks.parquet_layout import Batches, writer_options
 from softmax_dask_pipelines.sinks.places import Place, sync_folders
 

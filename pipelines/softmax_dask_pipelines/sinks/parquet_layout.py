@@ -76,15 +76,28 @@ class Batches:
         start, stop = self._buffers.chunk_start, self._buffers.filled
         if column.per == "class":
             return self._lists(column, self._buffers.wide[column.name][: stop - start])
+        if column.per == "member":
+            return self._sets(column, start, stop)
         if column.per == "rank":
             return self._lists(column, self._buffers.narrow[column.name][start:stop])
         if column.name == "label_name":
             return self._label_names(self._buffers.narrow["label"][start:stop])
         values = self._buffers.narrow[column.name][start:stop]
-        return _nullable_booleans(values) if column.name == "correct" else _plain(values)
+        return _nullable_booleans(values) if column.kind == "int8" else _plain(values)
 
     def _lists(self, column: Column, values: NDArray[Any]) -> pa.Array:
         return pa.FixedSizeListArray.from_arrays(_plain(values.reshape(-1)), type=self.schema.field(column.name).type)
+
+    def _sets(self, column: Column, start: int, stop: int) -> pa.Array:
+        """Lists of as many classes as there are; null where the row is undecidable."""
+        padded = self._buffers.wide[column.name][: stop - start]
+        is_there = padded >= 0
+        ends = np.concatenate([[0], np.cumsum(is_there.sum(axis=1))]).astype(np.int32)
+        known = _bits(self._buffers.narrow["label"][start:stop] >= 0)
+        kind = self.schema.field(column.name).type
+        return pa.Array.from_buffers(
+            kind, len(padded), [known, pa.py_buffer(ends)], children=[_plain(padded[is_there])]
+        )
 
     def _label_names(self, labels: NDArray[Any]) -> pa.Array:
         indices = self._positions[labels]  # at -1, a null, it does not matter which
@@ -104,11 +117,13 @@ def _one_array(values: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
 def _field(spec: OutputSpec, column: Column) -> pa.Field:
     if column.name == "label_name":
         return pa.field(column.name, pa.dictionary(pa.int32(), pa.string()))
-    if column.name == "correct":
+    if column.kind == "int8":
         return pa.field(column.name, pa.bool_())
     element = pa.from_numpy_dtype(column_dtype(spec, column))
     if column.per == "row":
         return pa.field(column.name, element, nullable=False)
+    if column.per == "member":
+        return pa.field(column.name, pa.list_(pa.field("element", element, nullable=False)))
     # Lists and elements that cannot be null have fewer levels to decode.
     elements = pa.field("element", element, nullable=False)
     return pa.field(column.name, pa.list_(elements, *column.tail(spec.classes, spec.top_k)), nullable=False)

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_dask_pipelines import storage
+from softmax_dask_pipelines.checksums import crc32c_of
 from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, StoredObject
 from softmax_dask_pipelines.sinks.buffers import PartitionBuffers
 from softmax_dask_pipelines.sinks.carried import carried_numbers, carried_texts, repeated_texts
-from softmax_dask_pipelines.sinks.checksums import crc32c_of
 from softmax_dask_pipelines.sinks.places import Place, sync_folders
 from softmax_dask_pipelines.sinks.zarr_codecs import encode_numbers, encode_string_runs, encode_strings
 from softmax_dask_pipelines.sinks.zarr_layout import ArrayLayout, array_layouts, metadata_documents

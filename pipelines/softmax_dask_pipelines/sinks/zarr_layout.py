@@ -90,8 +90,8 @@ def _column(spec: OutputSpec, column: Column) -> ArrayLayout:
         return _strings(column.name, "row", spec.rows, spec.partition_rows, column.description)
     dtype = column_dtype(spec, column)
     attributes = _column_attributes(spec, column)
-    tail = column.tail(spec.classes, spec.top_k)
-    rows = spec.chunk_rows if column.per == "class" else spec.partition_rows
+    tail = column.tail(spec.classes, spec.top_k, spec.members)
+    rows = spec.chunk_rows if column.is_large else spec.partition_rows
     dims = ("row",) if column.per == "row" else ("row", column.per)
     return ArrayLayout(column.name, dtype, dims, (spec.rows, *tail), (rows, *tail), column.undecidable, attributes)
 

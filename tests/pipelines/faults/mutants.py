@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from softmax_dask_pipelines import disk, storage
+from softmax_dask_pipelines.checksums import crc32c_of
 from softmax_dask_pipelines.ledger import publication
+from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.sinks import StoredObject, places
 from softmax_dask_pipelines.sinks import zarr as zarr_sink
-from softmax_dask_pipelines.sinks.checksums import crc32c_of
 from softmax_dask_pipelines.tally import Tally
-from softmax_dask_pipelines.task import Receipt
 
 Mutate = Callable[[], None]
 

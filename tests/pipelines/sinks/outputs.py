@@ -66,6 +66,7 @@ SPECS = {
     "everything": dataclasses.replace(
         PLAIN,
         columns=_EVERYTHING,
+        members=4,
         class_names=CLASS_NAMES,
         carried=(*_id(pa.large_string()), _DAY),
         has_targets=True,
@@ -76,6 +77,7 @@ SPECS = {
     "no rows": dataclasses.replace(
         PLAIN,
         columns=_EVERYTHING,
+        members=4,
         rows=0,
         class_names=CLASS_NAMES,
         carried=_id(pa.string()),
@@ -165,7 +167,9 @@ def files_under(folder: Path) -> set[str]:
 
 def _column(spec: OutputSpec, name: str, random: np.random.Generator, bad: NDArray[np.bool_]) -> NDArray[Any]:
     column = COLUMNS[name]
-    shape = (spec.rows, *column.tail(spec.classes, spec.top_k))
+    shape = (spec.rows, *column.tail(spec.classes, spec.top_k, spec.members))
+    if column.per == "member":
+        return _sets(random, shape, bad)
     if column.kind == "int8":
         values = random.integers(0, 2, shape).astype(np.int8)
     elif column.kind == "int32":
@@ -174,6 +178,14 @@ def _column(spec: OutputSpec, name: str, random: np.random.Generator, bad: NDArr
         values = random.random(shape).astype(spec.float_dtype if column.kind == "float" else spec.wide_dtype)
     values[bad] = column.undecidable
     return values
+
+
+def _sets(random: np.random.Generator, shape: tuple[int, ...], bad: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Sets of all sizes, none among them."""
+    sizes = random.integers(0, shape[1] + 1, shape[0])
+    sets = np.where(np.arange(shape[1]) < sizes[:, None], np.arange(shape[1]), -1).astype(np.int32)
+    sets[bad] = -1
+    return sets
 
 
 def _carried(spec: OutputSpec, column: CarriedColumn) -> pa.Array:

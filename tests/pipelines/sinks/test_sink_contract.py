@@ -416,16 +416,24 @@ def _as_stored(spec: OutputSpec, column: CarriedColumn, values: list[Any]) -> li
 
 def _parquet_values(spec: OutputSpec, name: str, array: Any) -> Any:
     column = COLUMNS.get(name)
+    if column is not None and column.per == "member":
+        return np.array([[*found, *[-1] * (spec.members - len(found))] for found in _lists(array)], np.int32).reshape(
+            -1, spec.members
+        )
     if column is not None and column.per != "row":
         tail = column.tail(spec.classes, spec.top_k)
         return array.values.to_numpy(zero_copy_only=False).reshape(-1, *tail)
-    if name == "correct":
+    if name in ("correct", "accept"):
         return array.cast("int8").fill_null(-1).to_numpy()
     if name == "target":
         return array.fill_null(-1).to_numpy()
     if name in {"label_name", *(column.name for column in spec.carried)}:
         return array.to_pylist()
     return array.to_numpy()
+
+
+def _lists(array: Any) -> list[list[int]]:
+    return [found or [] for found in array.to_pylist()]
 
 
 def _contents(spec: OutputSpec) -> dict[str, bytes]:
@@ -446,7 +454,7 @@ def _expected_files(spec: OutputSpec) -> set[str]:
         files |= {f"{name}/zarr.json"} | {f"{name}/c.{number}" for number in range(partitions)}
     for name in (name for name in spec.columns if COLUMNS[name].per == "rank"):
         files |= {f"{name}/zarr.json"} | {f"{name}/c.{number}.0" for number in range(partitions)}
-    for name in (name for name in spec.columns if COLUMNS[name].per == "class"):
+    for name in (name for name in spec.columns if COLUMNS[name].is_large):
         files |= {f"{name}/zarr.json"} | {f"{name}/c.{number}.0" for number in range(chunks)}
     return files | ({"class/zarr.json", "class/c.0"} if spec.class_names else set())
 

@@ -43,7 +43,7 @@ def test_xarray_opens_the_group_with_dimensions_and_class_names(group, values, n
     with xr.open_zarr(group) as dataset:
         dataset.load()
 
-    assert dict(dataset.sizes) == {"row": 50, "rank": 3, "class": 5}
+    assert dict(dataset.sizes) == {"row": 50, "rank": 3, "class": 5, "member": 4}
     assert dataset["probabilities"].dims == ("row", "class")
     assert dataset["class"].values.tolist() == list(CLASS_NAMES)
     assert dataset["label_name"].values.tolist() == [name or "" for name in names]

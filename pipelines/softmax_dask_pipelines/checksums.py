@@ -1,4 +1,4 @@
-"""crc32c of what is stored: of the bytes of a whole object, whatever its format checks itself."""
+"""crc32c of whole objects and files, whatever their format checks itself."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +16,7 @@ def crc32c_of(parts: Iterable[bytes]) -> int:
     return int.from_bytes(checksum.digest(), "big")
 
 
-def crc32c_of_file(path: Path) -> int:
+def crc32c_of_file(path: str | Path) -> int:
     """Of a file, read a little at a time."""
     with open(path, "rb") as file:
         return crc32c_of(iter(lambda: file.read(_STEP_BYTES), b""))

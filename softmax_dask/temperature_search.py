@@ -1,0 +1,133 @@
+"""Finds the temperature of the least NLL from sums alone: of which values of 1/T they are wanted, and what they tell.
+
+The NLL is convex in b = 1/T (Guo et al. 2017, arXiv:1706.04599). The first read takes a grid over all temperatures
+that are thinkable, on some of the rows; the next one Chebyshev nodes around the minimum of that, on all of them. The
+polynomial through eight nodes within a factor of 1.35 is the NLL to about 1e-8. Only where its minimum lies outside
+is there another read.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.polynomial import Chebyshev
+
+from softmax_dask.errors import CalibrationError
+from softmax_dask.nll_sums import NllSums, Trial
+
+SAMPLE_ROWS = 1 << 15
+"""Rows of the first read, about: the temperature of so many is within a few per cent of that of all."""
+
+_GRID = tuple(2.0**power for power in range(-8, 8))
+"""Of 1/T: temperatures from 1/128 to 256."""
+_NODES = 8
+_WIDTH = 0.3
+"""Nodes lie within so much of the logarithm of 1/T."""
+_NEAR = 4.0
+"""Nodes move away from where they were by at most this much of the width, and widen, until the minimum is inside."""
+_MOST_READS = 6
+_FINE = 257
+
+
+@dataclass(frozen=True, slots=True)
+class _Nodes:
+    """Where the NLL is known around a guess, as a polynomial of the logarithm of 1/T."""
+
+    middle: float
+    width: float
+
+    @property
+    def places(self) -> tuple[float, ...]:
+        angles = (2 * np.arange(_NODES) + 1) * (np.pi / (2 * _NODES))
+        return tuple((self.middle + self.width * np.cos(angles)).tolist())
+
+    def lowest(self, losses: tuple[float, ...]) -> float | None:
+        """Where the polynomial has its minimum; None if that is not inside."""
+        ends = [self.middle - self.width, self.middle + self.width]
+        slope = Chebyshev.fit(self.places, losses, _NODES - 1, domain=ends).deriv()
+        low, high = slope(ends[0]), slope(ends[1])
+        if not low < 0 < high:
+            return None
+        roots = [complex(root) for root in slope.roots()]
+        inside = [root.real for root in roots if abs(root.imag) < 1e-9 and ends[0] <= root.real <= ends[1]]
+        return min(inside, key=lambda root: abs(root - self.middle)) if inside else None
+
+
+class TemperatureSearch:
+    """Asks for a trial, takes its sums, and asks again, until the temperature is known.
+
+    Parameters
+    ----------
+    rows : about how many the fit has
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._nodes: _Nodes | None = None
+        self._found: float | None = None
+        self.trial = Trial(_GRID, max(1, rows // SAMPLE_ROWS))
+        """What the next read is to find out."""
+        self.reads = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the temperature is known."""
+        return self._found is not None
+
+    @property
+    def temperature(self) -> float:
+        """The one of the least NLL."""
+        assert self._found is not None, "no temperature before the search is done"
+        return math.exp(-self._found)
+
+    def take(self, sums: NllSums) -> None:
+        """Of the trial that was asked for.
+
+        Raises
+        ------
+        CalibrationError
+            No row can be used, or no temperature has the least NLL.
+        """
+        self.reads += 1
+        losses = sums.means()
+        if self._nodes is None:
+            self._ask_around(_lowest_of_grid(losses), _WIDTH)
+            return
+        self._found = self._nodes.lowest(losses)
+        if self._found is None:
+            self._move(losses)
+
+    def _ask_around(self, middle: float, width: float) -> None:
+        self._nodes = _Nodes(middle, width)
+        self.trial = Trial(tuple(math.exp(place) for place in self._nodes.places), 1)
+
+    def _move(self, losses: tuple[float, ...]) -> None:
+        """The sample was misleading: look on the side where the NLL falls, and wider."""
+        assert self._nodes is not None, "nodes before they move"
+        if self.reads == _MOST_READS:
+            raise CalibrationError(
+                f"no temperature has the least NLL: after {self.reads} reads it still falls at "
+                f"{math.exp(-self._nodes.middle):.3g}. Are these the targets of these logits?"
+            )
+        rises = losses[0] > losses[-1]  # the first node is the largest 1/T
+        step = self._nodes.width * (-1.0 if rises else 1.0)
+        self._ask_around(self._nodes.middle + step, min(_NEAR * _WIDTH, 2 * self._nodes.width))
+
+
+def _lowest_of_grid(losses: tuple[float, ...]) -> float:
+    """About where the minimum lies, as the logarithm of 1/T."""
+    best = int(np.argmin(losses))
+    if losses[best] == losses[0]:
+        raise CalibrationError(
+            f"no temperature has the least NLL: it still falls at {1 / _GRID[0]:g}, so the logits tell nothing of "
+            "these targets. Are they the targets of these logits?"
+        )
+    if losses[best] == losses[-1]:  # also where it is 0 before
+        raise CalibrationError(
+            f"no temperature has the least NLL: it still falls at {1 / _GRID[-1]:g}, as where every row is right. "
+            "Use rows that the model was not trained on, and more of them."
+        )
+    first = min(max(0, best - 2), len(_GRID) - 5)
+    places = np.log(_GRID[first : first + 5])
+    curve = Chebyshev.fit(places, losses[first : first + 5], 4)
+    fine = np.linspace(math.log(_GRID[best - 1]), math.log(_GRID[best + 1]), _FINE)
+    return float(fine[np.argmin(curve(fine))])
