@@ -27,6 +27,8 @@ SCRIPTS = (
     "stages",
     "parquet",
     "compact",
+    "calibrate",
+    "evaluate",
     "partitions",
     "growth",
     "durability",

@@ -10,7 +10,7 @@ import zarr
 
 from softmax_dask_pipelines import score, scoring, verify
 from softmax_dask_pipelines.errors import InputChangedError, InterruptedRunError, OutputExistsError
-from softmax_dask_pipelines.task import Receipt
+from softmax_dask_pipelines.receipts import Receipt
 from tests.pipelines import dumps
 from tests.pipelines.command import softmax_dask
 
