@@ -425,7 +425,7 @@ def test_sections_of_another_machine_or_effort_do_not_stay(change, tmp_path):
     assert found.sections.keys() == {"kernels"}
 
 
-@pytest.mark.parametrize("name", ["kernels", "variants", "products", "exactness", "score", "parquet"])
+@pytest.mark.parametrize("name", ["kernels", "variants", "products", "exactness", "score", "stages", "parquet"])
 @pytest.mark.slow
 def test_a_script_runs_at_a_tiny_size(name):
     found = run._figures(name, "tiny")
