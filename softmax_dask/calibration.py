@@ -154,8 +154,8 @@ def find_calibration(
     fit = found.sums
     after = read(CalibrationRead(fit_on, None, search.temperature, None, moved)).metrics
     report = {
+        "fit_on": fit_on,
         "fit": {
-            "on": fit_on,
             "rows": fit.rows,
             "infinite_rows": fit.infinite,
             "undecidable_rows": fit.undecidable,

@@ -50,6 +50,11 @@ class Receipt:
         return self.tally.rows
 
     @property
+    def seconds(self) -> dict[str, float]:
+        """Where the time of the thread went."""
+        return {"read": self.read_s, "kernel": self.kernel_s, "write": self.write_s}
+
+    @property
     def bytes_written(self) -> int:
         """Size of what was stored."""
         return sum(stored.size_bytes for stored in self.objects)

@@ -132,7 +132,7 @@ def _calibrated(config: Ruled, facts: SourceFacts) -> Rule:
         )
     shift = None if found.shift is None else np.array(found.shift)
     is_own = found.report.get("source") == facts.path
-    return Rule(found.temperature, shift, fitted_on=found.report.get("fit", {}).get("on") if is_own else None)
+    return Rule(found.temperature, shift, fitted_on=found.report.get("fit_on") if is_own else None)
 
 
 def _told(path: str | None, expected: str, read: Callable[[str], T]) -> T | None:

@@ -212,15 +212,12 @@ def _share(top: dict[str, Any], rows: int) -> str:
 
 def _time(facts: dict[str, Any]) -> str:
     scoring_s = facts["seconds"] - facts["compile_s"]
-    rate = facts["bytes_in"] / scoring_s / 1e9
-    rest = f"{rate:.2f} GB/s of logits ({_where_the_time_went(facts)}), {facts['compile_s']:.1f} s to load the kernels"
-    return f"{scoring_s:.2f} s, {rest}"
+    rates = f"{facts['rows_per_s'] or 0:,.0f} rows/s, {facts['gb_per_s'] or 0:.2f} GB/s of logits"
+    return f"{scoring_s:.2f} s, {rates} ({_where_the_time_went(facts)}), {facts['compile_s']:.1f} s to load the kernels"
 
 
 def _where_the_time_went(facts: dict[str, Any]) -> str:
-    parts = {"read": facts["read_s"], "kernel": facts["kernel_s"], "write": facts["write_s"]}
-    total = sum(parts.values()) or 1.0
-    return ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in parts.items())
+    return ", ".join(f"{name} {facts[f'{name}_share'] or 0:.0%}" for name in ("read", "kernel", "write"))
 
 
 def _figure(value: float | None) -> str:

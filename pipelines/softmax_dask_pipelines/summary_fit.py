@@ -60,7 +60,7 @@ def facts_of_plan(job: FitJob | ScoredJob) -> dict[str, Any]:
 
 def _calibration_lines(document: dict[str, Any]) -> list[Line]:
     fit, before, after = (document[name] for name in ("fit", "before", "after"))
-    whose = "the same rows" if fit["on"] == "all" else "the other half"
+    whose = "the same rows" if document["fit_on"] == "all" else "the other half"
     return [
         ("temperature", f"{document['temperature']:.6g}"),
         ("fit", f"{fit['rows']:,} rows{_left_out(fit)}; {fit['reads']} reads"),

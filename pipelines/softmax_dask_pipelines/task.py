@@ -23,6 +23,8 @@ from softmax_dask_pipelines.sources import Source, SourceBlock
 from softmax_dask_pipelines.tally import Tally, tally_of
 
 _ROWS_LOOKED_AT = 1000
+_VALUES_LOOKED_AT = 1 << 17
+"""A megabyte, once they are float64: the look takes no memory that a block does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +119,12 @@ class _Scoring:
         self._seconds = {"read": 0.0, "kernel": 0.0, "write": 0.0}
 
     def run(self) -> Receipt:
-        for block in self._blocks():
-            if self._row == 0:
-                self._note_probabilities(block)
-            self._score(block)
-        begin = perf_counter()
-        objects = self._writer.close()
-        metrics = None
-        if self._task.counts is not None and self._counter is not None:
-            metrics = self._task.counts.put(self._partition.number, self._counter)
-        self._seconds["write"] += perf_counter() - begin
+        try:
+            self._score_all()
+            objects, metrics = self._closed()
+        except BaseException:
+            self._writer.abandon()
+            raise
         return Receipt(
             partition=self._partition.number,
             notes=tuple(self._notes),
@@ -138,15 +136,28 @@ class _Scoring:
             metrics=metrics,
         )
 
-    def _blocks(self) -> Iterator[SourceBlock]:
+    def _score_all(self) -> None:
         blocks = self._task.source.read(self._partition.start, self._partition.stop)
-        while True:
-            begin = perf_counter()
-            block = next(blocks, None)
-            self._seconds["read"] += perf_counter() - begin
-            if block is None:
-                return
-            yield block
+        while (block := self._next(blocks)) is not None:
+            if self._row == 0:
+                self._note_probabilities(block)
+            self._score(block)
+            del block  # before the next one is read: that takes the same memory, which is in the cache
+
+    def _next(self, blocks: Iterator[SourceBlock]) -> SourceBlock | None:
+        begin = perf_counter()
+        block = next(blocks, None)
+        self._seconds["read"] += perf_counter() - begin
+        return block
+
+    def _closed(self) -> tuple[tuple[StoredObject, ...], StoredObject | None]:
+        """Objects of the output; and what was counted, if that is kept."""
+        begin = perf_counter()
+        objects, metrics = self._writer.close(), None
+        if self._task.counts is not None and self._counter is not None:
+            metrics = self._task.counts.put(self._partition.number, self._counter)
+        self._seconds["write"] += perf_counter() - begin
+        return objects, metrics
 
     def _score(self, block: SourceBlock) -> None:
         done, rows = 0, len(block.logits)
@@ -160,7 +171,8 @@ class _Scoring:
             done += count
 
     def _note_probabilities(self, block: SourceBlock) -> None:
-        if look_like_probabilities(block.logits[:_ROWS_LOOKED_AT]):
+        rows = min(_ROWS_LOOKED_AT, max(1, _VALUES_LOOKED_AT // block.logits.shape[1]))
+        if look_like_probabilities(block.logits[:rows]):
             facts = self._task.source.facts
             self._notes.append(
                 f"{facts.path}: the first rows lie in [0, 1] and sum to 1: are they probabilities already? "

@@ -10,7 +10,7 @@ from threading import Event
 from typing import Any
 
 from softmax_dask_pipelines import storage
-from softmax_dask_pipelines.checksums import crc32c_of
+from softmax_dask_pipelines.checksums import is_as_written
 from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config
 from softmax_dask_pipelines.errors import ConfigError, InputChangedError, OutputDamagedError, OutputExistsError
 from softmax_dask_pipelines.job import prepare
@@ -120,7 +120,7 @@ def _require_whole(path: AnyPath, stored: StoredObject) -> None:
     try:
         size = file.stat().st_size
         fault = f"has {size:,} bytes" if size != stored.size_bytes else None
-        fault = fault or ("has other bytes" if crc32c_of(storage.parts(file)) != stored.crc32c else None)
+        fault = fault or (None if is_as_written(storage.parts(file), stored.key, stored.crc32c) else "has other bytes")
     except FileNotFoundError:
         fault = "is not there"
     except OSError as error:

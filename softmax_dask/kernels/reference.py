@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from softmax_dask.columns import COLUMNS
 from softmax_dask.kernels.counts import BINS, EDGES, FINE_BINS, LARGE_NLL, ONE, RANKS, Counts, fine_edges
+from softmax_dask.kernels.masking import without
 
 _Rows = NDArray[Any]
 
@@ -47,6 +48,11 @@ def decision_rows(
         with np.errstate(over="ignore"):  # a logarithm beyond the range of float32 is infinite there
             array[...] = columns[name]
         array[undecidable] = -1 if array.dtype.kind == "i" else np.nan
+
+
+def tail_rows(logits: _Rows, labels: NDArray[np.int32], out: Mapping[str, NDArray[Any]], temperature: float) -> None:
+    """As `decision_rows`, of the rows without the classes of `labels`, (rows, k)."""
+    decision_rows(without(np, logits, labels), None, out, temperature)
 
 
 def jacobian_rows(logits: _Rows, out: _Rows, temperature: float, first: int = 0, second: int = 0) -> None:

@@ -1,6 +1,7 @@
 """`evaluate`: figures of dumps and of scored outputs, the same bits however the rows were cut, stopped or added."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.pipelines import dumps
 from tests.pipelines.command import softmax_dask
 
 USAGE, BAD_DATA, EXISTS = 2, 3, 4
+DATA = os.environ.get("SOFTMAX_DASK_TEST_DATA")
 LOGITS = dumps.logits()
 TARGETS = dumps.targets(*LOGITS.shape)
 
@@ -58,6 +60,13 @@ def score(source: Path, output: Path, *, stop_after: int | None = None, **option
 def stopped(source: Path, output: Path, *, after: int) -> None:
     with pytest.raises(InterruptedRunError):
         score(source, output, stop_after=after)
+
+
+def counts_of_a_partition_that_is_done(output: Path) -> Path:
+    job = Path(f"{output}.job")
+    journal, counts = next(job.glob("journal-*")), next(job.glob("counts-*"))
+    last = json.loads(journal.read_text().splitlines()[-1][9:])
+    return counts / last["metrics"][0]
 
 
 def job_names(output: Path) -> set[str]:
@@ -163,6 +172,42 @@ def test_a_mistake_is_one_line_and_nothing_is_written(source, tmp_path, monkeypa
     assert Path("taken.json").read_text() == "{}"
 
 
+PUBLISHED = {
+    "verifiedcal_vgg16_cifar10": (0.9359, 0.2570648, 0.0397801, 0.1054459),
+    "netcal_densenet_bc100_cifar100": (0.7541, 1.2256269, 0.1421528, 0.3845042),
+    "magika214": (0.8917060, 0.7225360, 0.0475633, 0.1683642),
+}
+"""Accuracy, NLL, ECE and Brier score of real dumps, as the README beside them has them."""
+
+
+@pytest.mark.skipif(DATA is None, reason="SOFTMAX_DASK_TEST_DATA does not say where the real dumps are")
+@pytest.mark.parametrize(
+    ("rows", "format"),
+    [(1000, "zarr"), (1000, "parquet"), (10_000, "zarr"), pytest.param(7, "zarr", marks=pytest.mark.long)],
+)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_figures_of_real_dumps_come_out_of_the_command(tmp_path, monkeypatch, name, rows, format):
+    with np.load(Path(str(DATA), f"{name}.npz")) as arrays:
+        logits = arrays["logits"] if "logits" in arrays else np.log(arrays["probs"])
+        targets = arrays["labels"].astype("int32")
+    if format == "zarr":
+        source = dumps.zarr_group(tmp_path / "in.zarr", logits, chunks=(rows, logits.shape[1]), carried=False)
+        zarr.open_group(source).create_array("target", data=targets, chunks=(1000,))
+    else:
+        columns = {"logits": dumps.fixed_lists(logits), "target": dumps.pa.array(targets, mask=targets < 0)}
+        source = dumps.parquet_file(tmp_path / "in.parquet", dumps.pa.table(columns), row_group_size=rows)
+    monkeypatch.setattr(plan, "PARTITION_BYTES", rows * logits.shape[1] * logits.itemsize)
+
+    outcome = softmax_dask("evaluate", source, "--json")
+
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)["figures"]
+    accuracy, nll, ece, brier = PUBLISHED[name]
+    assert round(found["accuracy"], 7) == accuracy
+    assert (found["nll"], found["brier"]) == pytest.approx((nll, brier), abs=2e-6)
+    assert found["ece"] == pytest.approx(ece, abs=1e-6)
+
+
 # ---- scored outputs
 
 
@@ -191,8 +236,7 @@ def test_a_run_that_was_stopped_counts_no_row_twice(source, output, after):
 @pytest.mark.usefixtures("small_plan")
 def test_a_partition_whose_counts_are_gone_is_scored_again(source, output):
     stopped(source, output, after=5)
-    counts = next(Path(f"{output}.job").glob("counts-*"))
-    next(counts.iterdir()).unlink()
+    counts_of_a_partition_that_is_done(output).unlink()
 
     score(source, output)
 
@@ -202,8 +246,7 @@ def test_a_partition_whose_counts_are_gone_is_scored_again(source, output):
 @pytest.mark.usefixtures("small_plan")
 def test_counts_that_are_damaged_are_found_and_scored_again(source, output):
     stopped(source, output, after=5)
-    counts = next(Path(f"{output}.job").glob("counts-*"))
-    victim = sorted(counts.iterdir())[0]
+    victim = counts_of_a_partition_that_is_done(output)
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)

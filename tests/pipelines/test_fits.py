@@ -343,7 +343,7 @@ def test_flags_become_a_config_that_does_the_same(zarr_dump, tmp_path):
 
     run("run", config)
 
-    assert json.loads((tmp_path / "a.json").read_text())["fit"]["on"] == "all"
+    assert json.loads((tmp_path / "a.json").read_text())["fit_on"] == "all"
 
 
 def test_a_scored_output_with_a_temperature_is_refused(zarr_dump, tmp_path):

@@ -72,7 +72,7 @@ class KeepingWriter:
         }
         self.ids: list[str] = []
         self.targets: list[int] = []
-        self.closed = False
+        self.closed = self.abandoned = False
         self._chunk_rows, self._filled = chunk_rows, 0
 
     def reserve(self, rows: int) -> dict[str, NDArray[Any]]:
@@ -83,6 +83,9 @@ class KeepingWriter:
         self._filled += rows
         self.ids += carried["id"].to_pylist()
         self.targets += [] if targets is None else targets.tolist()
+
+    def abandon(self) -> None:
+        self.abandoned = True
 
     def close(self) -> tuple[StoredObject, ...]:
         self.closed = True
@@ -233,6 +236,7 @@ def test_a_task_that_is_told_to_stop_writes_nothing():
         task(0)
 
     assert not task.sink.writers[0].closed
+    assert task.sink.writers[0].abandoned
 
 
 def test_a_task_stops_at_the_next_block(monkeypatch):

@@ -22,10 +22,11 @@ from softmax_dask.kernels.cpu.exp2 import Inverse, Scale, inverse_of, scale_of
 from softmax_dask.kernels.cpu.finish import Outputs
 from softmax_dask.kernels.cpu.jacobian import Part, jacobian_row, jacobian_tile
 from softmax_dask.kernels.cpu.products import jvp_row, log_jvp_row, log_vjp_row
-from softmax_dask.kernels.cpu.row import decision_row, softmax_row
+from softmax_dask.kernels.cpu.row import decision_row, softmax_row, tail_row
 from softmax_dask.kernels.cpu.simd import FLOAT32_LANES
 from softmax_dask.kernels.cpu.tile import Shape, Strides, decision_tile, softmax_tile
 from softmax_dask.kernels.cpu.topk import top_k_row
+from softmax_dask.kernels.masking import minus_infinity, without
 
 ARITHMETIC = 3
 """Version of the arithmetic: raised by hand with any change that may change a bit of a result."""
@@ -103,6 +104,21 @@ def decision_rows(
         decision_row(flat, source.row, *logits.shape, scale, inverse, inverse64, truth, outputs)
     if not _TOP_K.isdisjoint(out):
         _top_k(flat, source.row, logits.shape[1], scale, narrow["confidence"], out)
+
+
+def tail_rows(logits: _Rows, labels: NDArray[np.int32], out: Mapping[str, NDArray[Any]], temperature: float) -> None:
+    """As `decision_rows`, of the rows without the classes of `labels`, (rows, k), C order; no wide columns."""
+    if logits.size == 0:
+        return
+    if logits.shape[1] <= _DECISION_TILE_CLASSES:
+        decision_rows(without(np, logits, labels), None, out, temperature)
+        return
+    flat, source = _flat(logits)
+    floats = _FLOAT64 if logits.dtype == _FLOAT64 else _FLOAT32
+    scale, _, inverse64 = _scales(temperature, floats)
+    masked = minus_infinity(logits.dtype).view(flat.dtype)[()]
+    outputs = _outputs(out, floats)[0]
+    tail_row(flat, source.row, *logits.shape, labels.reshape(-1), labels.shape[1], masked, scale, inverse64, outputs)
 
 
 def jacobian_rows(logits: _Rows, out: _Rows, temperature: float, first: int = 0, second: int = 0) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from softmax_dask_pipelines import disk, storage
-from softmax_dask_pipelines.checksums import crc32c_of
+from softmax_dask_pipelines.checksums import crc32c_of_object
 from softmax_dask_pipelines.ledger import publication
 from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.sinks import StoredObject, places
@@ -84,4 +84,4 @@ def _put_directly(self: Any, key: str, parts: list[bytes]) -> StoredObject:
     path = self.folder / key
     with disk.plain_errors(path), nullcontext():
         path.unlink(missing_ok=True)
-        return StoredObject(key, disk._write_file(path, parts, durable=True), crc32c_of(parts))
+        return StoredObject(key, disk._write_file(path, parts, durable=True), crc32c_of_object(parts))
