@@ -42,22 +42,31 @@ def long_dump(tmp_path):
     return dumps.zarr_group(tmp_path / "long.zarr", dumps.logits(4000), chunks=(10, 5), carried=False)
 
 
-def test_what_a_second_shows_is_what_all_of_it_gets(long_dump, tmp_path):
+def test_what_a_second_shows_is_what_all_of_it_gets(source, tmp_path):
+    job = job_of(source, tmp_path)
+    trial = estimate._Trial(rows=50, seconds=2.0, written_rows=60, stored_bytes=0, objects=0)
+
+    found = estimate._estimate(job, trial, threads=2)
+
+    assert found.low_s == found.high_s == pytest.approx(103 / 50 * 2.0, abs=0.1)
+
+
+def test_a_trial_ends_after_a_second_and_counts_the_time_of_its_threads(long_dump, tmp_path):
     job = job_of(long_dump, tmp_path)
-    blocks = 400
 
-    found = estimated(replace(job, source=SlowSource(job.source)))
+    trial = estimate._tried(replace(job, source=SlowSource(job.source)))
 
-    assert isinstance(found, Estimate)
-    # Each of two threads waits for half of the blocks; a machine that does other work may take longer.
-    assert blocks / 2 * BLOCK_S <= found.low_s == found.high_s < blocks * BLOCK_S
+    assert 0 < trial.rows < trial.written_rows < 4000
+    # Ten rows a block, two threads; a machine that does other work takes longer.
+    assert trial.seconds >= 0.99 * trial.rows / 10 / 2 * BLOCK_S
 
 
-def test_a_run_that_is_shorter_than_a_second_is_tried_whole(source, tmp_path):
-    found = estimated(job_of(source, tmp_path))
+def test_a_run_that_is_shorter_than_a_second_is_tried_whole(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "_TRIAL_S", 60.0)
 
-    assert isinstance(found, Estimate)
-    assert found.low_s < 1.5
+    trial = estimate._tried(job_of(source, tmp_path))
+
+    assert trial.rows == trial.written_rows == 103
 
 
 def test_a_large_output_has_a_range(source, tmp_path, monkeypatch):

@@ -118,9 +118,11 @@ def work_of(task, stop=None, threads=2) -> Work:
 def client():
     """Of two workers with a nanny each; a task may end one worker, and not a second one."""
     settings = {"distributed.scheduler.allowed-failures": 1}
-    quiet = {"threads_per_worker": 2, "memory_limit": "600MB", "silence_logs": 60}
-    with impatient("2s"), dask.config.set(settings), client_of_cluster(2, **quiet) as client:
+    with dask.config.set(settings), client_of_cluster(2, **QUIET) as client:
         yield client
+
+
+QUIET = {"threads_per_worker": 2, "memory_limit": "600MB", "silence_logs": 60}
 
 
 @contextmanager
@@ -175,7 +177,7 @@ def terminated(client: Client) -> None:
 
 
 @pytest.mark.parametrize("leave", [scaled_down, pytest.param(terminated, marks=pytest.mark.long)])
-def test_tasks_of_a_worker_that_leaves_are_done_by_others(client, tmp_path, leave):
+def test_tasks_of_a_worker_that_leaves_are_done_by_others(tmp_path, leave):
     stop, taken = Stop(), []
 
     def take(number):
@@ -183,10 +185,11 @@ def test_tasks_of_a_worker_that_leaves_are_done_by_others(client, tmp_path, leav
         if len(taken) == 3:
             leave(client)
 
-    with on_workers(client, work_of(partial(at_leisure, tmp_path, stop), stop)) as run:
-        run_on_cluster(run, range(60), take=take, wait_s=SOON_S)
-    client.cluster.scale(2)
-    client.wait_for_workers(2, timeout=SOON_S)
+    # In a cluster of its own, for it ends with one worker.
+    with client_of_cluster(2, **QUIET) as client:
+        client.wait_for_workers(2, timeout=SOON_S)
+        with on_workers(client, work_of(partial(at_leisure, tmp_path, stop), stop)) as run:
+            run_on_cluster(run, range(60), take=take, wait_s=SOON_S)
 
     assert sorted(taken) == list(range(60))
     assert any(path.read_text().count("\n") > 1 for path in tmp_path.iterdir())  # some had begun there
@@ -201,8 +204,10 @@ def test_the_first_error_ends_the_run_and_tasks_that_run_have_ended_when_it_is_r
     assert (tmp_path / "1001").exists()
 
 
-def test_a_frozen_worker_is_given_up(client, tmp_path):
-    taken = results_of(client, partial(frozen_at_first, tmp_path), range(8))
+def test_a_frozen_worker_is_given_up(tmp_path):
+    # In a cluster of its own: on a busy machine the impatient give up workers that are only slow.
+    with impatient("2s"), client_of_cluster(2, **QUIET) as client:
+        taken = results_of(client, partial(frozen_at_first, tmp_path), range(8))
 
     assert sorted(taken) == list(range(8))
     assert len(set((tmp_path / "3").read_text().split())) == 2
