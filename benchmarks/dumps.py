@@ -1,4 +1,4 @@
-"""Dumps that are scored: N(0, 4) float32 logits of 1000 classes, chunks or row groups of 4 MB, in one format each."""
+"""Dumps that are scored: N(0, 4) logits, float32 of 1000 classes or another, chunks or row groups of 4 MB."""
 
 from pathlib import Path
 from typing import Any
@@ -22,26 +22,34 @@ _CODECS: dict[str, Any] = {
 }
 CODECS = ("lz4", "zstd", "none")
 DECODED = tuple(_CODECS)
+_PARQUET: dict[str, dict[str, Any]] = {
+    "lz4": {"compression": "lz4"},
+    "zstd": {"compression": "zstd"},
+    "none": {"compression": "none"},
+    "byte stream split": {"compression": "zstd", "compression_level": 1, "use_byte_stream_split": True},
+}
+PARQUET_CODECS = tuple(_PARQUET)
 
 _CHUNKS_OF_A_SHARD = 16
 
 
-def zarr_dump(folder: Path, codec: str, size_bytes: int) -> Path:
+def zarr_dump(folder: Path, codec: str, size_bytes: int, *, classes: int = CLASSES, dtype: str = "float32") -> Path:
     """A Zarr array of about so many bytes of logits, a whole number of chunks or shards."""
-    path, sharded = folder / f"{codec.replace(' ', '-')}.zarr", codec.startswith("sharded")
-    rows = chunk_rows(size_bytes)
+    name = f"{codec.replace(' ', '-')}-{classes}-{dtype}.zarr"
+    path, sharded = folder / name, codec.startswith("sharded")
+    rows, every = _rows_of(size_bytes, classes, np.dtype(dtype))
     whole = rows * (_CHUNKS_OF_A_SHARD if sharded else 1)
-    count = max(1, rows_of(size_bytes, CLASSES) // whole)
+    count = max(1, every // whole)
     array = zarr.create_array(
         path,
-        shape=(count * whole, CLASSES),
-        chunks=(rows, CLASSES),
-        shards=(whole, CLASSES) if sharded else None,
-        dtype="float32",
+        shape=(count * whole, classes),
+        chunks=(rows, classes),
+        shards=(whole, classes) if sharded else None,
+        dtype=dtype,
         compressors=_CODECS[codec],
     )
     for number in range(count):
-        array[number * whole : (number + 1) * whole] = normal((whole, CLASSES), scale=4.0, seed=number)
+        array[number * whole : (number + 1) * whole] = normal((whole, classes), scale=4.0, seed=number).astype(dtype)
     return path
 
 
@@ -49,7 +57,7 @@ def parquet_dump(folder: Path, codec: str, size_bytes: int) -> Path:
     """A Parquet file of about so many bytes of logits, as lists of fixed size."""
     path, rows = folder / f"{codec}.parquet", chunk_rows(size_bytes)
     schema = pa.schema([("logits", pa.list_(pa.float32(), CLASSES))])
-    with pq.ParquetWriter(path, schema, use_dictionary=False, compression=codec) as file:
+    with pq.ParquetWriter(path, schema, use_dictionary=False, **_PARQUET[codec]) as file:
         for number in range(max(1, rows_of(size_bytes, CLASSES) // rows)):
             values = pa.array(normal((rows, CLASSES), scale=4.0, seed=number).ravel())
             file.write_table(pa.table([pa.FixedSizeListArray.from_arrays(values, CLASSES)], schema=schema))
@@ -59,3 +67,9 @@ def parquet_dump(folder: Path, codec: str, size_bytes: int) -> Path:
 def chunk_rows(size_bytes: int) -> int:
     """Rows of a chunk: four or more chunks, however small the dump."""
     return int(np.clip(rows_of(size_bytes, CLASSES) // 4, 1, CHUNK_ROWS))
+
+
+def _rows_of(size_bytes: int, classes: int, dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Rows of a chunk of 4 MB, or of a fourth of the dump; and of all of it."""
+    every = max(1, size_bytes // (classes * dtype.itemsize))
+    return int(np.clip(every // 4, 1, max(1, CHUNK_ROWS * CLASSES * 4 // (classes * dtype.itemsize)))), every

@@ -3,7 +3,7 @@
 Dumps of 1000 classes in the working directory, which should be on a real disk; contenders in turns. A copy
 is our reader and writer with `np.copyto` for a kernel, equally durable.
 
-    python -m benchmarks.durability
+    python -m benchmarks.durability --effort quick|full
 """
 
 import shutil

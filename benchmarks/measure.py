@@ -39,7 +39,7 @@ EFFORTS = {
     for effort in (
         Effort("tiny", 1 << 14, 1 << 18, 2, 0.0, classes=(2, 100, 1000), partitions=1000),
         Effort("quick", 64 << 20, 24 << 20, 3, 0.2, partitions=100_000),
-        Effort("full", 128 << 20, 512 << 20, 7, 3.0),
+        Effort("full", 128 << 20, 1536 << 20, 7, 3.0),
     )
 }
 

@@ -1,5 +1,8 @@
 """Parquet to Parquet, label and confidence, in one process that is warm; the file lies in the page cache.
 
+The scan alone: our reader, beside the first logit of every list by DuckDB and by Polars' streaming engine, for which
+they decode all of them.
+
 Polars by expressions over a list column, DuckDB by SQL over a list column: both are asked for the same two columns and
 use every core, as ours does. Ours waits until its output is on disk. Rows of 1000 classes, row groups of 4 MB.
 
@@ -16,7 +19,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks import runs, script
-from benchmarks.dumps import parquet_dump
+from benchmarks.dumps import PARQUET_CODECS, parquet_dump
 from benchmarks.figures import Figure
 from benchmarks.logits import exact_softmax
 from benchmarks.measure import Effort, Spread, in_turns, ratio
@@ -30,8 +33,20 @@ TABLE = "score Parquet, decisions"
 def figures(effort: Effort) -> Iterator[Figure]:
     """A row for each codec."""
     with tempfile.TemporaryDirectory() as folder:
-        for codec in ("lz4", "zstd", "none"):
-            yield from _codec(parquet_dump(Path(folder), codec, effort.dump_bytes), codec, effort)
+        for codec in PARQUET_CODECS:
+            source = parquet_dump(Path(folder), codec, effort.dump_bytes)
+            yield from _codec(source, codec, effort)
+            yield from _scan(source, codec, effort)
+            source.unlink()
+
+
+def _scan(source: Path, codec: str, effort: Effort) -> Iterator[Figure]:
+    job = runs.job_of(source, source.with_name("out.parquet"), runs.NARROW)
+    given: dict[str, Callable[[], object]] = {"ours": lambda: runs.decode(job)}
+    given |= {name: partial(module.scan, source) for name, package in PEERS.items() if (module := peer(package))}
+    seconds = in_turns(given, effort)
+    for name in [name for name in PEERS if name in seconds]:
+        yield Figure("scan Parquet", codec, f"faster than {name}", ratio(seconds, name, "ours"), "more")
 
 
 def _codec(source: Path, codec: str, effort: Effort) -> Iterator[Figure]:

@@ -1,9 +1,12 @@
 """What a partition costs beside its work, and what planning very many takes.
 
-that do nothing: the runner alone, on the threads of a run. A run of tiny partitions: `score` of a dump cut very
+that do nothing: the runner alone, on the threads of a run, and on two processes with a thread each, where short tasks
+travel in batches. A run of tiny partitions: `score` of a dump cut very
 small, less the same run cut as usual, by the partitions that it has more; each writes files of its own, and waits for
 the disk. Planning: a dump of as many chunks, none of which is there, up to where a run would begin, every partition's
-rows asked for; each in a process of its own, and how much more memory it takes than 10^5.
+rows asked for; each in a process of its own, and how much more memory it takes than 10^5. Running: the first so many
+of 10^4, 10^5 and 10^6 partitions of rows that nobody has stored, with the plan, journal, receipts and totals of any
+run; the most memory of the process that drives it, scheduler and all.
 
     python -m benchmarks.partitions
 """
@@ -18,7 +21,7 @@ from pathlib import Path
 
 import zarr
 
-from benchmarks import runs, script
+from benchmarks import nothing, runs, script
 from benchmarks.figures import Figure
 from benchmarks.logits import normal
 from benchmarks.measure import Effort, Spread, in_turns
@@ -30,6 +33,7 @@ TABLE = "partitions"
 _NOTHING = {"tiny": 100, "quick": 3000, "full": 10_000}
 _TINY_RUN = {"tiny": 50, "quick": 200, "full": 1000}
 _TINY_ROWS = 50
+_RUN = {"tiny": 100, "quick": 1000, "full": 1_000_000}
 _CHUNK = (1 << 18, 10)
 """10 MB: a chunk is a block, and a partition as small as can be."""
 
@@ -56,9 +60,32 @@ def figures(effort: Effort) -> Iterator[Figure]:
     seconds = in_turns({"ours": lambda: runs.do_nothing(count, cores())}, effort)["ours"]
     spread = Spread.of([taken / count * 1000 for taken in seconds])
     yield Figure(TABLE, "that do nothing, threads", "each", spread, "less", "ms")
+    yield _on_processes(count, effort)
     with tempfile.TemporaryDirectory() as folder:
         yield _tiny_run(Path(folder), effort)
         yield from _planning(Path(folder), effort)
+    yield from _running(effort)
+
+
+def _on_processes(count: int, effort: Effort) -> Figure:
+    with runs.processes(2) as client:
+        seconds = in_turns({"ours": lambda: runs.do_nothing_on(client, count)}, effort)["ours"]
+    spread = Spread.of([taken / count * 1000 for taken in seconds])
+    return Figure(TABLE, "that do nothing, processes", "each", spread, "less", "ms")
+
+
+def _running(effort: Effort) -> Iterator[Figure]:
+    """The memory of drivers; with the quick effort of one on threads alone."""
+    most = _RUN[effort.name]
+    counts = [count for count in (10_000, 100_000, 1_000_000) if count <= effort.partitions] or [effort.partitions]
+    for cluster in ("local", "processes") if effort.name == "full" else ("local",):
+        peaks = {count: nothing.peak_bytes_of(count, cluster, min(count, most)) for count in counts}
+        for count, peak in peaks.items():
+            row = f"running 10^{len(str(count)) - 1}, {'threads' if cluster == 'local' else cluster}"
+            yield Figure(TABLE, row, "peak", Spread.exactly(peak / 2**20), "shown", "MiB")
+            if count == 1_000_000:
+                more = max(0.0, (peak - peaks[100_000]) / 2**20)
+                yield Figure(TABLE, row, "memory beyond 10^5", Spread.exactly(more), "less", "MiB")
 
 
 def _tiny_run(folder: Path, effort: Effort) -> Figure:

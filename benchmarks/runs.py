@@ -18,7 +18,7 @@ from softmax_dask import decisions
 from softmax_dask_pipelines import plan, score, scoring
 from softmax_dask_pipelines.config import ScoreConfig
 from softmax_dask_pipelines.job import Job, prepare
-from softmax_dask_pipelines.runner import run_on_threads
+from softmax_dask_pipelines.runner import Stop, run_on_threads
 from softmax_dask_pipelines.sources import blocks
 from softmax_dask_pipelines.task import ScoreTask
 
@@ -90,6 +90,27 @@ def compute(job: Job, block: NDArray[Any]) -> None:
 def do_nothing(count: int, threads: int) -> None:
     """So many partitions, without any work in them."""
     run_on_threads(int, range(count), threads=threads, take=lambda _: None, stop=Event())
+
+
+@contextmanager
+def processes(count: int) -> Iterator[Any]:
+    """A client of so many worker processes with a thread each."""
+    from distributed import Client, LocalCluster
+
+    quiet = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
+    local = LocalCluster(n_workers=count, threads_per_worker=1, host="127.0.0.1", silence_logs=40, **quiet)
+    with local as cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def do_nothing_on(client: Any, count: int) -> None:
+    """So many partitions on the workers of a client, without any work in them."""
+    from softmax_dask_pipelines.cluster_runner import on_workers, run_on_cluster
+    from softmax_dask_pipelines.cluster_worker import Work
+
+    work = Work(int, int, Stop(), threads=1, process_bytes=0, task_bytes=0)
+    with on_workers(client, work) as run:
+        run_on_cluster(run, range(count), take=lambda _: None, wait_s=60)
 
 
 @contextmanager

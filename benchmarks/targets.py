@@ -67,18 +67,29 @@ def _always(name: str, limit: float) -> Target:
 
 def _scoring() -> Iterator[Target]:
     """Limits of the run path: codec, then beside what."""
-    for codec, wide_copy in (("lz4", 1.1), ("zstd", 1.1), ("none", 1.2)):
+    for codec, wide_copy in (("lz4", 1.1), ("zstd", 1.1), ("none", 1.2), ("lz4, float16", 1.1)):
         yield _always(f"score with probabilities | {codec} | of the time of a copy", wide_copy)
         yield _always(f"score decisions | {codec} | of decode + kernel", 1.1)
         yield _always(f"score with probabilities | {codec} | faster than Dask", 2.0)
         yield _always(f"score decisions | {codec} | faster than Dask", 3.0 if codec == "zstd" else 8.0)
         yield _always(f"score with probabilities | {codec} | faster than PyTorch", 1.1)
         yield _always(f"score decisions | {codec} | faster than PyTorch", 4.0)
-    for codec, decode in (("lz4", 0.5), ("none", 0.5), ("zstd", 0.65), ("sharded lz4", 1.0)):
+    for codec in ("lz4", "zstd", "none", "byte stream split"):
+        yield _always(f"score Parquet, decisions | {codec} | faster than DuckDB", 3.0)
+        yield _always(f"scan Parquet | {codec} | faster than DuckDB", 1.0)
+        yield _always(f"scan Parquet | {codec} | faster than Polars", 1.0)
+    for codec, decode in (
+        ("lz4", 0.5),
+        ("none", 0.5),
+        ("zstd", 0.65),
+        ("sharded lz4", 1.0),
+        ("lz4, float16", 0.5),
+    ):
         yield _always(f"decode alone | {codec} | of the time of zarr's", decode)
 
 
 TARGETS = (
+    *(_always(f"evaluate | {classes} classes | of the time of score", 1.2) for classes in (10, 100, 1000)),
     *_by_classes("softmax", "faster than torch", avx512=(8, 15, 2, 1.8, 1.7, 1.4), avx2=(5, 2, 1.4, 1.2, 1.6, 1.6)),
     *_by_classes("decisions", "faster than torch", avx512=(12, 20, 8, 8, 8, 10), avx2=(8, 5, 5, 4, 5, 5)),
     _always("decisions | 32000 classes | of the rate of max", 0.6),
@@ -114,6 +125,9 @@ TARGETS = (
     _always("memory a run adds | with probabilities | of what Dask adds", 0.4),
     _always("memory a run adds | with probabilities | of threads x (3 blocks + encoded) + 32 MiB", 1.0),
     _always("partitions | that do nothing, threads | each", 0.3),
+    _always("partitions | that do nothing, processes | each", 0.3),
     _always("partitions | planning 10^6 | seconds", 20.0),
     _always("partitions | planning 10^6 | memory beyond 10^5", 64.0),
+    _always("partitions | running 10^6, threads | memory beyond 10^5", 64.0),
+    _always("partitions | running 10^6, processes | memory beyond 10^5", 64.0),
 )

@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from softmax_dask.evaluation import evaluate
     from softmax_dask.facts import KernelFacts, kernel_facts, kernel_name
     from softmax_dask.jacobians import jacobian, jvp, log_softmax_jvp, log_softmax_vjp, vjp
-    from softmax_dask.metrics import Metrics, confidence_edges, metric_columns
+    from softmax_dask.metrics import Metrics, MetricsCounter, confidence_edges, metric_columns
+    from softmax_dask.metrics_bytes import metrics_from_bytes, metrics_to_bytes
     from softmax_dask.metrics_json import metrics_document, metrics_from_document
     from softmax_dask.nll_sums import shifted
     from softmax_dask.notices import SingleClassWarning, SoftmaxDaskWarning, TopKWarning
@@ -80,6 +81,7 @@ _HOMES = {
     "DtypeError": "errors",
     "KernelFacts": "facts",
     "Metrics": "metrics",
+    "MetricsCounter": "metrics",
     "MetricsError": "errors",
     "OutputBufferError": "errors",
     "SingleClassWarning": "notices",
@@ -115,7 +117,9 @@ _HOMES = {
     "logsumexp": "arrays",
     "metric_columns": "metrics",
     "metrics_document": "metrics_json",
+    "metrics_from_bytes": "metrics_bytes",
     "metrics_from_document": "metrics_json",
+    "metrics_to_bytes": "metrics_bytes",
     "most_classes": "conformal_sets",
     "number_keys": "split_keys",
     "result_dtype": "sizes",
@@ -144,6 +148,7 @@ __all__ = [
     "DtypeError",
     "KernelFacts",
     "Metrics",
+    "MetricsCounter",
     "MetricsError",
     "OutputBufferError",
     "SingleClassWarning",
@@ -180,7 +185,9 @@ __all__ = [
     "logsumexp",
     "metric_columns",
     "metrics_document",
+    "metrics_from_bytes",
     "metrics_from_document",
+    "metrics_to_bytes",
     "most_classes",
     "number_keys",
     "result_dtype",

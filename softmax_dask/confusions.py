@@ -73,10 +73,14 @@ class Confusions:
     @staticmethod
     def of(pairs: Counters, rows: Counters | None = None) -> "Confusions":
         """Of these pairs, which may stand there several times, each with so many rows or one."""
-        known, places = np.unique(pairs, return_inverse=True)
-        counts = np.zeros(len(known), np.int64)
-        np.add.at(counts, places.reshape(-1), 1 if rows is None else rows)
-        exact = Confusions(known, counts)
+        if rows is None:
+            exact = Confusions(*np.unique(pairs, return_counts=True))
+        else:
+            order = np.argsort(pairs, kind="stable")
+            sorted_pairs = pairs[order]
+            known, starts = np.unique(sorted_pairs, return_index=True)
+            exact = Confusions(known, np.add.reduceat(rows[order], starts) if len(starts) else rows)
+        known = exact.pairs
         return exact if len(known) <= LIMIT else Confusions(sketch=exact.sketched())
 
     @staticmethod

@@ -24,6 +24,9 @@ class Kernels(Protocol):
     def decision_rows(self, logits: Any, targets: Any, out: Any, temperature: float) -> None:
         """Fill the columns in `out`."""
 
+    def tail_rows(self, logits: Any, labels: Any, out: Any, temperature: float) -> None:
+        """Fill the columns in `out` of rows without some classes."""
+
     def jacobian_rows(self, logits: Any, out: Any, temperature: float, first: int = 0, second: int = 0) -> None:
         """Fill `out` with a part of each row's Jacobian."""
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from softmax_dask import blocks
 from softmax_dask.dispatch import backend_of
-from softmax_dask.metrics import Counting, Metrics, metric_columns
+from softmax_dask.metrics import Metrics, MetricsCounter, metric_columns
 from softmax_dask.slabs import slabs, with_axis
 
 _SLABS = 4
@@ -18,7 +18,7 @@ def evaluate(x: Any, targets: Any, *, axis: int, temperature: float) -> Metrics:
     if targets is not None:
         truth = blocks.require_targets(backend, targets, moved.shape[:-1], moved.shape[-1])
     columns = metric_columns(with_targets=targets is not None)
-    counting = Counting(moved.shape[-1])
+    counting = MetricsCounter(moved.shape[-1])
     for index in slabs(moved.shape, _SLABS * backend.slab_bytes):
         part = None if truth is None else truth[index]
         found = blocks.decisions(moved[index], columns, axis=-1, temperature=temperature, targets=part)

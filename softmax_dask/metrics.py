@@ -22,6 +22,9 @@ from softmax_dask.kernels.counts import BINS, LARGE_NLL, ONE, RANKS, SLAB_ROWS, 
 _COLUMNS = ("label", "confidence", "entropy")
 _COLUMNS_OF_TARGETS = ("nll", "brier", "target_rank")
 
+_SLABS_OF_PAIRS = 16
+"""After which confused rows are sorted."""
+
 Counters = NDArray[np.int64]
 
 
@@ -90,7 +93,7 @@ class Metrics:
         columns : name -> one value a row, as `softmax_dask.decisions` gives them; those of `metric_columns`
         targets : integers, -1 where unlabelled
         """
-        counting = Counting(classes)
+        counting = MetricsCounter(classes)
         counting.add(columns, targets)
         return counting.metrics()
 
@@ -218,7 +221,7 @@ def confidence_edges() -> NDArray[np.float64]:
     return fine_edges()
 
 
-class Counting:
+class MetricsCounter:
     """Metrics while rows are counted."""
 
     def __init__(self, classes: int) -> None:
@@ -226,6 +229,8 @@ class Counting:
         self._counts = no_counts(classes)
         self._sums, self._bin_confidence = [0] * 4, [0] * BINS
         self._confusions = Confusions()
+        self._wrong: list[Counters] = []
+        """pairs that are not in the confusions yet"""
 
     def add(self, columns: Mapping[str, Any], targets: Any = None) -> None:
         """Count rows; see `Metrics.of`.
@@ -247,15 +252,27 @@ class Counting:
 
     def metrics(self) -> Metrics:
         """Of what was counted so far."""
+        self._settle()
         counts = Counts(*(array.copy() for array in self._counts))
         return _metrics_of(self._classes, counts, self._sums, self._bin_confidence, self._confusions)
+
+    def _settle(self) -> None:
+        """Take the pairs into the confusions: sorting many at once costs less."""
+        known = np.flatnonzero(self._counts.pairs)
+        counted = Confusions.of(known, self._counts.pairs[known])
+        waiting = [Confusions.of(np.concatenate(self._wrong))] if self._wrong else []
+        self._confusions = Confusions.merged([self._confusions, counted, *waiting])
+        self._counts.pairs[:] = 0
+        self._wrong = []
 
     def _add(self, columns: dict[str, NDArray[Any]], targets: Counters | None) -> None:
         kernels: Any = backend_of(columns["label"]).kernels
         counts = self._counts
         wrong = kernels.count_rows(columns, targets, self._classes, counts)
         if wrong.size:
-            self._confusions = Confusions.merged([self._confusions, Confusions.of(wrong)])
+            self._wrong.append(wrong)
+        if len(self._wrong) >= _SLABS_OF_PAIRS:
+            self._settle()
         if counts.rows[5]:
             nll = columns["nll"][columns["target_rank"] >= 0].astype(np.float64)
             large = nll[(nll > LARGE_NLL) & (nll < np.inf)]

@@ -51,7 +51,7 @@ def metrics_document(
         "by_class": _by_class(metrics),
         "confusions": _confusions(metrics),
         "ranks": np.trim_zeros(metrics.ranks, "b").tolist(),
-        "sums": {name: getattr(metrics, name) for name in (*_SUMS, "bin_confidence")},
+        "sums": {**{name: getattr(metrics, name) for name in _SUMS}, "bin_confidence": list(metrics.bin_confidence)},
     }
 
 
@@ -136,13 +136,11 @@ def _risk_coverage(metrics: Metrics) -> dict[str, Any]:
 
 def _confidence(metrics: Metrics) -> dict[str, Any]:
     filled = np.flatnonzero(metrics.histogram)
-    edges = fine_edges()
     return {
         "bins": FINE_BINS,
         "closed": "right",
         "bin": filled.tolist(),
-        "above": edges[filled].tolist(),
-        "to": edges[filled + 1].tolist(),
+        "to": fine_edges()[filled + 1].tolist(),
         **{key: getattr(metrics, name)[filled].tolist() for key, name in _BY_BIN.items()},
     }
 

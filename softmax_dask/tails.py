@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from softmax_dask.dispatch import Backend
+from softmax_dask.kernels.masking import BITS
 
 Array = Any
 """A NumPy or CuPy array."""
@@ -23,7 +24,6 @@ Array = Any
 TAIL_COLUMNS = frozenset({"top_k_log_probabilities", "tail_mass", "tail_divergence"})
 
 _OF_THE_TAIL = ("max_logit", "confidence", "entropy")
-_BITS: dict[int, Any] = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 def fill_tails(
@@ -61,7 +61,7 @@ def _tail(
     if k == classes:
         return arrays.zeros(rows, np.float64), arrays.zeros(rows, np.float64), 0
     found = {name: arrays.empty(rows, floats) for name in _OF_THE_TAIL}
-    backend.kernels.decision_rows(_without(arrays, logits, labels), None, found, temperature)
+    backend.kernels.tail_rows(logits, labels, found, temperature)
     largest, confidence, entropy = (_float64(arrays, found[name]) for name in _OF_THE_TAIL)
     is_empty = confidence != confidence  # all of it is -inf: masked
     total = arrays.where(is_empty, 0, arrays.exp((largest - peak) / temperature) / confidence)
@@ -70,21 +70,8 @@ def _tail(
 
 def _picked(arrays: Any, logits: Array, labels: Array) -> Array:
     """The logits of these classes."""
-    bits = logits.view(_BITS[logits.dtype.itemsize])  # CuPy does not pick bfloat16
-    return bits[_row_numbers(arrays, labels), labels].view(logits.dtype)
-
-
-def _without(arrays: Any, logits: Array, labels: Array) -> Array:
-    """A copy in which these classes are masked."""
-    masked = logits.copy()
-    bits = _BITS[logits.dtype.itemsize]
-    minus_infinity = np.array(-np.inf, logits.dtype).view(bits)[()]
-    masked.view(bits)[_row_numbers(arrays, labels), labels] = minus_infinity
-    return masked
-
-
-def _row_numbers(arrays: Any, labels: Array) -> Array:
-    return arrays.arange(labels.shape[0])[:, None]
+    bits = logits.view(BITS[logits.dtype.itemsize])
+    return bits[arrays.arange(labels.shape[0])[:, None], labels].view(logits.dtype)
 
 
 def _float64(arrays: Any, values: Array) -> Array:

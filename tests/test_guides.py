@@ -6,6 +6,7 @@ Frameworks are large: a test whose framework is missing is skipped, and `make gu
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from scipy import special
 
 from softmax_dask_pipelines import open_logits, sample
 from tests.guides import frameworks
-from tests.guides.pages import PAGES, blocks, run, writers
+from tests.guides.pages import GUIDES, PAGES, blocks, run, writers
 from tests.guides.readers import READERS
 from tests.pipelines.command import softmax_dask
 
@@ -464,3 +465,25 @@ def test_rows_of_a_smaller_dump_come_back_as_the_page_says(folder):
         names["tail"], np.exp(np.take_along_axis(logs, ranked[:, 20:], axis=1)).sum(axis=1), rtol=1e-5
     )
     np.testing.assert_allclose(np.exp(names["some"].astype(np.float64)).sum(axis=1), 1, atol=np.log(100) / 2048)
+
+
+# From a dump to a table.
+
+
+def test_the_table_of_the_page_keeps_its_promise_and_is_reported(folder):
+    sample.write_sample(folder / "softmax-dask-demo" / "logits.zarr")
+    page = (GUIDES / "decision-table.md").read_text()
+    for line in re.findall(r"^softmax-dask (.+)$", page, re.MULTILINE):
+        outcome = softmax_dask(*line.split())
+        assert outcome.code == 0, f"{line}: {outcome.err}"
+
+    names = run("\n".join(blocks("decision-table.md")), {})
+
+    table, accepted = names["table"], names["table"]["accept"].astype(bool)
+    assert len(table) == sample.ROWS == len(names["for_people"]) + accepted.sum()
+    assert 0.5 < accepted.mean() < 1
+    assert names["precision"] >= 0.95
+    report = (folder / "report.html").read_text()
+    assert ">before<" in report
+    assert ">after<" in report
+    assert json.loads((folder / "metrics-of-table.json").read_text())["figures"]["ece"] < 0.02

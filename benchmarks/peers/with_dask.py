@@ -9,7 +9,7 @@ import zarr
 
 def score(logits: "zarr.Array[Any]", out: dict[str, Any], *, rows: int, threads: int) -> None:
     """Columns of `out` from the array, `rows` rows a block, into Zarr arrays of as many rows a chunk."""
-    x = da.from_zarr(logits).rechunk((rows, -1))
+    x = da.from_zarr(logits).rechunk((rows, -1)).astype("float32")
     e = da.exp(x - x.max(axis=1, keepdims=True))
     probabilities = e / e.sum(axis=1, keepdims=True)
     store(probabilities, out, threads=threads)

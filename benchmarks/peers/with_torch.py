@@ -72,7 +72,7 @@ def score(logits: "zarr.Array[Any]", out: dict[str, Any], *, rows: int, threads:
     """A loop over the array, `rows` rows at a time, into Zarr arrays."""
     torch.set_num_threads(threads)
     for start in range(0, logits.shape[0], rows):
-        found = torch.softmax(torch.from_numpy(np.asarray(logits[start : start + rows])), 1)
+        found = torch.softmax(torch.from_numpy(np.asarray(logits[start : start + rows])).float(), 1)
         best = found.max(1)
         parts = {"label": best.indices.to(torch.int32), "confidence": best.values, "probabilities": found}
         for name, array in out.items():

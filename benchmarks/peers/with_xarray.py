@@ -12,7 +12,7 @@ from benchmarks.peers.with_dask import store
 
 def score(logits: "zarr.Array[Any]", out: dict[str, Any], *, rows: int, threads: int) -> None:
     """Columns of `out` from the array, `rows` rows a block, into Zarr arrays of as many rows a chunk."""
-    x = xr.DataArray(da.from_zarr(logits).rechunk((rows, -1)), dims=("row", "class"))
+    x = xr.DataArray(da.from_zarr(logits).rechunk((rows, -1)).astype("float32"), dims=("row", "class"))
     probabilities = xr.apply_ufunc(
         scipy.special.softmax,
         x,

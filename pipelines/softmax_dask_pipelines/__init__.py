@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from softmax_dask_pipelines.config import (
         CalibrateConfig,
         ConformalConfig,
+        EvaluateConfig,
         JacobianConfig,
         ScoreConfig,
         ThresholdConfig,
     )
     from softmax_dask_pipelines.errors import PipelineError
+    from softmax_dask_pipelines.evaluating import Evaluation, evaluate
     from softmax_dask_pipelines.fits import calibrate, conformal, threshold
     from softmax_dask_pipelines.fitting import FitResult
     from softmax_dask_pipelines.jacobians import JacobianResult, write_jacobian
@@ -34,6 +36,8 @@ _HOMES = {
     "CalibrateConfig": "config",
     "Compacted": "compacted",
     "ConformalConfig": "config",
+    "EvaluateConfig": "config",
+    "Evaluation": "evaluating",
     "FitResult": "fitting",
     "JacobianConfig": "config",
     "JacobianResult": "jacobians",
@@ -46,6 +50,7 @@ _HOMES = {
     "calibrate": "fits",
     "compact": "compaction",
     "conformal": "fits",
+    "evaluate": "evaluating",
     "open_compact": "compacted",
     "open_logits": "logits",
     "report": "reporting",
@@ -61,6 +66,8 @@ __all__ = [
     "CalibrateConfig",
     "Compacted",
     "ConformalConfig",
+    "EvaluateConfig",
+    "Evaluation",
     "FitResult",
     "JacobianConfig",
     "JacobianResult",
@@ -73,6 +80,7 @@ __all__ = [
     "calibrate",
     "compact",
     "conformal",
+    "evaluate",
     "open_compact",
     "open_logits",
     "report",

@@ -6,6 +6,7 @@ from time import monotonic
 from softmax_dask_pipelines.object_path import Buffer, ObjectPath
 
 _EVERY_S = 1.0
+_STEP_BYTES = 8 << 20
 
 
 def put(path: ObjectPath, parts: Sequence[Buffer], *, scratch: ObjectPath | None = None, durable: bool = True) -> int:
@@ -64,6 +65,18 @@ def make_folder(path: ObjectPath) -> None:
 
 def sync_folder(path: ObjectPath) -> None:
     """Nothing: names in a store are durable."""
+
+
+def files(folder: ObjectPath) -> Iterator[ObjectPath]:
+    """All objects below, at any depth."""
+    yield from folder.below()
+
+
+def parts(path: ObjectPath) -> Iterator[bytes]:
+    """The bytes of an object, some at a time; FileNotFoundError where there is none."""
+    size = path.stat().st_size
+    for start in range(0, size, _STEP_BYTES):
+        yield path.store.read(path.key, start, min(_STEP_BYTES, size - start))
 
 
 def remove(path: ObjectPath) -> None:

@@ -5,6 +5,7 @@ A task whose worker dies is tried on others by Dask; when it has ended several, 
 ran beside it: they are tried again at the end, one at a time and alone, which shows who it was.
 """
 
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -140,7 +141,9 @@ class _Window:
     def work_through(self, numbers: Sequence[int]) -> None:
         """Have all done, or `stop`."""
         try:
-            self._slide(deque([numbers]) if len(numbers) else deque())
+            # Cut batch by batch: of a list or an array each cut would copy all that is left.
+            whole = numbers if isinstance(numbers, range) else memoryview(array("q", numbers))
+            self._slide(deque([whole]) if len(whole) else deque())
             self._try_suspects_alone()
         finally:
             if self._running:

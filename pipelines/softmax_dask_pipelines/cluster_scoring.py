@@ -13,8 +13,9 @@ from softmax_dask_pipelines.cluster_runner import on_workers, run_on_cluster
 from softmax_dask_pipelines.cluster_worker import Work
 from softmax_dask_pipelines.errors import ConfigError
 from softmax_dask_pipelines.job import Job
+from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.retrying import Retrying
-from softmax_dask_pipelines.task import Receipt, ScoreTask, compile_kernels
+from softmax_dask_pipelines.task import ScoreTask, compile_kernels
 
 
 def score_on_cluster(

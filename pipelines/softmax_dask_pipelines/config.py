@@ -14,14 +14,17 @@ from softmax_dask import COLUMNS
 from softmax_dask_pipelines.addresses import is_address, is_credential, redacted, without_credentials
 from softmax_dask_pipelines.config_cluster import ClusterConfig
 from softmax_dask_pipelines.config_models import (
+    EvaluateConfig,
     JacobianConfig,
     MatrixOutputConfig,
+    MetricsOutputConfig,
     OutputConfig,
     ScoreConfig,
     SourceConfig,
     output_format_of,
 )
 from softmax_dask_pipelines.config_paths import Where, fill_paths
+from softmax_dask_pipelines.config_store import StorageOptions
 from softmax_dask_pipelines.config_verbs import (
     MODELS,
     CalibrateConfig,
@@ -38,9 +41,11 @@ __all__ = [
     "ClusterConfig",
     "Config",
     "ConformalConfig",
+    "EvaluateConfig",
     "FitConfig",
     "JacobianConfig",
     "MatrixOutputConfig",
+    "MetricsOutputConfig",
     "OutputConfig",
     "ScoreConfig",
     "SourceConfig",
@@ -48,6 +53,7 @@ __all__ = [
     "cluster_of_flags",
     "key_of",
     "make_config",
+    "options_of_stores",
     "output_format_of",
     "read_class_names",
     "read_config",
@@ -95,6 +101,11 @@ def make_config(model: type[ConfigT], data: Mapping[str, Any], where: Where) -> 
         # A key that is misspelt comes first: another that is missing may be just that one.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         raise ConfigError(f"{where(first['loc'])}: {_explain(first, model)}") from None
+
+
+def options_of_stores(given: Mapping[str, Any] | None) -> StorageOptions | None:
+    """What a function was told of stores, checked."""
+    return None if given is None else make_config(StorageOptions, given, lambda loc: f"storage_options.{key_of(loc)}")
 
 
 def read_config(

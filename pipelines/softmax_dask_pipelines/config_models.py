@@ -89,6 +89,12 @@ def _zarr_path(path: str, info: ValidationInfo) -> str:
     return path
 
 
+def _json_path(path: str) -> str:
+    if Path(path).suffix != ".json":
+        raise ValueError("a path that ends in .json")
+    return path
+
+
 def _range_of_rows(value: Any) -> Any:
     """Pass "A:B" with A not beyond B."""
     first, colon, last = str(value).partition(":")
@@ -167,6 +173,11 @@ class SourceConfig(Section):
     settle: Seconds = Field(
         60.0,
         description="Parquet, many files: one that is not whole and younger than so many seconds waits for another run",
+    )
+    verify_input: Literal["metadata", "content"] = Field(
+        "metadata",
+        description="how a change since it was scored is seen: by size and time of each file, or by a checksum of its "
+        "bytes, for which all is read twice more; of objects by their etag",
     )
     link: Literal["softmax", "sigmoid"] = Field(
         "softmax", description="sigmoid: one logit z a row, read as the two logits 0 and z"
@@ -306,3 +317,36 @@ class JacobianConfig(Section):
         if value is None and info.data.get("rows") is None:
             raise ValueError("a confidence such as 0.6, because rows does not say which rows either")
         return value
+
+
+class MetricsOutputConfig(Section):
+    """Where figures go."""
+
+    path: Annotated[LocalPath, AfterValidator(_json_path)] = Field(
+        description="a .json file, relative to the working directory; one of before is replaced"
+    )
+
+
+class EvaluateConfig(Section):
+    """How good the decisions of a dump are."""
+
+    verb: Literal["evaluate"] = Field(description="what to do")
+    source: SourceConfig = Field(description="where the logits are, or what score has written")
+    output: MetricsOutputConfig | None = Field(None, description="where the figures go; they are only said")
+    temperature: Temperature = Field(1.0, description="divides the logits; above 0")
+    memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
+    threads: Threads | None = Field(None, description="rows are counted by this many threads; all cores")
+    date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")
+    timezone: Zone = Field("UTC", description="where it is today, such as Europe/Berlin")
+    on_missing: Literal["error", "retry", "nothing"] = Field(
+        "error", description="a source that is not there yet: exit 2 (error), 75 (retry) or 0 (nothing)"
+    )
+    retries: Retries = Field(2, description="how often what fails because a storage is away is tried again")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out(cls, data: Any) -> Any:
+        """Flags that name no output make a section that says nothing."""
+        output = data.get("output") if isinstance(data, Mapping) else None
+        says_nothing = isinstance(output, Mapping) and all(value is None for value in output.values())
+        return {**data, "output": None} if says_nothing else data

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, fie
 
 from softmax_dask_pipelines.config_models import (
     Bytes,
+    EvaluateConfig,
     JacobianConfig,
     LocalPath,
     ScoreConfig,
@@ -103,13 +104,14 @@ class ConformalConfig(Section):
 FitConfig = CalibrateConfig | ThresholdConfig | ConformalConfig
 """A dump in, a document out."""
 
-Config = ScoreConfig | JacobianConfig | FitConfig
+Config = ScoreConfig | JacobianConfig | EvaluateConfig | FitConfig
 """What a config file may hold; `verb` tells which."""
 
 MODELS: dict[str, type[Config]] = {
     "score": ScoreConfig,
     "compact": ScoreConfig,
     "jacobian": JacobianConfig,
+    "evaluate": EvaluateConfig,
     "calibrate": CalibrateConfig,
     "threshold": ThresholdConfig,
     "conformal": ConformalConfig,

@@ -25,6 +25,7 @@ from softmax_dask_pipelines.errors import (
 from softmax_dask_pipelines.object_path import Buffer
 
 _TEMPORARY = ".tmp"
+_STEP_BYTES = 1 << 20
 _FULL = (
     DiskFullError,
     "no space left on the device; the output needs more. Free some, and run the same command again.",
@@ -211,6 +212,19 @@ def remove(path: Path) -> None:
                 f"{path}: cannot be removed, for somebody still writes into it; expected workers that have ended. "
                 "Wait for them, and run the same command again."
             )
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, at any depth; none where it is not there."""
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names)
+
+
+def parts(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, a little at a time; FileNotFoundError where there is none."""
+    with open(path, "rb") as file:
+        while part := file.read(_STEP_BYTES):
+            yield part
 
 
 def remove_if_empty(folder: Path) -> None:

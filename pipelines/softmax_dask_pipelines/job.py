@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from softmax_dask import COLUMNS, SingleClassWarning, TopKWarning, float_dtype, result_dtype
+from softmax_dask import COLUMNS, SingleClassWarning, TopKWarning, confidence_edges, float_dtype, result_dtype
 from softmax_dask_pipelines import machine
 from softmax_dask_pipelines.addresses import is_address
 from softmax_dask_pipelines.backend import Backend, chosen_backend
@@ -37,6 +37,8 @@ _KEY_BYTES = 16
 _TARGET_BYTES = 8
 _CLASS_BYTES = 4
 """Of a class number."""
+_MOST_PAIRS = 1 << 16
+"""Pairs of classes that have a counter each."""
 
 _DEFAULT_COLUMNS = {
     "score": ("label", "label_name", "confidence", "nll", "correct"),
@@ -175,6 +177,7 @@ def source_request(given: SourceConfig) -> SourceRequest:
         missing_chunks=given.missing_chunks,
         nulls=given.nulls,
         settle_s=given.settle,
+        verify_input=given.verify_input,
         link=given.link,
         storage_options=given.storage_options,
     )
@@ -302,7 +305,16 @@ def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], to
         widest_bytes=max(of_classes, default=0),
         narrow_bytes=narrow + carried_bytes(facts),
         scratch_bytes=rule.scratch_bytes(facts.classes, floats.itemsize),
+        counting_bytes=counting_bytes(facts.classes),
     )
+
+
+def counting_bytes(classes: int) -> int:
+    """What metrics of a partition take: three histograms, four counters a class, pairs; counted, and as they are kept.
+
+    See `softmax_dask.kernels.counts`.
+    """
+    return 2 * 8 * (3 * len(confidence_edges()) + 4 * classes + min(classes**2, _MOST_PAIRS))
 
 
 def carried_bytes(facts: SourceFacts) -> int:

@@ -8,8 +8,7 @@ from uuid import uuid4
 import dask.array as da
 import numpy as np
 
-from softmax_dask_pipelines.config import key_of, make_config
-from softmax_dask_pipelines.config_store import StorageOptions
+from softmax_dask_pipelines.config import options_of_stores
 from softmax_dask_pipelines.plan import CHUNK_BYTES
 from softmax_dask_pipelines.sources import Source, SourceFacts, SourceRequest, open_source
 
@@ -62,7 +61,7 @@ def open_logits(
         missing_chunks=missing_chunks,
         nulls=nulls,
         link=link,
-        storage_options=_options(storage_options),
+        storage_options=options_of_stores(storage_options),
     )
     opened = open_source(request)
     facts = opened.facts
@@ -79,10 +78,6 @@ def open_logits(
         # Not a hash of the path: a dump that was rewritten in place must not pass for the old one.
         name=f"logits-{uuid4().hex}",
     )
-
-
-def _options(given: Mapping[str, Any] | None) -> StorageOptions | None:
-    return None if given is None else make_config(StorageOptions, given, lambda loc: f"storage_options.{key_of(loc)}")
 
 
 def _chunk_rows(facts: SourceFacts) -> int:

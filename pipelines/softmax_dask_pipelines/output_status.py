@@ -1,18 +1,22 @@
 """What is known of an output, from what its runs have left beside it. Reads documents alone, and changes nothing."""
 
 import os
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from softmax_dask_pipelines.addresses import require_local
 from softmax_dask_pipelines.errors import SourceNotFoundError
 from softmax_dask_pipelines.ledger.history import History, PlanRecord, commit_numbers, read_commit
 from softmax_dask_pipelines.ledger.journal import read_journal
 from softmax_dask_pipelines.ledger.lock import holder
+from softmax_dask_pipelines.outputs_at import output_at
 
 
-def status(output: str | os.PathLike[str]) -> dict[str, Any]:
+def status(output: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Commits, rows, the plan that is open and how far it is, and who is writing: JSON types only.
+
+    Parameters
+    ----------
+    storage_options : profile, endpoint_url, region, anon, requester_pays of what is on s3://; by the environment
 
     Raises
     ------
@@ -21,8 +25,7 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
     OutputExistsError
         What is there is not ours, or of another version.
     """
-    require_local(str(output))
-    path = Path(output)
+    path = output_at(output, storage_options)
     history = History.of(path)
     running = holder(path)
     if not history.number and history.open is None and running is None:

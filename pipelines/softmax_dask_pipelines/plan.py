@@ -50,6 +50,8 @@ class Sizes:
     """Of a row of all other columns, ids and targets together."""
     scratch_bytes: int = 0
     """Of a row, what it takes beside results while they are computed."""
+    counting_bytes: int = 0
+    """What a thread counts into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +206,12 @@ def _reduced(rows: int, times: int, unit: int) -> int:
 
 
 def _task_bytes(sizes: Sizes, chunk: int, partition: int) -> int:
-    """Of one thread: a decoded block and what decoding takes; results twice, as computed and as encoded."""
+    """Of one thread: a decoded block and what decoding takes; results as computed, encoded, and twice being written."""
     reading = sizes.read_rows * sizes.row_bytes + sizes.read_overhead_bytes
-    computing = chunk * (sizes.wide_bytes + sizes.widest_bytes) + 2 * chunk * sizes.classes * 4
+    computing = chunk * (sizes.wide_bytes + 3 * sizes.widest_bytes) + 2 * chunk * sizes.classes * 4
     computing += chunk * sizes.scratch_bytes
     gathering = 2 * min(partition, max(1, sizes.rows)) * sizes.narrow_bytes
-    return reading + computing + gathering
+    return reading + computing + gathering + sizes.counting_bytes
 
 
 def _plan(sizes: Sizes, partition: int, chunk: int, threads: int, peak: int, limit: int) -> Plan:

@@ -8,17 +8,23 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from softmax_dask import MetricsError, metrics_from_document
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.addresses import require_local
-from softmax_dask_pipelines.errors import ConfigError, OutputExistsError, SourceFormatError, SourceNotFoundError
+from softmax_dask_pipelines.errors import (
+    ConfigError,
+    OutputExistsError,
+    PipelineError,
+    SourceFormatError,
+    SourceNotFoundError,
+)
 from softmax_dask_pipelines.ledger.history import Commit, History, commit_numbers, read_commit
+from softmax_dask_pipelines.ledger.sidecars import WHOLE, metrics_of_commit
 from softmax_dask_pipelines.reports.extremes import Extremes, columns_of, extremes_of
 from softmax_dask_pipelines.reports.known import facts_of_report, manifest_before, manifest_in, manifest_of
 
 _PACKAGES = ("jinja2", "matplotlib")
 _PAGE, _TEXT = ".html", ".md"
-_FORMAT = 1
-"""Of a document of metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,8 @@ def report(
     markdown : also write Markdown, beside the page
     metrics : also write the document of docs/metrics.md there
     evaluation : such a document, of `evaluate`; by default what the output's runs have counted
-    calibration : what `calibrate` has written: its figures before and after are shown
+    calibration : what `calibrate` has written: its figures before and after are shown; by default that of the run's
+        config, if it is still there
     previous : another output, whose labels are compared with; by default the run of this output before
     rows : how many of the most and of the least certain rows are shown
 
@@ -71,14 +78,14 @@ def report(
     for target in written:
         _require_writable(target, folder)
     history = History.of(folder)
-    found = _metrics(history, evaluation)
+    found = _metrics(history, manifest, evaluation)
     facts = facts_of_report(
         str(folder),
         _commits(history),
         manifest,
         metrics=found,
         earlier=_earlier(folder, manifest, previous),
-        calibration=None if calibration is None else _calibration(Path(calibration)),
+        calibration=_calibration_of_run(history, manifest) if calibration is None else _calibration(Path(calibration)),
         extremes=_extremes(history, folder, rows),
     )
     texts = {target: _text(target.suffix, facts, found) for target in targets}
@@ -138,20 +145,44 @@ def _require_writable(target: Path, output: Path) -> None:
         raise ConfigError(f"{target}: lies inside {output}, or beside its runs; expected another place. Choose one.")
 
 
-def _metrics(history: History, evaluation: str | PathLike[str] | None) -> Mapping[str, Any] | None:
-    if evaluation is None:
+def _metrics(
+    history: History, manifest: Mapping[str, Any], evaluation: str | PathLike[str] | None
+) -> Mapping[str, Any] | None:
+    """Those that are given, or what stands beside the last commit, if the run is the one that made it."""
+    if evaluation is not None:
+        return _evaluation(Path(evaluation))
+    last = manifest_of(str(history.output))
+    if history.latest is None or last is None or last["run"] != manifest["run"]:
         return None
-    path = Path(evaluation)
+    found = metrics_of_commit(history, history.latest)
+    return None if found is None else {key: value for key, value in found.document.items() if key != WHOLE}
+
+
+def _evaluation(path: Path) -> Mapping[str, Any]:
     found = _read_json(path)
-    if found.get("kind") != "metrics" or found.get("format") != _FORMAT:
-        raise SourceFormatError(f"{path}: is no document of metrics; expected one of `evaluate`, of format {_FORMAT}.")
+    try:
+        metrics_from_document(found)
+    except (MetricsError, KeyError, TypeError, ValueError) as error:
+        raise SourceFormatError(f"{path}: is no document of metrics ({error}); expected one of `evaluate`.") from error
     return found
 
 
 def _known(metrics: Mapping[str, Any] | None, output: Path) -> Mapping[str, Any]:
     if metrics is None:
-        raise ConfigError(f"{output}: has no metrics; expected an output whose runs have counted them. Score it again.")
+        raise ConfigError(f"{output}: has no metrics; expected the last run, with what it has counted. Score it again.")
     return metrics
+
+
+def _calibration_of_run(history: History, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """That which the run was told to apply; by now it may be gone, or another one."""
+    told = manifest["config"].get("calibration")
+    if not isinstance(told, str) or history.latest is None:
+        return None
+    try:
+        found = _calibration(Path(told))
+    except PipelineError:
+        return None
+    return found if found.get("temperature") == history.latest.plan.settings.get("temperature") else None
 
 
 def _calibration(path: Path) -> Mapping[str, Any]:
@@ -200,7 +231,7 @@ def _extremes(history: History, output: Path, rows: int) -> Extremes | None:
         return None
     carried = [name for _, name, _ in history.latest.plan.settings.get("carried", [])]
     columns = columns_of(output)
-    return extremes_of(columns, (*carried, "row", "label_name", "label", "target", "correct"), rows)
+    return extremes_of(columns, (*carried, "row", "label_name", "label", "target", "correct", "accept"), rows)
 
 
 def _text(suffix: str, facts: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> str:

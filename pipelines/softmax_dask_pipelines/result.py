@@ -74,6 +74,7 @@ class RunResult:
             "read_s": self.read_s,
             "kernel_s": self.kernel_s,
             "write_s": self.write_s,
+            **self._pace(),
         }
 
     def record(self) -> dict[str, Any]:
@@ -83,6 +84,18 @@ class RunResult:
     def _mean_of_tails(self, column: str, decided: int) -> float | None:
         """None where the output does not have the column."""
         return _mean(getattr(self.tally, f"{column}_sum"), decided) if column in self.job.spec.columns else None
+
+    def _pace(self) -> dict[str, float | None]:
+        """How fast it went once kernels were loaded, and the shares of the threads' time; None of a run of nothing."""
+        scoring_s, threads_s = self.seconds - self.compile_s, self.read_s + self.kernel_s + self.write_s
+        row_bytes = self.job.facts.classes * self.job.facts.dtype.itemsize
+        return {
+            "rows_per_s": _mean(self.bytes_in / row_bytes, scoring_s),
+            "gb_per_s": _mean(self.bytes_in / 1e9, scoring_s),
+            "read_share": _mean(self.read_s, threads_s),
+            "kernel_share": _mean(self.kernel_s, threads_s),
+            "write_share": _mean(self.write_s, threads_s),
+        }
 
     def _name_of(self, label: int) -> str | None:
         names = self.job.facts.class_names
@@ -108,5 +121,5 @@ def together(job: Job, results: Sequence[RunResult]) -> RunResult:
     )
 
 
-def _mean(total: float, count: int) -> float | None:
+def _mean(total: float, count: float) -> float | None:
     return total / count if count else None

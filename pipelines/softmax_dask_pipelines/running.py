@@ -5,17 +5,29 @@ from datetime import date
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
-from softmax_dask_pipelines import fitting, jacobian_job, jacobians, job, scored_fitting, scoring
+from softmax_dask_pipelines import (
+    evaluating,
+    evaluation_job,
+    fitting,
+    jacobian_job,
+    jacobians,
+    job,
+    scored_fitting,
+    scoring,
+)
 from softmax_dask_pipelines.config import (
     CalibrateConfig,
     Config,
     ConformalConfig,
+    EvaluateConfig,
     JacobianConfig,
     ScoreConfig,
     ThresholdConfig,
     read_config,
 )
 from softmax_dask_pipelines.errors import ConfigError, NothingToDoError, SourceAbsentError, SourceNotReadyError
+from softmax_dask_pipelines.evaluating import Evaluation
+from softmax_dask_pipelines.evaluation_job import EvaluationJob, KnownJob
 from softmax_dask_pipelines.fitting import FitJob, FitResult
 from softmax_dask_pipelines.jacobian_job import JacobianJob
 from softmax_dask_pipelines.jacobians import JacobianResult
@@ -28,12 +40,13 @@ from softmax_dask_pipelines.selection import OnSearch
 if TYPE_CHECKING:
     from distributed import Client
 
-Ready = Job | JacobianJob | FitJob | ScoredJob
-Result = RunResult | JacobianResult | FitResult | ScoredResult
+Ready = Job | JacobianJob | EvaluationJob | KnownJob | FitJob | ScoredJob
+Result = RunResult | JacobianResult | Evaluation | FitResult | ScoredResult
 
 _PREPARE: dict[type[Any], Callable[[Any, OnSearch | None, bool], Ready]] = {
     ScoreConfig: lambda config, _, has_client: job.prepare(config, has_client=has_client),
     JacobianConfig: lambda config, on_search, _: jacobian_job.prepare(config, on_search),
+    EvaluateConfig: lambda config, *_: evaluation_job.prepare(config),
     CalibrateConfig: lambda config, *_: fitting.prepare(config),
     ThresholdConfig: lambda config, *_: scored_fitting.prepare_scored(config) or fitting.prepare(config),
     ConformalConfig: lambda config, *_: fitting.prepare(config),
@@ -41,6 +54,8 @@ _PREPARE: dict[type[Any], Callable[[Any, OnSearch | None, bool], Ready]] = {
 _EXECUTE: dict[type[Any], Callable[..., Result]] = {
     Job: scoring.execute,
     JacobianJob: jacobians.execute,
+    EvaluationJob: evaluating.execute,
+    KnownJob: evaluating.execute,
     FitJob: fitting.execute,
     ScoredJob: scored_fitting.execute,
 }
@@ -54,7 +69,7 @@ def run(
     replace: bool = False,
     client: "Client | None" = None,
 ) -> Result | None:
-    """Run a config: a `ScoreConfig`, or that of another verb, or the path of a YAML file with `key=value` overrides.
+    """Run a config: one of the `...Config` classes, or the path of a YAML file with `key=value` overrides.
 
     Parameters
     ----------
@@ -63,7 +78,7 @@ def run(
 
     Returns
     -------
-    RunResult, JacobianResult, FitResult
+    RunResult, JacobianResult, Evaluation, FitResult, ScoredResult
         What it came to; None where there is no source yet and the config says `on_missing: nothing`.
 
     Raises

@@ -20,14 +20,17 @@ from softmax_dask_pipelines.ledger.lock import locked
 from softmax_dask_pipelines.ledger.manifest import RunRecord, Told
 from softmax_dask_pipelines.ledger.opening import Opening, Step
 from softmax_dask_pipelines.ledger.publication import Building, recovered
+from softmax_dask_pipelines.ledger.sidecars import Sidecars
+from softmax_dask_pipelines.marks import Marks
 from softmax_dask_pipelines.notices import NoteWarning
+from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.result import RunResult, together
 from softmax_dask_pipelines.retrying import Retrying
 from softmax_dask_pipelines.runner import Stop, run_on_threads
 from softmax_dask_pipelines.sinks import Sink, open_sink
 from softmax_dask_pipelines.sources.record import short_facts_of_source
 from softmax_dask_pipelines.tally import Tally
-from softmax_dask_pipelines.task import Receipt, ScoreTask, compile_kernels
+from softmax_dask_pipelines.task import CountsPlace, ScoreTask, compile_kernels
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -57,6 +60,7 @@ def score(
     missing_chunks: str = "error",
     nulls: str = "error",
     settle: float = 60.0,
+    verify_input: str = "metadata",
     link: str = "softmax",
     storage_options: Mapping[str, Any] | None = None,
     top_k: int | None = None,
@@ -95,6 +99,7 @@ def score(
     missing_chunks : "error", or "fill" for a Zarr source that did not store chunks that are all fill value
     nulls : "error", or "abstain": a Parquet row that is null or holds one is undecidable
     settle : seconds; of many Parquet files one that is not whole, and younger than this, is left for the next run
+    verify_input : "metadata", or "content": whether what was scored has changed is told by checksums of all bytes
     link : "sigmoid" for one logit z a row, read as the two logits 0 and z
     storage_options : profile, endpoint_url, region, anon, requester_pays of what is on s3://; by the environment
     top_k : classes in top_k_labels and top_k_probabilities
@@ -139,6 +144,7 @@ def score(
             "missing_chunks": missing_chunks,
             "nulls": nulls,
             "settle": settle,
+            "verify_input": verify_input,
             "link": link,
             "storage_options": storage_options,
         },
@@ -208,8 +214,9 @@ def _carry_out(
     totals = _Totals(job, on_receipt)
     told = Told(job.config.model_dump(mode="json"), short_facts_of_source(job.facts))
     record = RunRecord(history.output, run, told, lambda: totals.result().record())
-    with Building(history, step.plan, sink, place, record) as building:
-        _score_missing(job, sink, building, totals, client)
+    sidecars = Sidecars(history, step.plan, job)
+    with Building(history, step.plan, sink, place, record, sidecars) as building:
+        _score_missing(job, sink, building, totals, client, sidecars.place)
         totals.require_expected()
         building.seal()
         opening.require_unchanged(step.plan)
@@ -218,16 +225,18 @@ def _carry_out(
     return result
 
 
-def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals", client: "Client | None") -> None:
+def _score_missing(
+    job: Job, sink: Sink, building: Building, totals: "_Totals", client: "Client | None", counts: CountsPlace
+) -> None:
     """Score the partitions that no earlier run has done."""
-    done = set()
+    done = Marks()
     for receipt in building.finished(len(job.plan.numbers)):
         totals.add_done(receipt)
         done.add(receipt.partition)
-    missing = [number for number in job.plan.numbers if number not in done]
-    if not missing:
+    missing = done.rest(job.plan.numbers)
+    if not len(missing):
         return
-    task = task_of(job, sink, Stop())
+    task = task_of(job, sink, Stop(), counts)
 
     def take(receipt: Receipt) -> None:
         for note in receipt.notes:
@@ -245,8 +254,8 @@ def _score_missing(job: Job, sink: Sink, building: Building, totals: "_Totals", 
         totals.compile_s = score_on_cluster(job, task, missing, client=client, take=take)
 
 
-def task_of(job: Job, sink: Sink, stop: Event) -> ScoreTask:
-    """What scores the partitions of a run; `stop` ends those that have begun."""
+def task_of(job: Job, sink: Sink, stop: Event, counts: CountsPlace | None = None) -> ScoreTask:
+    """What scores the partitions of a run, and leaves its metrics at `counts`; `stop` ends those that have begun."""
     return ScoreTask(
         source=job.source,
         sink=sink,
@@ -258,6 +267,7 @@ def task_of(job: Job, sink: Sink, stop: Event) -> ScoreTask:
         refuse_nonfinite=job.config.nonfinite == "error",
         stop=stop,
         compute=None if job.backend == "cpu" else GpuOfProcess(),
+        counts=counts,
     )
 
 

@@ -23,9 +23,11 @@ __all__ = [
     "Log",
     "Store",
     "exchange",
+    "files",
     "lines",
     "make_folder",
     "open_log",
+    "parts",
     "plain_errors",
     "put",
     "put_new",
@@ -61,6 +63,8 @@ class Store(Protocol):
     def make_folder(self, path: Any) -> None: ...  # noqa: D102
     def sync_folder(self, path: Any) -> None: ...  # noqa: D102
     def remove(self, path: Any) -> None: ...  # noqa: D102
+    def files(self, folder: Any) -> Iterator[Any]: ...  # noqa: D102
+    def parts(self, path: Any) -> Iterator[bytes]: ...  # noqa: D102
 
 
 def put(path: AnyPath, parts: Sequence[Buffer], *, scratch: AnyPath | None = None, durable: bool = True) -> int:
@@ -103,6 +107,16 @@ def sync_folder(path: AnyPath) -> None:
 def remove(path: AnyPath) -> None:
     """Remove a file, or a folder with all that is in it; not there is fine."""
     _store_of(path).remove(path)
+
+
+def files(folder: AnyPath) -> Iterator[AnyPath]:
+    """All files below a folder, at any depth; none where it is not there."""
+    return _store_of(folder).files(folder)
+
+
+def parts(path: AnyPath) -> Iterator[bytes]:
+    """The bytes of a file, a little at a time; FileNotFoundError where there is none."""
+    return _store_of(path).parts(path)
 
 
 def _store_of(path: AnyPath) -> Store:

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from softmax_dask_pipelines.config import Config
+from softmax_dask_pipelines.estimate import Estimate
 from softmax_dask_pipelines.expectations import Shift
 from softmax_dask_pipelines.job import Job
 from softmax_dask_pipelines.relayout import advice
@@ -36,8 +37,8 @@ def text_of_run(result: RunResult) -> str:
     return table(lines)
 
 
-def text_of_plan(job: Job) -> str:
-    """What a run would do."""
+def text_of_plan(job: Job, estimate: Estimate | str | None = None) -> str:
+    """What a run would do, and how long it may take."""
     plan, spec = job.plan, job.spec
     lines = [
         *day_lines(job.config),
@@ -49,7 +50,22 @@ def text_of_plan(job: Job) -> str:
         ("memory", f"{size(plan.peak_bytes)} at most, limit {size(plan.memory_limit_bytes)}"),
         ("threads", _threads(job)),
     ]
-    return table(lines)
+    return table(lines if estimate is None else [*lines, ("time", _time_text(estimate))])
+
+
+def _time_text(estimate: Estimate | str) -> str:
+    if isinstance(estimate, str):
+        return estimate
+    low, high = (_seconds_text(seconds) for seconds in (estimate.low_s, estimate.high_s))
+    span = f"about {low}" if low == high else f"{low} to {high}"
+    return f"{span} here, by a second of it"
+
+
+def _seconds_text(seconds: float) -> str:
+    for unit, length in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def _threads(job: Job) -> str:
@@ -62,9 +78,10 @@ def _threads(job: Job) -> str:
     return f"{plan.threads} at most in each worker of {cluster.connect or cluster.class_name}; memory is of one worker"
 
 
-def facts_of_plan(job: Job) -> dict[str, Any]:
-    """What a run would do, for machines."""
-    return {"source": facts_of_source(job.facts), "output": job.spec.path, **_run_facts(job)}
+def facts_of_plan(job: Job, estimate: Estimate | str | None = None) -> dict[str, Any]:
+    """What a run would do, for machines; `seconds` is what it may take, least and most, or null."""
+    seconds = [estimate.low_s, estimate.high_s] if isinstance(estimate, Estimate) else None
+    return {"source": facts_of_source(job.facts), "output": job.spec.path, **_run_facts(job), "seconds": seconds}
 
 
 def _run_facts(job: Job) -> dict[str, Any]:
@@ -195,15 +212,12 @@ def _share(top: dict[str, Any], rows: int) -> str:
 
 def _time(facts: dict[str, Any]) -> str:
     scoring_s = facts["seconds"] - facts["compile_s"]
-    rate = facts["bytes_in"] / scoring_s / 1e9
-    rest = f"{rate:.2f} GB/s of logits ({_where_the_time_went(facts)}), {facts['compile_s']:.1f} s to load the kernels"
-    return f"{scoring_s:.2f} s, {rest}"
+    rates = f"{facts['rows_per_s'] or 0:,.0f} rows/s, {facts['gb_per_s'] or 0:.2f} GB/s of logits"
+    return f"{scoring_s:.2f} s, {rates} ({_where_the_time_went(facts)}), {facts['compile_s']:.1f} s to load the kernels"
 
 
 def _where_the_time_went(facts: dict[str, Any]) -> str:
-    parts = {"read": facts["read_s"], "kernel": facts["kernel_s"], "write": facts["write_s"]}
-    total = sum(parts.values()) or 1.0
-    return ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in parts.items())
+    return ", ".join(f"{name} {facts[f'{name}_share'] or 0:.0%}" for name in ("read", "kernel", "write"))
 
 
 def _figure(value: float | None) -> str:

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_dask import COLUMNS, decisions
+from softmax_dask import COLUMNS, MetricsCounter, decisions, metric_columns, metrics_to_bytes
+from softmax_dask_pipelines import storage
+from softmax_dask_pipelines.checksums import crc32c_of
 from softmax_dask_pipelines.errors import InterruptedRunError, NonFiniteRowsError
+from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.plan import Partition, Plan
+from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.rules import MADE, Rule
 from softmax_dask_pipelines.sinks import OutputSpec, PartitionWriter, Sink, StoredObject
 from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
@@ -19,34 +23,28 @@ from softmax_dask_pipelines.sources import Source, SourceBlock
 from softmax_dask_pipelines.tally import Tally, tally_of
 
 _ROWS_LOOKED_AT = 1000
-
-_TALLIED = ("label", "confidence", "entropy")
-_TALLIED_WITH_TARGETS = (*_TALLIED, "nll", "target_rank")
+_VALUES_LOOKED_AT = 1 << 17
+"""A megabyte, once they are float64: the look takes no memory that a block does not."""
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a partition came to."""
+class CountsPlace:
+    """Where partitions leave their metrics, a file each, until those of all of them are merged at the commit."""
 
-    partition: int
-    tally: Tally
-    objects: tuple[StoredObject, ...]
-    """What was stored."""
-    notes: tuple[str, ...]
-    """What the user should be told, though the run goes on."""
-    read_s: float
-    kernel_s: float
-    write_s: float
+    folder: AnyPath
+    durable: bool
+    """Whether what is written must survive a power cut."""
 
-    @property
-    def rows(self) -> int:
-        """Rows that are done."""
-        return self.tally.rows
+    def put(self, number: int, counted: MetricsCounter) -> StoredObject:
+        """Write what partition `number` has counted; what was written."""
+        data = metrics_to_bytes(counted.metrics())
+        path = self.path(number)
+        storage.put(path, [data], durable=self.durable)
+        return StoredObject(path.name, len(data), crc32c_of([data]))
 
-    @property
-    def bytes_written(self) -> int:
-        """Size of what was stored."""
-        return sum(stored.size_bytes for stored in self.objects)
+    def path(self, number: int) -> AnyPath:
+        """Its file."""
+        return self.folder / f"{number:05d}.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +63,8 @@ class ScoreTask:
     """Set when the run is to end: partitions that have begun stop at the next block."""
     compute: Callable[..., Any] | None = None
     """Fills columns in place of `decisions`, whose arguments it takes, where these are not computed here."""
+    counts: CountsPlace | None = None
+    """Where metrics are left; None: nobody wants them."""
 
     def __call__(self, number: int) -> Receipt:
         """Score partition `number` and store it. Nothing of it is visible yet."""
@@ -74,7 +74,7 @@ class ScoreTask:
         self, logits: NDArray[Any], targets: NDArray[np.int64] | None, out: dict[str, NDArray[Any]]
     ) -> dict[str, NDArray[Any]]:
         """Fill the arrays of `out`; they and, where they are not among them, the columns that the summary counts."""
-        tallied = _TALLIED if targets is None else _TALLIED_WITH_TARGETS
+        tallied = metric_columns(with_targets=targets is not None)
         kinds = {"float": self.float_dtype, "int32": np.dtype(np.int32)}
         missing = [name for name in tallied if name not in out]
         out = out | {name: np.empty(len(logits), kinds[COLUMNS[name].kind]) for name in missing}
@@ -100,7 +100,8 @@ def compile_kernels(task: ScoreTask, spec: OutputSpec) -> None:
         for column in computed_columns(spec)
     }
     targets = np.zeros(1, np.int64) if spec.has_targets else None
-    task.decide(np.zeros((1, spec.classes), task.source.facts.dtype), targets, out)
+    columns = task.decide(np.zeros((1, spec.classes), task.source.facts.dtype), targets, out)
+    MetricsCounter(spec.classes).add(columns, targets)
 
 
 class _Scoring:
@@ -112,18 +113,18 @@ class _Scoring:
         self._writer: PartitionWriter = task.sink.writer(partition.number)
         self._labels = np.empty(partition.stop - partition.start, np.int32)
         self._tallies: list[Tally] = []
+        self._counter = None if task.counts is None else MetricsCounter(task.source.facts.classes)
         self._row = partition.start
         self._notes: list[str] = []
         self._seconds = {"read": 0.0, "kernel": 0.0, "write": 0.0}
 
     def run(self) -> Receipt:
-        for block in self._blocks():
-            if self._row == 0:
-                self._note_probabilities(block)
-            self._score(block)
-        begin = perf_counter()
-        objects = self._writer.close()
-        self._seconds["write"] += perf_counter() - begin
+        try:
+            self._score_all()
+            objects, metrics = self._closed()
+        except BaseException:
+            self._writer.abandon()
+            raise
         return Receipt(
             partition=self._partition.number,
             notes=tuple(self._notes),
@@ -132,17 +133,31 @@ class _Scoring:
             read_s=self._seconds["read"],
             kernel_s=self._seconds["kernel"],
             write_s=self._seconds["write"],
+            metrics=metrics,
         )
 
-    def _blocks(self) -> Iterator[SourceBlock]:
+    def _score_all(self) -> None:
         blocks = self._task.source.read(self._partition.start, self._partition.stop)
-        while True:
-            begin = perf_counter()
-            block = next(blocks, None)
-            self._seconds["read"] += perf_counter() - begin
-            if block is None:
-                return
-            yield block
+        while (block := self._next(blocks)) is not None:
+            if self._row == 0:
+                self._note_probabilities(block)
+            self._score(block)
+            del block  # before the next one is read: that takes the same memory, which is in the cache
+
+    def _next(self, blocks: Iterator[SourceBlock]) -> SourceBlock | None:
+        begin = perf_counter()
+        block = next(blocks, None)
+        self._seconds["read"] += perf_counter() - begin
+        return block
+
+    def _closed(self) -> tuple[tuple[StoredObject, ...], StoredObject | None]:
+        """Objects of the output; and what was counted, if that is kept."""
+        begin = perf_counter()
+        objects, metrics = self._writer.close(), None
+        if self._task.counts is not None and self._counter is not None:
+            metrics = self._task.counts.put(self._partition.number, self._counter)
+        self._seconds["write"] += perf_counter() - begin
+        return objects, metrics
 
     def _score(self, block: SourceBlock) -> None:
         done, rows = 0, len(block.logits)
@@ -156,7 +171,8 @@ class _Scoring:
             done += count
 
     def _note_probabilities(self, block: SourceBlock) -> None:
-        if look_like_probabilities(block.logits[:_ROWS_LOOKED_AT]):
+        rows = min(_ROWS_LOOKED_AT, max(1, _VALUES_LOOKED_AT // block.logits.shape[1]))
+        if look_like_probabilities(block.logits[:rows]):
             facts = self._task.source.facts
             self._notes.append(
                 f"{facts.path}: the first rows lie in [0, 1] and sum to 1: are they probabilities already? "
@@ -184,6 +200,8 @@ class _Scoring:
                 "Mend the logits, or use nonfinite: propagate."
             )
         self._tallies.append(tally)
+        if self._counter is not None:
+            self._counter.add(out, targets)
 
     def _store(self, block: SourceBlock, rows: slice) -> None:
         begin = perf_counter()

@@ -3,13 +3,14 @@
 import os
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-from softmax_dask_pipelines.addresses import require_local
+from softmax_dask_pipelines import storage
+from softmax_dask_pipelines.checksums import is_as_written
 from softmax_dask_pipelines.config import ScoreConfig, key_of, make_config
 from softmax_dask_pipelines.errors import ConfigError, InputChangedError, OutputDamagedError, OutputExistsError
 from softmax_dask_pipelines.job import prepare
@@ -18,9 +19,10 @@ from softmax_dask_pipelines.ledger.history import Commit, History, commit_number
 from softmax_dask_pipelines.ledger.journal import read_journal
 from softmax_dask_pipelines.ledger.opening import as_planned
 from softmax_dask_pipelines.ledger.settings import differences, settings_of
+from softmax_dask_pipelines.object_path import AnyPath
+from softmax_dask_pipelines.outputs_at import output_at
 from softmax_dask_pipelines.scoring import task_of
-from softmax_dask_pipelines.sinks import StoredObject, open_sink
-from softmax_dask_pipelines.sinks.checksums import crc32c_of_file
+from softmax_dask_pipelines.sinks import StoredObject, job_folder, open_sink
 from softmax_dask_pipelines.sinks.places import Whole
 
 _SAMPLE = 8
@@ -44,12 +46,15 @@ class Verified:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def verify(output: str | os.PathLike[str], *, against_input: bool = False) -> Verified:
+def verify(
+    output: str | os.PathLike[str], *, against_input: bool = False, storage_options: Mapping[str, Any] | None = None
+) -> Verified:
     """Read the whole output again, and compare every object with the size and checksum that it was written with.
 
     Parameters
     ----------
     against_input : also compute some partitions of each commit again, and compare them byte for byte
+    storage_options : profile, endpoint_url, region, anon, requester_pays of what is on s3://; by the environment
 
     Raises
     ------
@@ -60,8 +65,7 @@ def verify(output: str | os.PathLike[str], *, against_input: bool = False) -> Ve
     ConfigError, OutputExistsError
         The output has no commit of `score`; or the program would not write the same bytes now.
     """
-    require_local(str(output))
-    path = Path(output)
+    path = output_at(output, storage_options)
     commits = _commits(History.of(path))
     expected = {stored.key: stored for commit in commits for stored in commit.documents}
     count, size = 0, 0
@@ -69,7 +73,7 @@ def verify(output: str | os.PathLike[str], *, against_input: bool = False) -> Ve
         _require_whole(path, stored)
         count, size = count + 1, size + stored.size_bytes
     _require_nothing_else(path, commits, count)
-    recomputed = _recompute(commits) if against_input else 0
+    recomputed = _recompute(path, commits) if against_input else 0
     return Verified(str(path), len(commits), commits[-1].plan.rows, count, size, recomputed)
 
 
@@ -83,7 +87,7 @@ def _commits(history: History) -> list[Commit]:
     return [read_commit(history.folder, number) for number in commit_numbers(history.folder) if number >= first]
 
 
-def _all_objects(path: Path, commits: list[Commit], documents: dict[str, StoredObject]) -> Iterator[StoredObject]:
+def _all_objects(path: AnyPath, commits: list[Commit], documents: dict[str, StoredObject]) -> Iterator[StoredObject]:
     yield from documents.values()
     for commit, following in zip(commits, [*commits[1:], None], strict=True):
         for number, objects in _partitions(path, commit):
@@ -92,8 +96,8 @@ def _all_objects(path: Path, commits: list[Commit], documents: dict[str, StoredO
                 yield from objects
 
 
-def _partitions(path: Path, commit: Commit) -> Iterator[tuple[int, tuple[StoredObject, ...]]]:
-    journal = path.with_name(f"{path.name}.job") / f"journal-{commit.plan.id}.jsonl"
+def _partitions(path: AnyPath, commit: Commit) -> Iterator[tuple[int, tuple[StoredObject, ...]]]:
+    journal = job_folder(path) / f"journal-{commit.plan.id}.jsonl"
     seen: set[int] = set()
     for receipt in read_journal(journal):
         if receipt.partition not in seen:
@@ -111,12 +115,12 @@ def _is_written_again(following: Commit, number: int) -> bool:
     return plan.settings["output.format"] == "zarr" and number >= plan.visible_rows // plan.partition_rows
 
 
-def _require_whole(path: Path, stored: StoredObject) -> None:
+def _require_whole(path: AnyPath, stored: StoredObject) -> None:
     file = path / stored.key
     try:
         size = file.stat().st_size
         fault = f"has {size:,} bytes" if size != stored.size_bytes else None
-        fault = fault or ("has other bytes" if crc32c_of_file(file) != stored.crc32c else None)
+        fault = fault or (None if is_as_written(storage.parts(file), stored.key, stored.crc32c) else "has other bytes")
     except FileNotFoundError:
         fault = "is not there"
     except OSError as error:
@@ -128,8 +132,8 @@ def _require_whole(path: Path, stored: StoredObject) -> None:
         )
 
 
-def _require_nothing_else(path: Path, commits: list[Commit], count: int) -> None:
-    there = sum(len(names) for _, _, names in os.walk(path))
+def _require_nothing_else(path: AnyPath, commits: list[Commit], count: int) -> None:
+    there = sum(1 for _ in storage.files(path))
     open_plan = History.of(path).open
     if there != count and (open_plan is None or open_plan.is_whole):
         raise OutputDamagedError(
@@ -137,7 +141,7 @@ def _require_nothing_else(path: Path, commits: list[Commit], count: int) -> None
         )
 
 
-def _recompute(commits: list[Commit]) -> int:
+def _recompute(path: AnyPath, commits: list[Commit]) -> int:
     """Compute some partitions again, and compare; how many."""
     job = prepare(make_config(ScoreConfig, commits[-1].config, key_of))
     stamps, last = job.source.stamps(), commits[-1].plan
@@ -150,11 +154,11 @@ def _recompute(commits: list[Commit]) -> int:
         raise OutputExistsError(
             f"{job.spec.path}: was written with other settings ({'; '.join(other)}); cannot compare."
         )
-    return sum(_recompute_commit(commit, as_planned(job, commit.plan, stamps)) for commit in commits)
+    return sum(_recompute_commit(path, commit, as_planned(job, commit.plan, stamps)) for commit in commits)
 
 
-def _recompute_commit(commit: Commit, job: Any) -> int:
-    written = dict(_partitions(Path(job.spec.path), commit))
+def _recompute_commit(path: AnyPath, commit: Commit, job: Any) -> int:
+    written = dict(_partitions(path, commit))
     numbers = random.sample(sorted(written), min(_SAMPLE, len(written)))
     with tempfile.TemporaryDirectory() as folder:
         place = Whole(Path(folder, "out"), Path(folder, "stage"), Path(folder, "scratch"), durable=False)
@@ -165,7 +169,7 @@ def _recompute_commit(commit: Commit, job: Any) -> int:
             if task(number).objects != written[number]:
                 rows = job.plan.partition(number)
                 raise OutputDamagedError(
-                    f"{job.spec.path}: rows {rows.start:,} to {rows.stop - 1:,} of commit {commit.plan.commit} are not "
+                    f"{path}: rows {rows.start:,} to {rows.stop - 1:,} of commit {commit.plan.commit} are not "
                     "what the input gives; expected the same bytes. Score it again with --replace."
                 )
     return len(numbers)

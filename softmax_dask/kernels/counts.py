@@ -40,6 +40,10 @@ def fine_edges() -> NDArray[np.float64]:
     return np.concatenate([even, last])
 
 
+MOST_PAIRS = 1 << 16
+"""Of target and label: up to so many have a counter each; of more classes, confused rows are left to who calls."""
+
+
 class Counts(NamedTuple):
     """Arrays of int64."""
 
@@ -61,6 +65,8 @@ class Counts(NamedTuple):
     """(3, BINS): labelled rows, correct ones, sum of their confidence in units of 2^-32."""
     histogram: NDArray[np.int64]
     """(3, FINE_BINS): decidable rows, labelled ones, correct ones."""
+    pairs: NDArray[np.int64]
+    """(classes * classes,): labelled rows that are not correct, by target and label; of many classes (0,)."""
 
 
 def no_counts(classes: int) -> Counts:
@@ -79,4 +85,5 @@ def no_counts(classes: int) -> Counts:
         ranks=none(RANKS + 1),
         bins=none(3, BINS),
         histogram=none(3, FINE_BINS),
+        pairs=none(classes**2 if classes**2 <= MOST_PAIRS else 0),
     )

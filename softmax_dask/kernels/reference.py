@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from softmax_dask.columns import COLUMNS
 from softmax_dask.kernels.counts import BINS, EDGES, FINE_BINS, LARGE_NLL, ONE, RANKS, Counts, fine_edges
+from softmax_dask.kernels.masking import without
 
 _Rows = NDArray[Any]
 
@@ -49,6 +50,11 @@ def decision_rows(
         array[undecidable] = -1 if array.dtype.kind == "i" else np.nan
 
 
+def tail_rows(logits: _Rows, labels: NDArray[np.int32], out: Mapping[str, NDArray[Any]], temperature: float) -> None:
+    """As `decision_rows`, of the rows without the classes of `labels`, (rows, k)."""
+    decision_rows(without(np, logits, labels), None, out, temperature)
+
+
 def jacobian_rows(logits: _Rows, out: _Rows, temperature: float, first: int = 0, second: int = 0) -> None:
     """Fill `out`, (rows, height, breadth), with entries first.., second.. of (diag(s) - s s^T) / T of each row."""
     s, complement = _probabilities_and_complements(logits, temperature)
@@ -82,7 +88,7 @@ def log_vjp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) 
 def count_rows(
     columns: Mapping[str, NDArray[Any]], targets: NDArray[np.int64] | None, classes: int, into: Counts
 ) -> NDArray[np.int64]:
-    """Add rows, of which these columns are known; target * classes + label of those that are wrong."""
+    """Add rows, of which these columns are known; target * classes + label of wrong ones that have no counters."""
     decided = columns["label"] >= 0
     label, confidence = columns["label"][decided], columns["confidence"][decided]
     into.rows[:2] += np.array([len(decided), np.count_nonzero(~decided)])
@@ -114,7 +120,10 @@ def _count_labelled(
     into.bins[1] += _counted(coarse[right], BINS)
     np.add.at(into.bins[2], coarse, _fixed(confidence))
     wrong: NDArray[np.int64] = (truth * classes + label)[~right]
-    return wrong
+    if not into.pairs.size:
+        return wrong
+    into.pairs[...] += _counted(wrong, classes**2)
+    return wrong[:0]
 
 
 def _fixed(values: _Rows) -> NDArray[np.int64]:

@@ -15,7 +15,9 @@ from softmax_dask import (
     decisions,
     metric_columns,
     metrics_document,
+    metrics_from_bytes,
     metrics_from_document,
+    metrics_to_bytes,
 )
 from softmax_dask.confusions import LIMIT, Confusions
 from softmax_dask.kernels import reference
@@ -371,6 +373,28 @@ def test_a_document_is_json_and_holds_all_of_the_metrics(classes):
 
     assert text_of(back) == text_of(metrics)
     assert text_of(Metrics.merged([back, back])) == text_of(Metrics.merged([metrics, metrics]))
+
+
+@pytest.mark.parametrize("classes", [2, 300])
+def test_bytes_hold_all_of_the_metrics(classes):
+    metrics = metrics_of(*sample(classes=classes))
+
+    assert text_of(metrics_from_bytes(metrics_to_bytes(metrics))) == text_of(metrics)
+
+
+@pytest.mark.parametrize("place", [0, 500, -1])
+def test_damaged_bytes_are_refused(place):
+    data = bytearray(metrics_to_bytes(metrics_of(*sample())))
+    data[place] ^= 1
+
+    with pytest.raises(MetricsError, match="or damaged"):
+        metrics_from_bytes(bytes(data))
+
+
+def test_bytes_keep_a_sketch():
+    metrics = replace(Metrics.none(1000), confusions=Confusions.of(crowd()))
+
+    assert text_of(metrics_from_bytes(metrics_to_bytes(metrics))) == text_of(metrics)
 
 
 def test_a_document_keeps_a_sketch():

@@ -9,7 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from softmax_dask_pipelines import CalibrateConfig, ConformalConfig, JacobianConfig, ThresholdConfig, sample
+from softmax_dask_pipelines import (
+    CalibrateConfig,
+    ConformalConfig,
+    EvaluateConfig,
+    JacobianConfig,
+    ThresholdConfig,
+    sample,
+)
 from softmax_dask_pipelines.config import read_config
 from tests.pipelines.command import softmax_dask
 
@@ -36,7 +43,7 @@ def config(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_there_is_a_config_of_each_verb():
-    of_threads = {"score_zarr", "score_parquet", "jacobian", "nightly", *FITS}
+    of_threads = {"score_zarr", "score_parquet", "jacobian", "evaluate", "nightly", *FITS}
 
     assert of_threads | OF_CLUSTERS <= {path.stem for path in CONFIGS}
 
@@ -55,6 +62,9 @@ def test_its_output_has_the_columns_that_it_lists(config):
     told = read_config(config)
     if isinstance(told, CalibrateConfig | ThresholdConfig | ConformalConfig):
         assert json.loads(Path(told.output.path).read_text())["format"].startswith("softmax-dask ")
+        return
+    if isinstance(told, EvaluateConfig):
+        assert json.loads(Path("softmax-dask-demo/metrics.json").read_text())["rows"]["total"] == 2000
         return
     found = _columns(Path(told.output.path))
     columns, rows = (("jacobian", "row"), 200) if isinstance(told, JacobianConfig) else (told.columns, 2000)

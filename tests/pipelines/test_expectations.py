@@ -17,7 +17,7 @@ from softmax_dask_pipelines.sources.zarr import ZarrSource
 from tests.pipelines import dumps
 from tests.pipelines.command import records, softmax_dask, tree
 
-DATA = 3
+DATA, AGAIN = 3, 75
 CONFIG = """\
 source: {path: "logits-{date:%Y-%m-%d}.zarr"}
 output: {path: "scores-{date:%Y-%m-%d}.parquet"}
@@ -114,15 +114,46 @@ class TestBounds:
         assert outcome.code == 0, outcome.err
         assert pq.read_table(_output("2026-03-02")).num_rows == 8
 
-    def test_a_dump_that_is_written_anew_after_that_is_scored_anew_when_asked_for(self):
+    def test_a_dump_that_is_written_anew_after_that_is_scored_anew(self):
         assert _run("rows={min: 9}").code == DATA
         shutil.rmtree("logits-2026-03-02.zarr")
         _dump("2026-03-02", [0] * 9)
 
-        codes = [_run("rows={min: 9}").code, _run("rows={min: 9}", more=("--replace",)).code]
+        outcome = _run("rows={min: 9}")
 
-        assert codes == [DATA, 0]
+        assert outcome.code == 0, outcome.err
         assert pq.read_table(_output("2026-03-02")).num_rows == 9
+        assert {path.name.partition("-")[0] for path in Path(f"{_output('2026-03-02')}.job").iterdir()} == {
+            "commit",
+            "journal",
+            "runs",
+        }
+
+    def test_one_that_was_interrupted_and_not_refused_is_no_reason_to_score_anew(self, monkeypatch):
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("softmax_dask_pipelines.scoring.require_expected", interrupt)
+            assert _run("rows={min: 9}").code == AGAIN
+        shutil.rmtree("logits-2026-03-02.zarr")
+        _dump("2026-03-02", [0] * 9)
+
+        outcome = _run("rows={min: 9}")
+
+        assert outcome.code == DATA
+        assert "after it was scored; expected it to stay" in outcome.err
+
+    def test_rows_of_an_increment_that_are_written_anew_after_that_are_scored_anew(self):
+        assert _run().code == 0
+        _append("2026-03-02", [-1])
+        assert _run("nonfinite_fraction={max: 0}").code == DATA
+        zarr.open_array("logits-2026-03-02.zarr")[8:] = _logits_of([1])
+
+        outcome = _run("nonfinite_fraction={max: 0}")
+
+        assert outcome.code == 0, outcome.err
+        assert pq.read_table(_output("2026-03-02"))["label"].to_pylist()[8:] == [1]
 
     def test_of_an_increment_only_the_new_rows_count(self):
         assert _run().code == 0

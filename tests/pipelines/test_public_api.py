@@ -13,6 +13,8 @@ import softmax_dask_pipelines
 PROMISED = (
     "CalibrateConfig",
     "ConformalConfig",
+    "EvaluateConfig",
+    "Evaluation",
     "FitResult",
     "Compacted",
     "JacobianConfig",
@@ -26,6 +28,7 @@ PROMISED = (
     "calibrate",
     "conformal",
     "compact",
+    "evaluate",
     "open_compact",
     "open_logits",
     "report",

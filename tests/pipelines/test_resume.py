@@ -223,7 +223,12 @@ def test_replace_drops_a_plan_of_other_settings(source, output):
     run(source, output, temperature=2.0, replace=True)
 
     assert files_of(output) == never_stopped(source, output, temperature=2.0)
-    assert {path.name.partition("-")[0] for path in Path(f"{output}.job").iterdir()} == {"commit", "journal", "runs"}
+    assert {path.name.partition("-")[0] for path in Path(f"{output}.job").iterdir()} == {
+        "commit",
+        "journal",
+        "metrics",
+        "runs",
+    }
 
 
 def test_a_replacement_that_was_stopped_is_gone_on_with(source, output, scored):

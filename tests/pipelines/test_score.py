@@ -228,7 +228,7 @@ def test_a_run_leaves_the_output_and_the_record_of_the_run(source, tmp_path, out
 
     job = tmp_path / f"{output.name}.job"
     assert names_in(tmp_path) == {"in.zarr", output.name, job.name}
-    assert sorted(name.partition("-")[0] for name in names_in(job)) == ["commit", "journal", "runs"]
+    assert sorted(name.partition("-")[0] for name in names_in(job)) == ["commit", "journal", "metrics", "runs"]
     assert len(names_in(job / "runs")) == 1
 
 
@@ -432,7 +432,7 @@ def kill_a_run(source: Path, output: Path, *, at: str, replace: bool = False) ->
 
 def require_nothing_open(job: Path) -> None:
     """No plan, no stage, no scratch."""
-    assert {name.partition("-")[0] for name in names_in(job)} <= {"commit", "journal", "runs"}
+    assert {name.partition("-")[0] for name in names_in(job)} <= {"commit", "journal", "metrics", "runs"}
     assert len(list(job.glob("commit-*"))) == len(list(job.glob("journal-*"))) == 1
 
 

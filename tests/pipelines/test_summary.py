@@ -70,6 +70,18 @@ def test_the_summary_is_a_table(source, tmp_path):
     ]
 
 
+def test_the_manifest_keeps_rates_and_shares_of_time(source, tmp_path):
+    result = score(source, tmp_path / "out.zarr")
+
+    (manifest,) = (tmp_path / "out.zarr.job" / "runs").iterdir()
+    kept = json.loads(manifest.read_text())["result"]
+    scoring_s = result.seconds - result.compile_s
+    assert kept["rows_per_s"] == pytest.approx(103 / scoring_s)
+    assert kept["gb_per_s"] == pytest.approx(103 * 5 * 4 / scoring_s / 1e9)
+    assert kept["read_share"] + kept["kernel_share"] + kept["write_share"] == pytest.approx(1)
+    assert min(kept["read_share"], kept["kernel_share"], kept["write_share"]) > 0
+
+
 def test_without_targets_the_summary_has_no_accuracy(bare, tmp_path):
     text = text_of_run(score(bare, tmp_path / "out.zarr"))
 

@@ -14,10 +14,11 @@ from softmax_dask import COLUMNS, decisions
 from softmax_dask_pipelines import task as task_module
 from softmax_dask_pipelines.errors import InterruptedRunError, NonFiniteRowsError
 from softmax_dask_pipelines.plan import Plan
+from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.rules import Rule
 from softmax_dask_pipelines.sinks import StoredObject
 from softmax_dask_pipelines.sources import Carried, SourceBlock, SourceFacts
-from softmax_dask_pipelines.task import Receipt, ScoreTask, look_like_probabilities
+from softmax_dask_pipelines.task import ScoreTask, look_like_probabilities
 from tests.pipelines import dumps
 
 FLOAT32 = np.dtype(np.float32)
@@ -71,7 +72,7 @@ class KeepingWriter:
         }
         self.ids: list[str] = []
         self.targets: list[int] = []
-        self.closed = False
+        self.closed = self.abandoned = False
         self._chunk_rows, self._filled = chunk_rows, 0
 
     def reserve(self, rows: int) -> dict[str, NDArray[Any]]:
@@ -82,6 +83,9 @@ class KeepingWriter:
         self._filled += rows
         self.ids += carried["id"].to_pylist()
         self.targets += [] if targets is None else targets.tolist()
+
+    def abandon(self) -> None:
+        self.abandoned = True
 
     def close(self) -> tuple[StoredObject, ...]:
         self.closed = True
@@ -232,6 +236,7 @@ def test_a_task_that_is_told_to_stop_writes_nothing():
         task(0)
 
     assert not task.sink.writers[0].closed
+    assert task.sink.writers[0].abandoned
 
 
 def test_a_task_stops_at_the_next_block(monkeypatch):

@@ -115,6 +115,15 @@ def test_a_bar_is_drawn_on_stderr_and_stdout_holds_the_summary_alone(terminal):
     assert CONTROL.search(out) is None
 
 
+def test_the_bar_shows_rows_bytes_and_where_the_time_goes(terminal):
+    there = terminal(columns=120)
+
+    there.end()
+
+    line = r"rows .*100%.* [\d,]+ rows/s, \d+\.\d\d GB/s, read \d+% kernel \d+% write \d+%"
+    assert re.fullmatch(line, frames(there.shown)[-1])
+
+
 def test_a_search_for_rows_has_a_bar_of_its_own(dump, tmp_path):
     there = Terminal("jacobian", dump, tmp_path / "out.zarr", "--where-confidence-below", 0.05, "--limit", 1)
 

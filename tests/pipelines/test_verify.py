@@ -6,6 +6,7 @@ import shutil
 import zlib
 from pathlib import Path
 
+import google_crc32c
 import pytest
 
 from softmax_dask_pipelines import score, status, verify
@@ -94,6 +95,17 @@ def test_what_is_missing_cut_short_or_strange_is_named(output, damage, told):
 
     with pytest.raises(OutputDamagedError, match=told):
         verify(output)
+
+
+def test_a_chunk_that_fits_its_own_checksum_but_is_another_is_seen(tmp_path, source):
+    score(source, tmp_path / "out.zarr", columns=COLUMNS)
+    chunk = tmp_path / "out.zarr" / "confidence" / "c.0"
+    body = bytearray(chunk.read_bytes()[:-4])
+    body[-1] ^= 1
+    chunk.write_bytes(body + google_crc32c.value(bytes(body)).to_bytes(4, "little"))
+
+    with pytest.raises(OutputDamagedError, match="has other bytes"):
+        verify(tmp_path / "out.zarr")
 
 
 def test_a_journal_that_is_damaged_is_named(output):

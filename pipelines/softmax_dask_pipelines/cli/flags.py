@@ -26,6 +26,7 @@ _KEYS = {
     "missing_chunks": "source.missing_chunks",
     "nulls": "source.nulls",
     "settle": "source.settle",
+    "verify_input": "source.verify_input",
     "link": "source.link",
     "storage_option": "source.storage_options",
     "output_format": "output.format",
@@ -57,6 +58,8 @@ _KEYS = {
 }
 """Parameter of `score` -> key of the config."""
 
+_STORAGE_HELP = "Of s3://: profile, endpoint_url, region, anon, requester_pays. Default: by the environment."
+
 _SOURCE_OPTIONS = (
     click.option("--array", help="Zarr: the array with the logits."),
     click.option("--column", help="Parquet: the list column with the logits."),
@@ -72,13 +75,12 @@ _SOURCE_OPTIONS = (
         metavar="SECONDS",
         help="Of many Parquet files, one that is not whole and younger waits for another run. Default: 60.",
     ),
-    click.option("--link", help="sigmoid: the source has one logit z a row, read as 0 and z. Default: softmax."),
     click.option(
-        "--storage-option",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Of s3://: profile, endpoint_url, region, anon, requester_pays. Default: by the environment.",
+        "--verify-input",
+        help="What tells that scored input has changed: metadata, or content (all is read twice more).",
     ),
+    click.option("--link", help="sigmoid: the source has one logit z a row, read as 0 and z. Default: softmax."),
+    click.option("--storage-option", multiple=True, metavar="KEY=VALUE", help=_STORAGE_HELP),
     click.option("--source-format", help="zarr, parquet or npy. Default: found out."),
     click.option("--source-dtype", help="bfloat16, where 16-bit integers hold its bits."),
 )
@@ -116,6 +118,18 @@ _CLUSTER_OPTIONS = (
 def source_options(command: Command) -> Command:
     """What can be said of a source."""
     return _with(command, _SOURCE_OPTIONS)
+
+
+def storage_options(command: Command) -> Command:
+    """How what is on s3:// is reached: a dict, None where nothing is said."""
+    return click.option(
+        "--storage-option",
+        "storage_options",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help=_STORAGE_HELP,
+        callback=lambda _, __, texts: _pairs("storage_option", texts) or None,
+    )(command)
 
 
 def file_options(command: Command) -> Command:

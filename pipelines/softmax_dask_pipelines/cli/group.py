@@ -18,6 +18,7 @@ _VERBS = {
     "score": "scoring",
     "run": "scoring",
     "plan": "scoring",
+    "evaluate": "evaluate",
     "calibrate": "fits",
     "threshold": "fits",
     "conformal": "fits",

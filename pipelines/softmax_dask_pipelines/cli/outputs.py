@@ -5,13 +5,15 @@ from typing import Any
 
 import click
 
+from softmax_dask_pipelines.cli.flags import storage_options
 from softmax_dask_pipelines.cli.output import say
 
 
 @click.command(short_help="Say what is known of an output.")
 @click.argument("output")
+@storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def status(*, output: str, as_json: bool) -> None:
+def status(*, output: str, storage_options: dict[str, str] | None, as_json: bool) -> None:
     """Say what OUTPUT holds, whether a run is open and how far it is, and who is writing. Changes nothing.
 
     \b
@@ -20,15 +22,16 @@ def status(*, output: str, as_json: bool) -> None:
     """
     from softmax_dask_pipelines.output_status import status as known
 
-    found = known(output)
+    found = known(output, storage_options=storage_options)
     say(json.dumps(found, indent=2) if as_json else _text_of_status(found))
 
 
 @click.command(short_help="Read an output again, and compare it with what was written.")
 @click.argument("output")
 @click.option("--against-input", is_flag=True, help="Also compute some partitions again, and compare them.")
+@storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def verify(*, output: str, against_input: bool, as_json: bool) -> None:
+def verify(*, output: str, against_input: bool, storage_options: dict[str, str] | None, as_json: bool) -> None:
     """Read all of OUTPUT again, and compare every object with the size and checksum that it was written with.
 
     Exit code 3 where one is missing, damaged, or not of the output.
@@ -40,7 +43,7 @@ def verify(*, output: str, against_input: bool, as_json: bool) -> None:
     from softmax_dask_pipelines.summary import size
     from softmax_dask_pipelines.verifying import verify as verified
 
-    found = verified(output, against_input=against_input)
+    found = verified(output, against_input=against_input, storage_options=storage_options)
     if as_json:
         say(json.dumps(found.facts(), indent=2))
         return

@@ -1,10 +1,12 @@
 """How far a run, or a search, has come: a bar on a terminal, else a line every 30 seconds. On stderr."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
+from types import MappingProxyType
+from typing import Protocol
 
 import click
 from rich.console import Console
@@ -12,8 +14,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 _LOG_EVERY_S = 30.0
 
-Advance = Callable[[int, int], None]
-"""Called with the rows that were just done, and all that there are to do."""
+_NOTHING: Mapping[str, float] = MappingProxyType({})
+
+
+class Advance(Protocol):
+    """Called as rows are done."""
+
+    def __call__(self, rows: int, total: int, bytes_in: int = 0, seconds: Mapping[str, float] = _NOTHING, /) -> None:
+        """Rows that were just done, and all that there are; logits in them, and what threads took them for, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +58,17 @@ def _can_draw() -> bool:
 
 class _Bar:
     def __init__(self, doing: Doing) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+        columns = (TextColumn("{task.description}"), BarColumn(12), TextColumn("{task.percentage:>3.0f}%"))
         rate = TextColumn("{task.fields[rate]}")
-        self._progress = Progress(*columns, rate, TimeRemainingColumn(), console=Console(stderr=True))
-        self._doing, self._begin, self._task = doing, monotonic(), TaskID(0)
+        self._progress = Progress(*columns, TimeRemainingColumn(), rate, console=Console(stderr=True))
+        self._doing, self._pace, self._task = doing, _Pace(), TaskID(0)
 
-    def __call__(self, rows: int, total: int) -> None:
+    def __call__(self, rows: int, total: int, bytes_in: int = 0, seconds: Mapping[str, float] = _NOTHING, /) -> None:
+        self._pace.add(rows, bytes_in, seconds)
         if not self._progress.tasks:
             self._progress.start()
             self._task = self._progress.add_task(self._doing.bar, total=max(1, total), rate="")
-        rate = _rate(self._progress.tasks[0].completed, self._begin)
-        self._progress.update(self._task, advance=rows, rate=rate)
+        self._progress.update(self._task, advance=rows, rate=self._pace.text())
 
     def stop(self) -> None:
         if self._progress.tasks:
@@ -69,17 +77,36 @@ class _Bar:
 
 class _LogLines:
     def __init__(self, doing: Doing) -> None:
-        self._doing, self._done, self._begin = doing, 0, monotonic()
-        self._last = self._begin
+        self._doing, self._pace, self._last = doing, _Pace(), monotonic()
 
-    def __call__(self, rows: int, total: int) -> None:
-        self._done += rows
+    def __call__(self, rows: int, total: int, bytes_in: int = 0, seconds: Mapping[str, float] = _NOTHING, /) -> None:
+        self._pace.add(rows, bytes_in, seconds)
         if monotonic() - self._last >= _LOG_EVERY_S:
             self._last = monotonic()
-            line = f"{self._doing.line} {self._done:,} of {total:,} rows, {_rate(self._done, self._begin)}"
+            line = f"{self._doing.line} {self._pace.rows:,} of {total:,} rows, {self._pace.text()}"
             with suppress(OSError):  # nobody listens: no reason to end a run
                 click.echo(line, err=True)
 
 
-def _rate(rows: float, begin: float) -> str:
-    return f"{rows / max(1e-9, monotonic() - begin):,.0f} rows/s"
+class _Pace:
+    """How fast it goes, and where the time goes."""
+
+    def __init__(self) -> None:
+        self.rows, self._bytes_in, self._begin = 0, 0, monotonic()
+        self._seconds: dict[str, float] = {}
+
+    def add(self, rows: int, bytes_in: int, seconds: Mapping[str, float]) -> None:
+        self.rows += rows
+        self._bytes_in += bytes_in
+        for name, spent in seconds.items():
+            self._seconds[name] = self._seconds.get(name, 0.0) + spent
+
+    def text(self) -> str:
+        """As much as is known: `80,000 rows/s, 0.32 GB/s, read 61% kernel 30% write 9%`."""
+        elapsed = max(1e-9, monotonic() - self._begin)
+        parts = [f"{self.rows / elapsed:,.0f} rows/s"]
+        if self._bytes_in:
+            parts.append(f"{self._bytes_in / elapsed / 1e9:.2f} GB/s")
+        if total := sum(self._seconds.values()):
+            parts.append(" ".join(f"{name} {spent / total:.0%}" for name, spent in self._seconds.items()))
+        return ", ".join(parts)

@@ -43,7 +43,7 @@ def carry_out(config: "Config", *, replace: bool, dry_run: bool, as_json: bool, 
     with _nothing_is_fine(as_json=as_json, quiet=quiet):
         job = _prepared(config, quiet=quiet or as_json)
         with progress(RUNNING, quiet=quiet or as_json) as advance:
-            following = _Following(advance)
+            following = _Following(advance, job)
             result = execute(job, replace=replace, on_start=following.start, on_receipt=following.take)
         if as_json:
             say(json.dumps({"date": config.date, **result.facts()}, indent=2))
@@ -56,9 +56,17 @@ def print_plan(config: "Config", *, as_json: bool, quiet: bool) -> None:
     with _nothing_is_fine(as_json=as_json, quiet=quiet):
         job = _prepared(config, quiet=quiet or as_json)
         if as_json:
-            say(json.dumps({"date": config.date, **_texts(config).facts_of_plan(job)}, indent=2))
+            say(json.dumps({"date": config.date, **_texts(config).facts_of_plan(job, *_estimates(job))}, indent=2))
         elif not quiet:
-            say(_texts(config).text_of_plan(job))
+            say(_texts(config).text_of_plan(job, *_estimates(job)))
+
+
+def _estimates(job: "Ready") -> tuple[Any, ...]:
+    """How long scoring may take; nothing is known of how long other verbs do."""
+    from softmax_dask_pipelines.estimate import estimated
+    from softmax_dask_pipelines.job import Job
+
+    return (estimated(job),) if isinstance(job, Job) else ()
 
 
 @contextmanager
@@ -85,10 +93,13 @@ def _prepared(config: "Config", *, quiet: bool) -> "Ready":
 
 
 class _Following:
-    """Tells the progress of a run how many rows are done, of how many."""
+    """Tells the progress of a run how many rows are done, of how many; of scoring also where the time goes."""
 
-    def __init__(self, advance: "Advance | None") -> None:
+    def __init__(self, advance: "Advance | None", job: "Ready") -> None:
+        from softmax_dask_pipelines.job import Job
+
         self._advance, self._total = advance, 0
+        self._row_bytes = job.facts.classes * job.facts.dtype.itemsize if isinstance(job, Job) else 0
 
     def start(self, total: int) -> None:
         """So many rows there are to do."""
@@ -99,11 +110,13 @@ class _Following:
     def take(self, receipt: Any) -> None:
         """A part of them is done."""
         if self._advance is not None:
-            self._advance(receipt.rows, self._total)
+            seconds = receipt.seconds if self._row_bytes else {}
+            self._advance(receipt.rows, self._total, receipt.rows * self._row_bytes, seconds)
 
 
 def _texts(config: "Config") -> Any:
     """The module that words what a config of this verb is about."""
-    from softmax_dask_pipelines import summary, summary_fit, summary_jacobian
+    from softmax_dask_pipelines import summary, summary_fit, summary_jacobian, summary_metrics
 
-    return {"score": summary, "compact": summary, "jacobian": summary_jacobian}.get(config.verb, summary_fit)
+    of_verbs = {"score": summary, "compact": summary, "jacobian": summary_jacobian, "evaluate": summary_metrics}
+    return of_verbs.get(config.verb, summary_fit)

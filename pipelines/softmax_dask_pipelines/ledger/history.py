@@ -13,7 +13,8 @@ from softmax_dask_pipelines.sinks.places import Copied, Increment, Place, Whole,
 
 _COMMIT = re.compile(r"commit-(\d{6,})\.json")
 _PLAN = re.compile(r"plan-([0-9a-f]{16})\.json")
-_LEFTOVER = re.compile(r"(commit-\d{6,}|plan-[0-9a-f]{16}|\d{8}T\d{6}Z-[0-9a-f]{8})\.json\.[0-9a-f]{8}\.tmp")
+_DOCUMENT = r"(commit-\d{6,}|(plan|metrics)-[0-9a-f]{16}|\d{8}T\d{6}Z-[0-9a-f]{8})"
+_LEFTOVER = re.compile(_DOCUMENT + r"\.json\.[0-9a-f]{8}\.tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +115,13 @@ class History:
         return cls(output, known, number, usable[0] if usable else None)
 
     def path(self, kind: str, plan: PlanRecord) -> AnyPath:
-        """A file or folder of a plan: `plan`, `journal`, `stage` or `scratch`."""
-        endings = {"plan": ".json", "journal": ".jsonl"}
+        """A file or folder of a plan: `plan`, `refused`, `journal`, `metrics`, `stage`, `scratch` or `counts`."""
+        endings = {"plan": ".json", "refused": ".json", "journal": ".jsonl", "metrics": ".json"}
         return self.folder / f"{kind}-{plan.id}{endings.get(kind, '')}"
+
+    def was_refused(self, plan: PlanRecord) -> bool:
+        """Whether what the plan came to was not as expected: then nobody has seen it, and nobody will."""
+        return self.path("refused", plan).exists()
 
     def place(self, plan: PlanRecord, *, durable: bool = True) -> Place:
         """Where a plan is carried out."""

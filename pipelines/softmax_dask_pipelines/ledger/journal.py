@@ -7,19 +7,24 @@ bytes are on the disk, for an object gets its name only after that.
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import fields
 from time import monotonic
 from typing import Any
 
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.ledger.records import parse_record, record
+from softmax_dask_pipelines.marks import Marks
 from softmax_dask_pipelines.object_path import AnyPath
+from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.sinks import StoredObject
 from softmax_dask_pipelines.tally import Tally
-from softmax_dask_pipelines.task import Receipt
 
 SYNC_EVERY_S = 1.0
 """So much work a power cut may cost, beside the partitions in flight."""
+
+_TALLY = tuple(field.name for field in fields(Tally))
+IsCounted = Callable[[Receipt], bool]
+"""Whether what a partition has counted is there."""
 
 Find = Callable[[int, str], AnyPath]
 """From a partition's number and an object's key to where the object is."""
@@ -69,11 +74,13 @@ def read_journal(path: AnyPath) -> Iterator[Receipt]:
             yield _receipt(found)
 
 
-def finished(path: AnyPath, find: Find) -> Iterator[Receipt]:
+def finished(path: AnyPath, find: Find, is_counted: IsCounted) -> Iterator[Receipt]:
     """The partitions that are done, each once."""
-    seen: set[int] = set()
+    seen = Marks()
     for receipt in read_journal(path):
-        if receipt.partition not in seen and all(_is_there(find, receipt.partition, each) for each in receipt.objects):
+        if receipt.partition in seen or not is_counted(receipt):
+            continue
+        if all(_is_there(find, receipt.partition, each) for each in receipt.objects):
             seen.add(receipt.partition)
             yield receipt
 
@@ -101,17 +108,26 @@ def _body(line: bytes) -> bytes | None:
 
 
 def _json_of(receipt: Receipt) -> dict[str, Any]:
-    tally = asdict(receipt.tally) | {"lower_bounds": sorted(receipt.tally.lower_bounds)}
+    # Not `asdict`, which copies every label: it takes as long as all the rest of a line.
+    tally = {name: getattr(receipt.tally, name) for name in _TALLY} | {
+        "lower_bounds": sorted(receipt.tally.lower_bounds)
+    }
     return {
         "partition": receipt.partition,
-        "objects": [[stored.key, stored.size_bytes, stored.crc32c] for stored in receipt.objects],
+        "objects": [_json_of_object(stored) for stored in receipt.objects],
+        "metrics": None if receipt.metrics is None else _json_of_object(receipt.metrics),
         "tally": tally,
         "seconds": [receipt.read_s, receipt.kernel_s, receipt.write_s],
     }
 
 
+def _json_of_object(stored: StoredObject) -> list[Any]:
+    return [stored.key, stored.size_bytes, stored.crc32c]
+
+
 def _receipt(line: dict[str, Any]) -> Receipt:
     read_s, kernel_s, write_s = line["seconds"]
+    metrics = line.get("metrics")  # journals of before have none
     return Receipt(
         partition=line["partition"],
         objects=tuple(StoredObject(*stored) for stored in line["objects"]),
@@ -120,6 +136,7 @@ def _receipt(line: dict[str, Any]) -> Receipt:
         read_s=read_s,
         kernel_s=kernel_s,
         write_s=write_s,
+        metrics=None if metrics is None else StoredObject(*metrics),
     )
 
 

@@ -52,6 +52,12 @@ def leased(output: ObjectPath) -> Iterator[RunIdentity]:
                 storage.remove(path)
 
 
+def lessee(output: ObjectPath) -> dict[str, Any] | None:
+    """Who holds the lease of `output` now; None where nobody does. Takes none."""
+    held = _read(job_folder(output) / "lock")
+    return None if held is None or _has_ended(held) else held
+
+
 def _require_put_if_absent(folder: ObjectPath) -> None:
     probe = folder / f"probe-{secrets.token_hex(8)}"
     first = storage.put_new(probe, [b"first"])

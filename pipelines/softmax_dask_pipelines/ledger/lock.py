@@ -16,7 +16,7 @@ from typing import Any
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.errors import LockedError, OutputExistsError
 from softmax_dask_pipelines.ledger.identity import RunIdentity, text_of_run
-from softmax_dask_pipelines.ledger.leases import leased
+from softmax_dask_pipelines.ledger.leases import leased, lessee
 from softmax_dask_pipelines.object_path import AnyPath, ObjectPath
 from softmax_dask_pipelines.sinks import job_folder
 
@@ -56,8 +56,10 @@ def locked(output: AnyPath) -> Iterator[RunIdentity]:
         os.close(descriptor)
 
 
-def holder(output: Path) -> dict[str, Any] | None:
+def holder(output: AnyPath) -> dict[str, Any] | None:
     """Who holds the lock of `output` now, as far as that is known; None where nobody does. Takes no lock."""
+    if isinstance(output, ObjectPath):
+        return lessee(output)
     path = job_folder(output) / "lock"
     try:
         inode, data = path.stat().st_ino, path.read_bytes()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from softmax_dask_pipelines.checksums import crc32c_of
 from softmax_dask_pipelines.errors import InputChangedError, OutputExistsError
 from softmax_dask_pipelines.job import Cut, Job, recut
 from softmax_dask_pipelines.ledger.fingerprint import (
@@ -20,7 +21,6 @@ from softmax_dask_pipelines.ledger.journal import read_journal
 from softmax_dask_pipelines.ledger.settings import differences, settings_of
 from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.retrying import attempted
-from softmax_dask_pipelines.sinks.checksums import crc32c_of
 from softmax_dask_pipelines.sinks.places import require_absent, require_output
 from softmax_dask_pipelines.sources.stamps import Stamps
 
@@ -76,7 +76,9 @@ class Opening:
         found = self._difference(plan)
         harmful = [change for change in found.changed if self._is_scored(history, plan, change)]
         is_other = bool(harmful or differences(plan.settings, self._settings))
-        if (self._replace and (is_other or not plan.is_whole)) or (harmful and self._rescores):
+        # What was refused has been seen by nobody: a dump that was written anew since then is the answer to that.
+        may_drop = self._rescores or history.was_refused(plan)
+        if (self._replace and (is_other or not plan.is_whole)) or (harmful and may_drop):
             return None
         self._require_settings(plan, history.output, "has a run that did not end, which was begun")
         self._require_input(harmful)

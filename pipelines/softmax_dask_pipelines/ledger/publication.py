@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from softmax_dask_pipelines import storage
-from softmax_dask_pipelines.errors import InterruptedRunError, LockedError, PipelineError
+from softmax_dask_pipelines.errors import ExpectationError, InterruptedRunError, LockedError, PipelineError
 from softmax_dask_pipelines.ledger.history import (
     Commit,
     History,
@@ -28,10 +28,11 @@ from softmax_dask_pipelines.ledger.history import (
 from softmax_dask_pipelines.ledger.journal import Journal, finished
 from softmax_dask_pipelines.ledger.manifest import RunRecord
 from softmax_dask_pipelines.ledger.records import record
+from softmax_dask_pipelines.ledger.sidecars import Sidecars
 from softmax_dask_pipelines.object_path import AnyPath
+from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.sinks import Sink, StoredObject
 from softmax_dask_pipelines.sinks.places import Place, require_absent
-from softmax_dask_pipelines.task import Receipt
 
 
 class Result(Protocol):
@@ -44,8 +45,11 @@ class Result(Protocol):
 def recovered(output: AnyPath) -> History:
     """What is known of an output, once all that is committed is visible, and all that nobody needs is gone."""
     history = History.of(output)
-    if history.latest is not None and history.path("plan", history.latest.plan).exists():
-        _publish(history, history.latest)
+    if history.latest is not None:
+        if history.path("plan", history.latest.plan).exists():
+            _publish(history, history.latest)
+        else:  # a worker or a run that was thought dead may have woken up, and written there
+            history.place(history.latest.plan).clear()
     for plan in stale_plans(history):
         _drop(history, plan)
     for path in leftovers(history.folder):
@@ -56,8 +60,17 @@ def recovered(output: AnyPath) -> History:
 class Building:
     """One plan while it is carried out. Ended by an error, it keeps the partitions that are done, if there are any."""
 
-    def __init__(self, history: History, plan: PlanRecord, sink: Sink, place: Place, run: RunRecord) -> None:
+    def __init__(
+        self,
+        history: History,
+        plan: PlanRecord,
+        sink: Sink,
+        place: Place,
+        run: RunRecord,
+        sidecars: Sidecars | None = None,
+    ) -> None:
         self._history, self._plan, self._sink, self._place, self._run = history, plan, sink, place, run
+        self._sidecars = sidecars
         self._partitions, self._done = 0, 0
         self._documents: tuple[StoredObject, ...] = ()
         self._journal: Journal | None = None
@@ -72,6 +85,8 @@ class Building:
                 storage.put(path, [record("plan", asdict(self._plan))])
                 storage.sync_folder(path.parent)
             self._sink.prepare()
+            if self._sidecars is not None:
+                self._sidecars.prepare()
             self._journal = Journal(self._journal_path, self._plan.id, durable=self._place.durable)
         except BaseException as error:
             self._end(error)
@@ -86,7 +101,8 @@ class Building:
     def finished(self, partitions: int) -> Iterator[Receipt]:
         """Those of so many partitions that an earlier run has done."""
         self._partitions = partitions
-        for receipt in finished(self._journal_path, self._sink.find):
+        is_counted = self._sidecars.are_there if self._sidecars is not None else lambda receipt: True
+        for receipt in finished(self._journal_path, self._sink.find, is_counted):
             self._done += 1
             yield receipt
 
@@ -102,6 +118,8 @@ class Building:
         assert self._done == self._partitions, f"{self._done} of {self._partitions} are done"
         self._close()
         self._documents = self._sink.seal()
+        if self._sidecars is not None:
+            self._sidecars.seal()
 
     def publish(self, result: Result) -> None:
         """Commit, and make visible; the figures go into the records.
@@ -147,6 +165,9 @@ class Building:
     def _end(self, error: BaseException) -> None:
         with suppress(PipelineError):  # of a full disk, say: what is not durable will be done again
             self._close()
+        if isinstance(error, ExpectationError):
+            with suppress(PipelineError):
+                storage.put(self._history.path("refused", self._plan), [record("refused", {"why": str(error)})])
         if not self._done and not commit_path(self._history.folder, self._plan.commit).exists():
             with suppress(PipelineError):
                 _drop(self._history, self._plan)
@@ -168,23 +189,32 @@ def _publish(history: History, commit: Commit) -> None:
     place = history.place(commit.plan)
     place.publish(commit.made)
     place.clear()
+    storage.remove(history.path("counts", commit.plan))
     if commit.plan.is_whole:
         _forget_before(history.folder, commit.plan.first)
-    storage.remove(history.path("plan", commit.plan))
+    _forget_plan(history, commit.plan)
 
 
 def _forget_before(folder: AnyPath, number: int) -> None:
     """Remove the commits of an output that was replaced."""
     for old in commit_numbers(folder):
         if old < number:
-            storage.remove(folder / f"journal-{read_commit(folder, old).plan.id}.jsonl")
+            plan = read_commit(folder, old).plan
+            storage.remove(folder / f"journal-{plan.id}.jsonl")
+            storage.remove(folder / f"metrics-{plan.id}.json")
             storage.remove(commit_path(folder, old))
 
 
 def _drop(history: History, plan: PlanRecord) -> None:
     """Remove all that was written for a plan that nobody goes on with; its document last, which tells whose it is."""
     history.place(plan).clear()
-    storage.remove(history.path("journal", plan))
+    for kind in ("counts", "metrics", "journal"):
+        storage.remove(history.path(kind, plan))
+    _forget_plan(history, plan)
+
+
+def _forget_plan(history: History, plan: PlanRecord) -> None:
+    storage.remove(history.path("refused", plan))
     storage.remove(history.path("plan", plan))
 
 

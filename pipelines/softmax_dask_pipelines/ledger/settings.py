@@ -7,6 +7,9 @@ from typing import Any
 from softmax_dask import kernel_name
 from softmax_dask_pipelines.job import Job
 
+_UNSAID: dict[str, Any] = {"source.verify_input": "metadata"}
+"""What is not written down, as in plans of before it could be said."""
+
 _HASHED = 16
 """Class names beyond so many are known by their hash."""
 
@@ -37,12 +40,15 @@ def settings_of(job: Job) -> dict[str, Any]:
         **job.rule.said(),
         "kernel": kernel_name(job.backend),
     }
+    if config.source.verify_input != _UNSAID["source.verify_input"]:
+        found["source.verify_input"] = config.source.verify_input
     plain: dict[str, Any] = json.loads(json.dumps(found))
     return plain
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """`key: old -> new` of each that is not the same."""
+    old, new = _UNSAID | old, _UNSAID | new
     keys = dict.fromkeys([*old, *new])
     return [f"{key}: {_shown(old.get(key))} -> {_shown(new.get(key))}" for key in keys if old.get(key) != new.get(key)]
 

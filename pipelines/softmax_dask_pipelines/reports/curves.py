@@ -58,10 +58,12 @@ def histogram_of(metrics: Mapping[str, Any]) -> Histogram:
     return Histogram(edges, **{name: tuple(counts) for name, counts in bars.items()})
 
 
-def reliability_of(metrics: Mapping[str, Any], calibration: Mapping[str, Any] | None) -> tuple[Reliability, ...]:
-    """Before and after the calibration, of its own rows; without one that of the output."""
+def reliability_of(metrics: Mapping[str, Any] | None, calibration: Mapping[str, Any] | None) -> tuple[Reliability, ...]:
+    """Before and after the calibration, of its own rows; without one that of the output, if it is known."""
     if calibration is not None:
         return tuple(_of_bins(name, calibration[name]["bins"]) for name in ("before", "after"))
+    if metrics is None:
+        return ()
     bins = metrics["calibration"]
     columns = zip(bins["mean_confidence"], bins["accuracy"], bins["rows"], strict=True)
     found = _of_points("as scored", [(c, a, n) for c, a, n in columns if n])

@@ -15,7 +15,7 @@ _RATHER_AS_WRITTEN = ("#", "row", "label", "target", "correct", "rows", "classes
 
 def html_of(facts: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> str:
     """The page; it loads nothing from anywhere."""
-    drawn = [] if metrics is None else _plots(metrics, facts["calibration"])
+    drawn = _plots(metrics, facts["calibration"])
     return _environment(html=True).get_template("report.html").render(plots=drawn, **_words(facts))
 
 
@@ -41,10 +41,10 @@ def _environment(*, html: bool) -> Environment:
     return environment
 
 
-def _plots(metrics: Mapping[str, Any], calibration: Mapping[str, Any] | None) -> list[dict[str, str]]:
+def _plots(metrics: Mapping[str, Any] | None, calibration: Mapping[str, Any] | None) -> list[dict[str, str]]:
     drawn = []
-    histogram = histogram_of(metrics)
-    if any(histogram.rows):
+    histogram = None if metrics is None else histogram_of(metrics)
+    if histogram is not None and any(histogram.rows):
         certain = sum(histogram.rows[-2:]) / sum(histogram.rows)
         caption = f"Rows by confidence: {_percent(certain)} of them above 0.9."
         drawn.append({"svg": plots.histogram_svg(histogram), "caption": caption})
@@ -53,8 +53,8 @@ def _plots(metrics: Mapping[str, Any], calibration: Mapping[str, Any] | None) ->
         rows = f"{sum(lines[0].rows):,} labelled rows in 15 bins of confidence"
         caption = f"How often rows of a mean confidence are right: {rows}. Below the dotted line the model is too sure."
         drawn.append({"svg": plots.reliability_svg(lines), "caption": caption})
-    curve = risk_coverage_of(metrics)
-    if curve is not None:
+    curve = None if metrics is None else risk_coverage_of(metrics)
+    if metrics is not None and curve is not None:
         caption = f"Share of wrong rows among the most confident ones; the area below is {_figure(_aurc(metrics))}."
         drawn.append({"svg": plots.risk_coverage_svg(curve), "caption": caption})
     return drawn

@@ -101,7 +101,7 @@ class StoredObject:
     key: str
     size_bytes: int
     crc32c: int
-    """Of all its bytes."""
+    """Of all its bytes; of a Zarr chunk of those before its own checksum."""
 
 
 class PartitionWriter(Protocol):
@@ -123,7 +123,10 @@ class PartitionWriter(Protocol):
         """
 
     def close(self) -> tuple[StoredObject, ...]:
-        """Write what is left; what the partition has stored. Nothing of it is visible yet."""
+        """Write what is left, and wait; what the partition has stored. Nothing of it is visible yet."""
+
+    def abandon(self) -> None:
+        """Called in the place of `close` after an error: nothing of the partition is being written when it returns."""
 
 
 class Sink(Protocol):

@@ -4,7 +4,7 @@ Parts are written beside the output; one rename of their folder publishes them a
 """
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from softmax_dask_pipelines import storage
+from softmax_dask_pipelines.checksums import crc32c_of_file
+from softmax_dask_pipelines.errors import InterruptedRunError
 from softmax_dask_pipelines.sinks import OutputSpec, StoredObject
+from softmax_dask_pipelines.sinks.background import Background
 from softmax_dask_pipelines.sinks.buffers import PartitionBuffers
-from softmax_dask_pipelines.sinks.checksums import crc32c_of_file
 from softmax_dask_pipelines.sinks.parquet_layout import Batches, writer_options
 from softmax_dask_pipelines.sinks.places import Place, sync_folders
 
@@ -67,12 +69,16 @@ def commit_folder(spec: OutputSpec) -> str:
 
 
 class ParquetPartitionWriter:
-    """Writes a row group when a chunk of the wide columns is full; without any, larger ones at the end."""
+    """Writes a row group when a chunk of the wide columns is full; without any, larger ones at the end.
+
+    Another thread syncs what is written.
+    """
 
     def __init__(self, spec: OutputSpec, folder: Path, place: Place, number: int) -> None:
         self._path, self._durable = folder / f"part-{number:05d}.parquet", place.durable
         self._buffers = PartitionBuffers(spec, number)
         self._batches = Batches(spec, self._buffers)
+        self._syncs: Background[None] = Background(1)
         with ExitStack() as stack:
             assert isinstance(place.scratch, Path), "configs have Parquet on local paths"
             self._temporary = stack.enter_context(storage.writing(self._path, scratch=place.scratch))
@@ -101,12 +107,22 @@ class ParquetPartitionWriter:
             assert buffers.is_complete(), f"{buffers.filled} of {len(buffers.rows)} rows when closed"
             self._file.close()
             checksum = crc32c_of_file(self._temporary)
+            self._syncs.finish()
             if self._durable:
                 storage.sync_file(self._temporary)
         key = f"{self._path.parent.name}/{self._path.name}"
         return (StoredObject(key, self._path.stat().st_size, checksum),)
 
+    def abandon(self) -> None:
+        """Remove what is written."""
+        self._syncs.abandon()
+        with suppress(InterruptedRunError), self._open:
+            raise InterruptedRunError("the partition is not closed.")
+
     def _write_rows(self) -> None:
         rows = pa.Table.from_batches([self._batches.current_chunk()])
         self._file.write_table(rows, row_group_size=_ROW_GROUP_ROWS)
         self._buffers.next_chunk()
+        if self._durable and not self._buffers.is_complete():
+            # Little is left to sync at the end: what was written reaches the disk while the next chunk is computed.
+            self._syncs.call(storage.sync_file, self._temporary)

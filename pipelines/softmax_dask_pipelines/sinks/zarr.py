@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_dask_pipelines import storage
+from softmax_dask_pipelines.checksums import crc32c_of_object
 from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, StoredObject
+from softmax_dask_pipelines.sinks.background import Background
 from softmax_dask_pipelines.sinks.buffers import PartitionBuffers
 from softmax_dask_pipelines.sinks.carried import carried_numbers, carried_texts, repeated_texts
-from softmax_dask_pipelines.sinks.checksums import crc32c_of
 from softmax_dask_pipelines.sinks.places import Place, sync_folders
 from softmax_dask_pipelines.sinks.zarr_codecs import encode_numbers, encode_string_runs, encode_strings
 from softmax_dask_pipelines.sinks.zarr_layout import ArrayLayout, array_layouts, metadata_documents
@@ -84,16 +85,19 @@ class _Chunks:
 
     def put(self, key: str, parts: list[bytes]) -> StoredObject:
         size = storage.put(self.folder / key, parts, scratch=self.scratch, durable=self.durable)
-        return StoredObject(key, size, crc32c_of(parts))
+        return StoredObject(key, size, crc32c_of_object(parts))
 
 
 class ZarrPartitionWriter:
-    """Encodes each chunk of the wide columns when it is full, and all other columns at the end."""
+    """Encodes each chunk of the wide columns when it is full, and all other columns at the end.
+
+    Chunks are encoded by the thread that computes, and written and synced by others.
+    """
 
     def __init__(self, spec: OutputSpec, layouts: dict[str, ArrayLayout], chunks: "_Chunks", number: int) -> None:
         self._spec, self._layouts, self._chunks, self._number = spec, layouts, chunks, number
         self._buffers = PartitionBuffers(spec, number)
-        self._stored: list[StoredObject] = []
+        self._writes: Background[StoredObject] = Background()
 
     def reserve(self, rows: int) -> dict[str, NDArray[Any]]:
         """Views of the next rows, at most `rows`."""
@@ -111,7 +115,11 @@ class ZarrPartitionWriter:
         assert buffers.is_complete(), f"{buffers.filled} of {len(buffers.rows)} rows when closed"
         if len(buffers.rows) > 0:
             self._write_narrow()
-        return tuple(self._stored)
+        return self._writes.finish()
+
+    def abandon(self) -> None:
+        """Let what is being written end."""
+        self._writes.abandon()
 
     def _write_wide(self) -> None:
         buffers = self._buffers
@@ -156,7 +164,7 @@ class ZarrPartitionWriter:
         self._put(self._layouts[name].key(self._number), encode_strings(padded))
 
     def _put(self, key: str, parts: list[bytes]) -> None:
-        self._stored.append(self._chunks.put(key, parts))
+        self._writes.call(self._chunks.put, key, parts)
 
 
 def _missing(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -7,11 +7,12 @@ one event loop and does not scale with threads.
 from collections.abc import Iterable
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from numcodecs import Blosc, VLenUTF8, Zstd
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, VLenUTF8Codec, ZstdCodec
+
+from softmax_dask_pipelines.checksums import with_checksum
 
 LEVEL = 1
 
@@ -37,7 +38,7 @@ def encode_numbers(values: NDArray[Any]) -> list[bytes]:
     """The bytes of one chunk of numbers, in parts."""
     little = values.astype(values.dtype.newbyteorder("<"), copy=False)
     blosc = Blosc("zstd", clevel=LEVEL, shuffle=Blosc.SHUFFLE, blocksize=_BLOCK_ITEMS * little.itemsize)
-    return _with_checksum(blosc.encode(little))
+    return with_checksum(blosc.encode(little))
 
 
 def string_codecs() -> dict[str, Any]:
@@ -50,7 +51,7 @@ def string_codecs() -> dict[str, Any]:
 
 def encode_strings(values: NDArray[np.object_]) -> list[bytes]:
     """The bytes of one chunk of texts, in parts."""
-    return _with_checksum(Zstd(level=LEVEL).encode(VLenUTF8().encode(values)))
+    return with_checksum(Zstd(level=LEVEL).encode(VLenUTF8().encode(values)))
 
 
 def encode_string_runs(runs: Iterable[tuple[str, int]]) -> list[bytes]:
@@ -58,8 +59,4 @@ def encode_string_runs(runs: Iterable[tuple[str, int]]) -> list[bytes]:
     encoded = [(text.encode(), rows) for text, rows in runs]
     rows = sum(rows for _, rows in encoded)
     items = [(len(text).to_bytes(4, "little") + text) * rows for text, rows in encoded]
-    return _with_checksum(Zstd(level=LEVEL).encode(b"".join([rows.to_bytes(4, "little"), *items])))
-
-
-def _with_checksum(encoded: bytes) -> list[bytes]:
-    return [encoded, google_crc32c.value(encoded).to_bytes(4, "little")]
+    return with_checksum(Zstd(level=LEVEL).encode(b"".join([rows.to_bytes(4, "little"), *items])))

@@ -9,8 +9,9 @@ import pyarrow as pa
 from softmax_dask import BLOCK_BYTES
 from softmax_dask_pipelines.sources.protocol import SourceBlock
 
-READ_BYTES = BLOCK_BYTES
-"""Logits a block: they stay in the cache from decoding to encoding."""
+READ_BYTES = BLOCK_BYTES // 2
+"""Logits a block: they stay in the cache from decoding to encoding. Blocks twice as large take no less time and more
+memory, see benchmarks/growth.py."""
 
 _PARTS_TRIED = 10_000
 """A shard of an absurd size is cut unevenly rather than searched for ever."""

@@ -21,7 +21,7 @@ from softmax_dask_pipelines.sources.dtypes import BFLOAT16, checked_class_axis, 
 from softmax_dask_pipelines.sources.names import require_class_names
 from softmax_dask_pipelines.sources.protocol import SourceBlock, SourceFacts, SourceRequest
 from softmax_dask_pipelines.sources.sigmoid import classes_of_rows
-from softmax_dask_pipelines.sources.stamps import FileStamps, Stamps, digests_of
+from softmax_dask_pipelines.sources.stamps import FileStamps, Stamps, digests_of, look
 
 _HEADERS = {
     (1, 0): npy_format.read_array_header_1_0,
@@ -119,7 +119,7 @@ class NpySource:
         self._class_axis = checked_class_axis(file.shape, request, where=path)
         if len(file.shape) == 1:
             file = replace(file, shape=(file.shape[0], 1), fortran=False)
-        self._file = file
+        self._file, self._by_content = file, request.verify_input == "content"
         self._dtype = _dtype(file, bfloat16=request.dtype == "bfloat16")
         self._facts = self._described(request)
 
@@ -136,10 +136,10 @@ class NpySource:
 
     def stamps(self) -> Stamps:
         """How the file looks now."""
-        status = os.stat(self._file.path) if os.path.exists(self._file.path) else None
-        look = None if status is None else (status.st_size, status.st_mtime_ns, self._file)
+        found = look(self._file.path, by_content=self._by_content)
+        told = None if found is None else (*found, self._file)
         name = os.path.basename(self._file.path)
-        return Stamps("", files=FileStamps((name,), (self._facts.rows,), digests_of([look], 1)))
+        return Stamps("", files=FileStamps((name,), (self._facts.rows,), digests_of([told], 1)))
 
     def content(self, name: str, rows: range) -> str:
         """Nothing: a file does not grow."""

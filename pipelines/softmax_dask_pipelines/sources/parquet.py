@@ -44,7 +44,12 @@ class ParquetSource:
     """The rows of all files, in the natural order of their names."""
 
     def __init__(self, request: SourceRequest, path: str) -> None:
-        self._parts = open_parts(path, request.storage_options, settle_s=request.settle_s)
+        self._parts = open_parts(
+            path,
+            request.storage_options,
+            settle_s=request.settle_s,
+            by_content=request.verify_input == "content",
+        )
         self._logits = _logits_of_all(self._parts, request)
         self._row_classes = classes_of_rows(
             request, self._logits.classes, where=f"{self._parts[0].path}: {self._logits.name}"

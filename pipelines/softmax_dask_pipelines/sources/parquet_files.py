@@ -66,7 +66,9 @@ class Part:
         return self.place.opened(self.path, small=small)
 
 
-def open_parts(path: str, options: StorageOptions | None = None, *, settle_s: float = 0.0) -> list[Part]:
+def open_parts(
+    path: str, options: StorageOptions | None = None, *, settle_s: float = 0.0, by_content: bool = False
+) -> list[Part]:
     """The footers of the file `path`, or of all files of that folder or pattern: part-2 before part-10.
 
     Of several files, one that is not whole and was changed in the last `settle_s` seconds is left out, and a warning
@@ -74,7 +76,7 @@ def open_parts(path: str, options: StorageOptions | None = None, *, settle_s: fl
     """
     parts: list[Part] = []
     first_row = 0
-    place = place_at(path, options)
+    place = place_at(path, options, by_content=by_content)
     names = place.files()
     for name in names:
         try:

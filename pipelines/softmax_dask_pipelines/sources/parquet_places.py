@@ -12,6 +12,7 @@ from softmax_dask_pipelines.addresses import is_address
 from softmax_dask_pipelines.config_store import StorageOptions
 from softmax_dask_pipelines.sources.parquet_paths import hive_keys, name_in, source_files
 from softmax_dask_pipelines.sources.range_file import RangeFile
+from softmax_dask_pipelines.sources.stamps import look
 
 File = BinaryIO | RangeFile
 Keys = tuple[tuple[str, str | None], ...]
@@ -49,13 +50,13 @@ class Place(Protocol):
         """The file, to be read by `read_at` and by pyarrow; `small`: no more than a few bytes here and there."""
 
 
-def place_at(path: str, options: StorageOptions | None = None) -> Place:
-    """Where the source at `path` is."""
+def place_at(path: str, options: StorageOptions | None = None, *, by_content: bool = False) -> Place:
+    """Where the source at `path` is; `by_content`: looks at local files are checksums, and not times."""
     if is_address(path):
         from softmax_dask_pipelines.sources.parquet_objects import ObjectPlace
 
         return ObjectPlace.at(path, options)
-    return FolderPlace(path)
+    return FolderPlace(path, by_content)
 
 
 def read_at(file: File, size: int, at: int) -> bytes:
@@ -73,6 +74,7 @@ class FolderPlace:
     """On a local file system."""
 
     path: str
+    by_content: bool = False
 
     @property
     def is_far(self) -> bool:
@@ -92,8 +94,8 @@ class FolderPlace:
         return hive_keys(file, Path(self.path))
 
     def looks(self, files: Sequence[str]) -> list[Look | None]:
-        """Size and time of modification; None where a file is gone."""
-        return [_look(file) for file in files]
+        """Size and time of modification, or checksum; None where a file is gone."""
+        return [look(file, by_content=self.by_content) for file in files]
 
     def is_younger(self, file: str, seconds: float) -> bool:
         """Whether it was changed in the last so many seconds."""
@@ -104,11 +106,3 @@ class FolderPlace:
         """The file."""
         with open(file, "rb") as opened:
             yield opened
-
-
-def _look(file: str) -> Look | None:
-    try:
-        status = os.stat(file)
-    except FileNotFoundError:
-        return None
-    return status.st_size, status.st_mtime_ns

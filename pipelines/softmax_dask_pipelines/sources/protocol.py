@@ -42,6 +42,8 @@ class SourceRequest:
     settle_s: float = 0.0
     """Parquet, of many files: one that is not whole and was changed less than this ago is left out, for it is still
     being written."""
+    verify_input: Literal["metadata", "content"] = "metadata"
+    """How `stamps` tells a file from another one: by size and time of modification, or by a checksum of its bytes."""
     link: Literal["softmax", "sigmoid"] = "softmax"
     """sigmoid: the source has one logit z a row, and is read as the two logits 0 and z."""
     storage_options: StorageOptions | None = None

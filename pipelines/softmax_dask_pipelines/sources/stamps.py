@@ -1,8 +1,10 @@
 """How a source looked: enough to see later what was changed in it, and what was added.
 
 Sizes and times of modification, not contents: an edit that keeps both, and a Parquet file's footer, is not seen.
+With `verify_input: content` checksums of all bytes, which see it, and do not mind a file that was copied or touched.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -10,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from softmax_dask_pipelines.checksums import crc32c_of_file
 
 DIGEST_BYTES = 8
 
@@ -56,6 +60,15 @@ class Stamps:
     """Digest of what says how arrays are decoded; their length is no part of it."""
     arrays: tuple[ArrayStamps, ...] = ()
     files: FileStamps | None = None
+
+
+def look(path: str, *, by_content: bool) -> tuple[int, int] | None:
+    """Size and time of modification of a local file, or checksum of its bytes; None where it is not there."""
+    try:
+        status = os.stat(path)
+        return status.st_size, crc32c_of_file(path) if by_content else status.st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def digest(values: Any) -> int:

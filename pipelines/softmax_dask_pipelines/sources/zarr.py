@@ -34,7 +34,7 @@ class ZarrSource:
     """One 2-D array of logits, (rows, classes), with the ids and targets beside it."""
 
     def __init__(self, request: SourceRequest, path: str) -> None:
-        store = Store.at(path, request.storage_options)
+        store = Store.at(path, request.storage_options, by_content=request.verify_input == "content")
         name = store.logits_name(request.array)
         array = store.open(name)
         where = store.where(name)

@@ -56,9 +56,9 @@ class Store:
     names: tuple[str, ...]
 
     @classmethod
-    def at(cls, path: str, options: StorageOptions | None = None) -> "Store":
+    def at(cls, path: str, options: StorageOptions | None = None, *, by_content: bool = False) -> "Store":
         """What lies in the folder, zip file or object store at `path`."""
-        files = files_at(path, options)
+        files = files_at(path, options, by_content=by_content)
         if is_array(files, ""):
             return cls(path, files, ("",))
         if not is_store(files):

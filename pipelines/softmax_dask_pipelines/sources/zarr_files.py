@@ -12,6 +12,7 @@ from zarr.storage import LocalStore, StorePath
 
 from softmax_dask_pipelines.addresses import is_address
 from softmax_dask_pipelines.config_store import StorageOptions
+from softmax_dask_pipelines.sources.stamps import look
 from softmax_dask_pipelines.sources.zarr_zip import ZipFiles
 
 
@@ -46,14 +47,14 @@ class Files(Protocol):
         """The folder `key`, for zarr-python."""
 
 
-def files_at(path: str, options: StorageOptions | None = None) -> Files:
-    """The files of the store at `path`."""
+def files_at(path: str, options: StorageOptions | None = None, *, by_content: bool = False) -> Files:
+    """The files of the store at `path`; `by_content`: their stamps are checksums, where else they are times."""
     if is_address(path):
         from softmax_dask_pipelines.sources.object_places import store_of
         from softmax_dask_pipelines.sources.zarr_objects import ObjectFiles
 
         return ObjectFiles(*store_of(path, options))
-    return FolderFiles(path) if os.path.isdir(path) else ZipFiles(path)
+    return FolderFiles(path, by_content) if os.path.isdir(path) else ZipFiles(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class FolderFiles:
     """A store in a folder."""
 
     path: str
+    by_content: bool = False
 
     def size(self, key: str) -> int:
         """Bytes of the file; FileNotFoundError where there is none."""
@@ -70,12 +72,8 @@ class FolderFiles:
         return status.st_size
 
     def stamp(self, key: str) -> tuple[int, int] | None:
-        """Its size and time of modification in nanoseconds; None where there is no file."""
-        try:
-            status = os.stat(self._at(key))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return status.st_size, status.st_mtime_ns
+        """Its size and time of modification in nanoseconds, or checksum; None where there is no file."""
+        return look(self._at(key), by_content=self.by_content)
 
     def read(self, key: str, start: int, length: int) -> bytes:
         """Part of the file."""

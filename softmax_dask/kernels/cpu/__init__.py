@@ -22,10 +22,11 @@ from softmax_dask.kernels.cpu.exp2 import Inverse, Scale, inverse_of, scale_of
 from softmax_dask.kernels.cpu.finish import Outputs
 from softmax_dask.kernels.cpu.jacobian import Part, jacobian_row, jacobian_tile
 from softmax_dask.kernels.cpu.products import jvp_row, log_jvp_row, log_vjp_row
-from softmax_dask.kernels.cpu.row import decision_row, softmax_row
+from softmax_dask.kernels.cpu.row import decision_row, softmax_row, tail_row
 from softmax_dask.kernels.cpu.simd import FLOAT32_LANES
 from softmax_dask.kernels.cpu.tile import Shape, Strides, decision_tile, softmax_tile
 from softmax_dask.kernels.cpu.topk import top_k_row
+from softmax_dask.kernels.masking import minus_infinity, without
 
 ARITHMETIC = 3
 """Version of the arithmetic: raised by hand with any change that may change a bit of a result."""
@@ -105,6 +106,21 @@ def decision_rows(
         _top_k(flat, source.row, logits.shape[1], scale, narrow["confidence"], out)
 
 
+def tail_rows(logits: _Rows, labels: NDArray[np.int32], out: Mapping[str, NDArray[Any]], temperature: float) -> None:
+    """As `decision_rows`, of the rows without the classes of `labels`, (rows, k), C order; no wide columns."""
+    if logits.size == 0:
+        return
+    if logits.shape[1] <= _DECISION_TILE_CLASSES:
+        decision_rows(without(np, logits, labels), None, out, temperature)
+        return
+    flat, source = _flat(logits)
+    floats = _FLOAT64 if logits.dtype == _FLOAT64 else _FLOAT32
+    scale, _, inverse64 = _scales(temperature, floats)
+    masked = minus_infinity(logits.dtype).view(flat.dtype)[()]
+    outputs = _outputs(out, floats)[0]
+    tail_row(flat, source.row, *logits.shape, labels.reshape(-1), labels.shape[1], masked, scale, inverse64, outputs)
+
+
 def jacobian_rows(logits: _Rows, out: _Rows, temperature: float, first: int = 0, second: int = 0) -> None:
     """Fill `out`, (rows, height, breadth), C order, with entries first.., second.. of each row's Jacobian."""
     rows, classes = logits.shape
@@ -136,12 +152,12 @@ def log_vjp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) 
 def count_rows(
     columns: Mapping[str, NDArray[Any]], targets: NDArray[np.int64] | None, classes: int, into: Counts
 ) -> NDArray[np.int64]:
-    """Add rows, of which these columns are known; target * classes + label of those that are wrong."""
+    """Add rows, of which these columns are known; target * classes + label of wrong ones that have no counters."""
     label, confidence = columns["label"], columns["confidence"]
     count_decided(label, confidence, columns["entropy"], into)
     if targets is None:
         return np.empty(0, np.int64)
-    wrong = np.empty(len(targets), np.int64)
+    wrong = np.empty(0 if into.pairs.size else len(targets), np.int64)
     figures = (columns[name] for name in ("nll", "brier", "target_rank"))
     count = count_labelled(label, confidence, *figures, targets, classes, into, wrong)
     return wrong[:count]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from softmax_dask.kernels.counts import BINS, EDGES, EVEN_BINS, LARGE_NLL, ONE, RANKS, SPLIT, Counts
-from softmax_dask.kernels.cpu.compile import kernel, step
+from softmax_dask.kernels.cpu.compile import kernel, plain_step, step
 
 Array = Any
 """A one-dimensional array inside compiled code."""
@@ -41,8 +41,9 @@ def count_labelled(
     into: Counts,
     wrong: Array,
 ) -> int:
-    """Add what is known of the labelled ones among them; fills `wrong` with target * classes + label, and says how
-    many are.
+    """Add what is known of the labelled ones among them.
+
+    Where there are no counters for pairs, `wrong` gets target * classes + label of rows that are; says how many.
     """
     count = 0
     for i in range(label.size):
@@ -66,13 +67,15 @@ def count_labelled(
             into.hits[target] += 1
             into.bins[1, coarse] += 1
             into.histogram[2, fine] += 1
+        elif into.pairs.size:
+            into.pairs[target * classes + label[i]] += 1
         else:
             wrong[count] = target * classes + label[i]
             count += 1
     return count
 
 
-@step
+@plain_step
 def _add_nll(nll: float, into: Counts) -> None:
     if nll <= LARGE_NLL:
         into.sums[2] += _fixed(nll)

@@ -93,6 +93,37 @@ def decision_row(
         finish_waiting(first, count, waiting, scale, inverse64, out)
 
 
+@kernel
+def tail_row(
+    logits: Array,
+    stride: int,
+    rows: int,
+    classes: int,
+    labels: Array,
+    k: int,
+    masked: Any,
+    scale: Scale,
+    inverse64: Inverse,
+    out: Outputs,
+) -> None:
+    """As `decision_row`, of rows whose classes `labels`, (rows * k,), are `masked`, in a copy inside the cache."""
+    width = lanes(logits)
+    waiting = room_for(width, out.confidence.dtype)
+    room = np.empty(classes, logits.dtype)
+    for first in range(0, rows, width):
+        count = min(width, rows - first)
+        for i in range(count):
+            row = first + i
+            source = logits[row * stride : row * stride + classes]
+            for c in range(classes):  # not `room[:] = source`, which takes twice as long
+                room[c] = source[c]
+            for label in labels[row * k : (row + 1) * k]:
+                if label >= 0:
+                    room[label] = masked
+            _decide(room, 0, classes, scale, waiting, i, False)
+        finish_waiting(first, count, waiting, scale, inverse64, out)
+
+
 @step
 def _decide(logits: Array, start: int, stop: int, scale: Scale, waiting: Waiting, i: int, squared: bool) -> None:
     """Find the row's largest logits and its sums; that of squares if `squared`."""

@@ -15,6 +15,7 @@ import numpy as np
 from softmax_dask.kernels.cuda import rows
 from softmax_dask.kernels.cuda.launch import Array, Device
 from softmax_dask.kernels.cuda.variants import DTYPES
+from softmax_dask.kernels.masking import without
 
 ARITHMETIC = 1
 """Version of the arithmetic: raised by hand with any change that may change a bit of a result."""
@@ -48,6 +49,12 @@ def softmax_rows(logits: Array, out: Array, temperature: float) -> None:
 def decision_rows(logits: Array, targets: Array | None, out: Mapping[str, Array], temperature: float) -> None:
     """Fill each array of `out` by its column's name; `targets` is (rows,), -1 where unlabelled."""
     rows.decision_rows(device(), logits, targets, out, temperature)
+
+
+def tail_rows(logits: Array, labels: Array, out: Mapping[str, Array], temperature: float) -> None:
+    """As `decision_rows`, of the rows without the classes of `labels`, (rows, k)."""
+    arrays = np if isinstance(logits, np.ndarray) else import_module("cupy")
+    decision_rows(without(arrays, logits, labels), None, out, temperature)
 
 
 def jacobian_rows(logits: Array, out: Array, temperature: float, first: int = 0, second: int = 0) -> None:

@@ -1,5 +1,5 @@
 // From what was found in a row to its columns. See softmax_dask/kernels/cpu/finish.py.
-enum { DECIDE = 1, ENTROPY = 2, RANK = 4 };  // what a kernel looks for, RANK also squares; 0 is probabilities alone
+enum { DECIDE = 1, ENTROPY = 2, RANK = 4, SQUARES = 8 };  // what a kernel looks for; 0 is probabilities alone
 
 template <typename A, typename O> struct Columns {  // null where a column is not wanted
   int* label;
@@ -69,7 +69,7 @@ DEVICE void finish(const Found<A>& found, const T* row, i64 i, int classes, Temp
       if (out.nll) store(out.nll + i, (A)over_temperature(gap, t, log_sum));
       const double share = (double)powers.of(x) / one;  // of the winner's
       if (out.target_probability) store(out.target_probability + i, there ? (A)(share * top) : Limits<A>::nan());
-      if (WORK & RANK && out.brier) {
+      if (WORK & SQUARES && out.brier) {
         const double missing = others + (1.0 - share), squares = found.squares / (one * one);
         const double brier = (squares + (1.0 - share) * (1.0 + share) + missing * missing) * (top * top);
         store(out.brier + i, there ? (A)brier : Limits<A>::nan());

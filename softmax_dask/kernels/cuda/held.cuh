@@ -15,7 +15,7 @@ DEVICE void add_up(const A* v, const Powers<T>& powers, Sum<A>& total, A& weight
         const A power = powers.of(v[j], log2);
         part = part + power;
         weight = fused(power, log2, weight);
-        if (WORK & RANK) squares = fused(power, power, squares);
+        if (WORK & SQUARES) squares = fused(power, power, squares);
       } else {
         part = part + powers.of(v[j]);
       }
@@ -91,18 +91,18 @@ DEVICE Found<A> look(A* v, i64 target, A target_logit, Temperature<A> t, const P
   found.total = group.template within_warp<Added>(total.value());
   found.weight = WORK & ENTROPY ? group.template within_warp<Added>((double)weight) : 0.0;
   if (WORK & RANK) found.rank = group.template within_warp<Added>(found.rank);
-  found.squares = WORK & RANK ? group.template within_warp<Added>((double)squares) : 0.0;
+  found.squares = WORK & SQUARES ? group.template within_warp<Added>((double)squares) : 0.0;
   group.post(2, found.second);
   group.post(3, found.total);
   if (WORK & ENTROPY) group.post(4, found.weight);
   if (WORK & RANK) group.post(5, found.rank);
-  if (WORK & RANK) group.post(6, found.squares);
+  if (WORK & SQUARES) group.post(6, found.squares);
   group.gather();
   found.second = group.template read<Largest>(2, found.second);
   found.total = group.template read<Added>(3, found.total);
   if (WORK & ENTROPY) found.weight = group.template read<Added>(4, found.weight);
   if (WORK & RANK) found.rank = group.template read<Added>(5, found.rank);
-  if (WORK & RANK) found.squares = group.template read<Added>(6, found.squares);
+  if (WORK & SQUARES) found.squares = group.template read<Added>(6, found.squares);
 
   replace(v, top, found.winner, found.peak, at);
   return found;

@@ -33,8 +33,6 @@ _NARROW = (
     "target_rank",
 )
 _WIDE = ("probabilities", "log_probabilities")
-_OF_TARGETS = {"target_rank", "brier"}
-"""Those that need more than the target's own logit."""
 _TOP_K = ("top_k_labels", "top_k_probabilities")
 
 
@@ -121,7 +119,9 @@ def _top_k(device: Device, logits: Array, confidence: Array, out: Mapping[str, A
 
 def _work(columns: Mapping[str, Array]) -> Work:
     work = Work.DECIDE
-    if not _OF_TARGETS.isdisjoint(columns):
+    if "brier" in columns:
+        return work | Work.ENTROPY | Work.RANK | Work.SQUARES
+    if "target_rank" in columns:
         return work | Work.ENTROPY | Work.RANK  # seldom wanted: not worth a kernel without the entropy
     return work | Work.ENTROPY if "entropy" in columns else work
 

@@ -26,7 +26,7 @@ DEVICE void move_sums(A peak, const Powers<T>& from, const Powers<T>& to, Runnin
   s.best_weight = factor * fused(s.best_total, steps, s.best_weight);
   s.total.scale(factor);
   s.best_total = s.best_total * factor;
-  if (WORK & RANK) {
+  if (WORK & SQUARES) {
     s.squares = s.squares * factor * factor;
     s.best_squares = s.best_squares * factor * factor;
   }
@@ -50,7 +50,7 @@ DEVICE void take_chunk(const A* v, int column, i64 target, A target_logit, int c
   s.second = larger(s.second, better ? s.peak : most);
   s.total.add(better ? s.best_total : total);
   s.weight = s.weight + (better ? s.best_weight : weight);
-  if (WORK & RANK) {
+  if (WORK & SQUARES) {
     s.squares = s.squares + (better ? s.best_squares : squares);
     s.best_squares = better ? squares : s.best_squares;
   }
@@ -117,18 +117,18 @@ DEVICE Found<A> merge(const T* row, int classes, Temperature<A> t, Running<A>& s
   found.total = group.template within_warp<Added>(s.total.value());
   found.weight = group.template within_warp<Added>((double)s.weight);
   found.rank = WORK & RANK ? group.template within_warp<Added>(s.before) : 0;
-  found.squares = WORK & RANK ? group.template within_warp<Added>((double)s.squares) : 0.0;
+  found.squares = WORK & SQUARES ? group.template within_warp<Added>((double)s.squares) : 0.0;
   group.post(2, found.second);
   group.post(3, found.total);
   group.post(4, found.weight);
   if (WORK & RANK) group.post(5, found.rank);
-  if (WORK & RANK) group.post(6, found.squares);
+  if (WORK & SQUARES) group.post(6, found.squares);
   group.gather();
   found.second = group.template read<Largest>(2, found.second);
   found.total = group.template read<Added>(3, found.total);
   found.weight = group.template read<Added>(4, found.weight);
   if (WORK & RANK) found.rank = group.template read<Added>(5, found.rank);
-  if (WORK & RANK) found.squares = group.template read<Added>(6, found.squares);
+  if (WORK & SQUARES) found.squares = group.template read<Added>(6, found.squares);
   return found;
 }
 

@@ -37,9 +37,11 @@ class Work(IntFlag):
     DECIDE = 1
     ENTROPY = 2
     RANK = 4
+    SQUARES = 8
 
 
-WORKS = (Work(0), Work.DECIDE, Work.DECIDE | Work.ENTROPY, Work.DECIDE | Work.ENTROPY | Work.RANK)
+_RANKED = Work.DECIDE | Work.ENTROPY | Work.RANK
+WORKS = (Work(0), Work.DECIDE, Work.DECIDE | Work.ENTROPY, _RANKED, _RANKED | Work.SQUARES)
 
 
 @dataclass(frozen=True, slots=True)

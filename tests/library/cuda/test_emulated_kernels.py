@@ -271,7 +271,7 @@ def representatives() -> list[tuple[np.dtype[Any], int]]:
 
 def columns_for(work: Work) -> tuple[str, ...]:
     """What makes a kernel look for just that."""
-    more = {Work.ENTROPY: "entropy", Work.RANK: "target_rank"}
+    more = {Work.ENTROPY: "entropy", Work.RANK: "target_rank", Work.SQUARES: "brier"}
     return ("label", "confidence", *(name for flag, name in more.items() if flag in work))
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from softmax_dask_pipelines import disk, storage
+from softmax_dask_pipelines.checksums import crc32c_of_object
 from softmax_dask_pipelines.ledger import publication
+from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.sinks import StoredObject, places
 from softmax_dask_pipelines.sinks import zarr as zarr_sink
-from softmax_dask_pipelines.sinks.checksums import crc32c_of
 from softmax_dask_pipelines.tally import Tally
-from softmax_dask_pipelines.task import Receipt
 
 Mutate = Callable[[], None]
 
@@ -84,4 +84,4 @@ def _put_directly(self: Any, key: str, parts: list[bytes]) -> StoredObject:
     path = self.folder / key
     with disk.plain_errors(path), nullcontext():
         path.unlink(missing_ok=True)
-        return StoredObject(key, disk._write_file(path, parts, durable=True), crc32c_of(parts))
+        return StoredObject(key, disk._write_file(path, parts, durable=True), crc32c_of_object(parts))

@@ -21,7 +21,7 @@ from tests.pipelines.faults.injection import Injector
 from tests.pipelines.faults.looking import READERS
 
 KINDS = (("zarr", "zarr"), ("parquet", "parquet"))
-_CLEAN = {"commit", "journal", "runs"}
+_CLEAN = {"commit", "journal", "metrics", "runs"}
 
 
 @dataclass

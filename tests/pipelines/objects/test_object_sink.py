@@ -20,8 +20,9 @@ from softmax_dask_pipelines import score
 from softmax_dask_pipelines.errors import StorageFailedError
 from softmax_dask_pipelines.ledger import leases
 from softmax_dask_pipelines.object_path import ObjectPath
+from softmax_dask_pipelines.sinks import places
 from tests.pipelines import dumps
-from tests.pipelines.command import end, softmax_dask, start
+from tests.pipelines.command import end, run_alone, softmax_dask, start
 from tests.pipelines.objects import faults
 from tests.pipelines.objects.buckets import CANARY, Bucket
 
@@ -86,7 +87,7 @@ def test_all_that_is_left_beside_it_are_its_records(bucket, tmp_path):
     _score(_dump(tmp_path), bucket.url("scores.zarr"))
 
     kinds = {key.split("/")[1].partition("-")[0] for key in bucket.all_keys("scores.zarr.job/")}
-    assert kinds == {"commit", "journal", "runs"}
+    assert kinds == {"commit", "journal", "metrics", "runs"}
 
 
 def test_again_nothing_is_new_and_more_rows_are_added(bucket, tmp_path):
@@ -319,12 +320,124 @@ def test_no_such_bucket_is_one_line(bucket, tmp_path):
     assert "there is no bucket 'nobody-has-this'; expected one that is there." in outcome.err
 
 
-@pytest.mark.parametrize("verb", ["status", "verify"])
-def test_verbs_that_read_local_outputs_say_so(verb, bucket):
-    outcome = softmax_dask(verb, bucket.url("scores.zarr"))
+class TestWhatIsThere:
+    """`status` and `verify` of an output in a store."""
 
-    assert outcome.code == 2
-    assert "is in an object store; expected a local path" in outcome.err
+    @pytest.fixture
+    def output(self, bucket, tmp_path):
+        assert _score(_dump(tmp_path), bucket.url("scores.zarr")).code == 0
+        return bucket.url("scores.zarr")
+
+    def test_its_commits_and_rows_are_told(self, output):
+        found = json.loads(softmax_dask("status", output, "--json").out)
+
+        assert (found["rows"], [commit["new_rows"] for commit in found["commits"]]) == (103, [103])
+        assert found["open"] is found["running"] is None
+
+    def test_who_is_writing_is_told(self, bucket, output):
+        facts = {"run": "r1", "host": "elsewhere", "pid": 7, "started": "before", "expires": time.time() + 30}
+        bucket.put("scores.zarr.job/lock", json.dumps(facts).encode())
+
+        assert "run r1 on elsewhere, pid 7" in softmax_dask("status", output).out
+
+    def test_it_is_as_it_was_written(self, bucket, output):
+        outcome = softmax_dask("verify", output, "--against-input", "--json")
+
+        found = json.loads(outcome.out)
+        objects = _in_bucket(bucket, "scores.zarr")
+        assert (found["rows"], found["objects"]) == (103, len(objects))
+        assert found["bytes_read"] == sum(map(len, objects.values()))
+        assert found["recomputed"] >= 1
+
+    @pytest.mark.parametrize(
+        ("damage", "told"),
+        [
+            (lambda bucket, key: bucket.put(key, bucket.get(key)[::-1]), "has other bytes"),
+            (lambda bucket, key: bucket.put(key, b"short"), "has 5 bytes"),
+            (lambda bucket, key: bucket.remove(key), "is not there"),
+            (lambda bucket, key: bucket.put(f"{key}.strange", b""), "files; expected the"),
+        ],
+    )
+    def test_what_is_damaged_is_exit_3_in_one_line(self, damage, told, bucket, output):
+        damage(bucket, next(key for key in bucket.all_keys("scores.zarr/label/") if "/c" in key))
+
+        outcome = softmax_dask("verify", output)
+
+        assert outcome.code == 3
+        assert told in outcome.err
+        assert outcome.err.count("\n") == 1
+
+    @pytest.mark.parametrize("verb", ["status", "verify"])
+    @pytest.mark.parametrize("address", ["s3://nobody-has-this/scores.zarr", "s3://{bucket}/nothing.zarr"])
+    def test_where_nothing_is_it_is_exit_2_in_one_line(self, verb, address, bucket):
+        outcome = softmax_dask(verb, address.format(bucket=bucket.name))
+
+        assert outcome.code == 2
+        assert outcome.err.count("\n") == 1
+        assert "expected" in outcome.err
+
+    @pytest.mark.parametrize("verb", ["status", "verify"])
+    def test_the_store_can_be_told(self, verb, output, monkeypatch):
+        endpoint = os.environ["AWS_ENDPOINT_URL"]
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+
+        assert softmax_dask(verb, output, "--storage-option", f"endpoint_url={endpoint}").code == 0
+        refused = softmax_dask(verb, output, "--storage-option", "secret=x")
+
+        assert refused.code == 2
+        assert "is a credential; expected none" in refused.err
+
+
+class TestTheDeadWakeUp:
+    """A run that was thought dead, and goes on after another one has taken its lease, and committed."""
+
+    @pytest.fixture
+    def source(self, tmp_path):
+        """A dump that grows while the first run publishes."""
+        return dumps.zarr_array(tmp_path / "dump", dumps.logits(120)[:103], chunks=(10, 5))
+
+    def _overtake(self, bucket, source):
+        """Another run, after the dump has grown, which ends well."""
+        array = zarr.open_array(source)
+        array.resize((120, 5))
+        array[100:] = dumps.logits(120)[100:]
+        _forget_lease(bucket)
+        done = run_alone("score", source, bucket.url("scores.zarr"), "--columns", "label,probabilities")
+        assert done.code == 0, done.err
+
+    @pytest.mark.parametrize("step", ["publish", "_copy"])
+    def test_between_its_decision_and_its_end_it_changes_nothing_of_what_came_after(
+        self, step, bucket, source, tmp_path, monkeypatch
+    ):
+        later: dict[str, bytes] = {}
+        real = getattr(places.Copied, step)
+
+        def woken(place: Any, *arguments: Any) -> Any:
+            if not later:
+                self._overtake(bucket, source)
+                later.update(_in_bucket(bucket, "scores.zarr"))
+            return real(place, *arguments)
+
+        monkeypatch.setattr(places, "_COPIES_AT_ONCE", 1)
+        monkeypatch.setattr(places.Copied, step, woken)
+
+        outcome = _score(source, bucket.url("scores.zarr"))
+
+        assert outcome.code in (0, AGAIN), outcome.err
+        assert _in_bucket(bucket, "scores.zarr") == later
+        found = zarr.open_group(bucket.download("scores.zarr", tmp_path / "copy"), mode="r")
+        np.testing.assert_array_equal(found["label"][:], dumps.logits(120).argmax(axis=1))
+        assert "up to date" in _score(source, bucket.url("scores.zarr")).out
+
+    def test_what_it_leaves_in_the_stage_is_removed_by_the_next_run(self, bucket, source):
+        _score(source, bucket.url("scores.zarr"))
+        plan = next(key for key in bucket.all_keys("scores.zarr.job/journal-")).split("/")[1][8:24]
+        bucket.put(f"scores.zarr.job/stage-{plan}/label/c.0", b"late")
+
+        outcome = _score(source, bucket.url("scores.zarr"))
+
+        assert "up to date" in outcome.out
+        assert bucket.all_keys("scores.zarr.job/stage-") == []
 
 
 def test_no_credential_is_in_any_object(bucket, tmp_path):

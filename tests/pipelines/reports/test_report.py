@@ -49,7 +49,7 @@ def output(request, tmp_path, source):
 
 @pytest.fixture
 def evaluation(tmp_path, data):
-    """A document of metrics of the dump, made by its definitions."""
+    """A document of metrics of the dump."""
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps(documents.metrics_of(data, dumps.targets(ROWS, CLASSES), [NASTY, *"bcdef"])))
     return path
@@ -115,7 +115,22 @@ def test_it_names_the_rows_that_are_most_and_least_certain(output, tmp_path, dat
     assert first["confidence"] == pytest.approx(float(confidence.astype(float)[order[0]]))
 
 
+def test_the_metrics_are_those_that_the_runs_have_counted(output, tmp_path, evaluation):
+    given = report(output, tmp_path / "given.html", evaluation=evaluation).facts
+
+    found = report(output, tmp_path / "report.html", metrics=tmp_path / "metrics2.json").facts
+
+    assert found["figures"] == given["figures"]
+    assert [row["share"] for row in found["classes"]] == [row["share"] for row in given["classes"]]
+    assert len(Page((tmp_path / "report.html").read_text()).attributes("svg")) == 3
+    document = json.loads((tmp_path / "metrics2.json").read_text())
+    assert document["figures"] == json.loads(evaluation.read_text())["figures"]
+
+
 def test_labels_of_a_run_without_metrics_are_those_that_it_counted(output, tmp_path, data):
+    [sidecar] = Path(f"{output}.job").glob("metrics-*.json")
+    sidecar.unlink()
+
     page = written(output, tmp_path / "report.html")
 
     shares = np.bincount(np.delete(data, BAD, axis=0).argmax(axis=1)) / (ROWS - len(BAD))
@@ -138,7 +153,7 @@ def test_the_shift_is_from_the_run_before(output, tmp_path, source, data):
     )
     assert found["distance"] == pytest.approx(np.abs(before - now).sum() / 2)
     assert found["run"] == first["run"]["run"]
-    assert found["moved"][0]["name"] == "0"
+    assert found["moved"][0]["name"] == "class 0"
     assert found["moved"][0]["now"] == pytest.approx(now[0])
 
 
@@ -160,6 +175,19 @@ def test_a_calibration_is_shown_before_and_after(output, tmp_path, evaluation, c
     assert {"before", "after", "calibrated"} <= set(page.texts)
 
 
+def test_the_calibration_of_the_run_is_found_by_itself(output, tmp_path, calibration):
+    [record] = Path(f"{output}.job", "runs").glob("*.json")
+    document = json.loads(record.read_text())
+    document["config"]["calibration"] = str(calibration)  # which `score --calibration` records
+    record.write_text(json.dumps(document))
+
+    other, same = json.loads(calibration.read_text()), json.loads(calibration.read_text()) | {"temperature": 1.0}
+    calibration.write_text(json.dumps(other))
+    assert report(output, tmp_path / "report.html").facts["calibration"] is None
+    calibration.write_text(json.dumps(same))
+    assert report(output, tmp_path / "report.html").facts["calibration"]["after"] == same["after"]
+
+
 def test_an_ece_that_got_worse_is_said(output, tmp_path, calibration):
     worse = json.loads(calibration.read_text())
     worse["before"]["ece"], worse["after"]["ece"] = 0.01, 0.02
@@ -174,9 +202,10 @@ def test_a_manifest_of_a_run_is_reported_as_that_run(output, tmp_path, source):
     [first] = Path(f"{output}.job", "runs").glob("*.json")
     score(source, output, columns=("label", "confidence"), replace=True, durability="none")
 
-    found = report(first, tmp_path / "report.html").facts["run"]
+    found = report(first, tmp_path / "report.html").facts
 
-    assert found["run"] == first.stem
+    assert found["run"]["run"] == first.stem
+    assert found["classes"] is None  # metrics are those of the last run
 
 
 def test_a_run_that_failed_says_so(tmp_path, source):

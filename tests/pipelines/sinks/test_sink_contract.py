@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -381,6 +382,25 @@ def test_views_end_where_the_chunk_ends(wide):
         writer.advance(len(views["label"]), {}, None)
 
     assert lengths == [{5}, {3}, {5}, {3}]
+
+
+def test_a_partition_that_is_abandoned_leaves_no_half_file_and_is_written_again(wide):
+    output = opened(wide)
+    output.sink.prepare()
+    writer = output.sink.writer(0)
+    for _ in range(3):
+        views = writer.reserve(5)
+        for view in views.values():
+            view[:] = 0
+        writer.advance(len(views["label"]), {}, None)
+
+    writer.abandon()
+
+    assert files_under(output.place.scratch) == set()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("softmax-dask-write")]
+    assert write_partition(output.sink, wide, 0, values_of(wide)) == write_partition(
+        opened(wide).sink, wide, 0, values_of(wide)
+    )
 
 
 def _at(folder: Path, file_format: Any, spec: OutputSpec) -> OutputSpec:

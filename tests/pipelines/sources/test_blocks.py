@@ -17,10 +17,10 @@ def test_a_read_is_whole_units_and_fits_where_a_unit_does(unit: int, units: int,
 
 @pytest.mark.parametrize(
     ("group_rows", "expected"),
-    [(100, 20_900), (1_000_000, 20_000), (20_971, 20_971), (20_973, 6_991), (1_000_003, 20_834)],
+    [(100, 10_400), (1_000_000, 10_000), (10_485, 10_485), (10_488, 5_244), (1_000_003, 10_417)],
 )
 def test_reads_fit_row_groups(group_rows: int, expected: int) -> None:
-    """100 float32 classes: at most 20,971 rows; groups are divided where they can be, else shared equally."""
+    """100 float32 classes: at most 10,485 rows; groups are divided where they can be, else shared equally."""
     rows = rows_per_read(unit_rows=1, group_rows=group_rows, row_bytes=400)
 
     assert rows == expected

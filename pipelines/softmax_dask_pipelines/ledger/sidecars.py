@@ -1,0 +1,131 @@
+"""Metrics beside each commit, `OUTPUT.job/metrics-PLAN.json`: of all rows of the output, without its logits.
+
+Partitions leave what they have counted in `counts-PLAN/`, a file each. Before the commit these are merged, with what
+the commit before has; sums of integers, so that runs that were stopped, or came one after the other, count as one.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from softmax_dask import Metrics, MetricsError, metrics_document, metrics_from_bytes, metrics_from_document
+from softmax_dask_pipelines import storage
+from softmax_dask_pipelines.errors import OutputExistsError, StorageFailedError
+from softmax_dask_pipelines.job import Job
+from softmax_dask_pipelines.ledger.history import Commit, History, PlanRecord
+from softmax_dask_pipelines.metrics_about import about
+from softmax_dask_pipelines.receipts import Receipt
+from softmax_dask_pipelines.task import CountsPlace
+
+_READ_AT_ONCE = 16
+WHOLE = "whole_partitions"
+"""In the document: metrics of all partitions but a last one that is not full, which the next commit writes anew."""
+
+
+class Sidecars:
+    """Those of one plan."""
+
+    def __init__(self, history: History, plan: PlanRecord, job: Job) -> None:
+        self._history, self._plan, self._job = history, plan, job
+        self.place = CountsPlace(history.path("counts", plan), job.config.durability == "fsync")
+
+    def prepare(self) -> None:
+        """Make the folder; what an earlier attempt at the same plan left there stays."""
+        storage.make_folder(self.place.folder)
+
+    def are_there(self, receipt: Receipt) -> bool:
+        """Whether what a partition has counted is there; of programs of before it is not."""
+        stored = receipt.metrics
+        try:
+            return stored is not None and self.place.path(receipt.partition).stat().st_size == stored.size_bytes
+        except OSError:
+            return False
+
+    def seal(self) -> None:
+        """All partitions are done: write the metrics of the commit. None, where the commit before has none."""
+        before = None if self._plan.is_whole else self._before()
+        if before is None and not self._plan.is_whole:
+            return
+        plan = self._job.plan
+        numbers = list(plan.numbers)
+        is_cut = self._job.spec.format == "zarr" and plan.count * plan.partition_rows != plan.rows
+        last = [numbers.pop()] if is_cut and numbers else []
+        nothing = before or Metrics.none(self._job.facts.classes)
+        whole = self._merged(nothing, numbers)
+        total = self._merged(whole, last)
+        document = metrics_document(
+            total, class_names=self._job.facts.class_names, about={**about(self._job), "commit": self._plan.commit}
+        )
+        document[WHOLE] = metrics_document(whole) if last else None
+        path = self._history.path("metrics", self._plan)
+        storage.put(path, [json.dumps(document, allow_nan=False).encode()])
+        storage.sync_folder(path.parent)
+
+    def _before(self) -> Metrics | None:
+        """Of the partitions that this plan does not write again."""
+        latest = self._history.latest
+        found = None if latest is None else metrics_of_commit(self._history, latest)
+        if found is None:
+            return None
+        return found.metrics if found.whole is None else found.whole
+
+    def _merged(self, total: Metrics, numbers: Sequence[int]) -> Metrics:
+        for part in self._counted(numbers):
+            total = Metrics.merged([total, part])
+        return total
+
+    def _counted(self, numbers: Sequence[int]) -> Iterator[Metrics]:
+        with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+            for start in range(0, len(numbers), _READ_AT_ONCE):
+                yield from pool.map(self._read, numbers[start : start + _READ_AT_ONCE])
+
+    def _read(self, number: int) -> Metrics:
+        path = self.place.path(number)
+        try:
+            with storage.plain_errors(path):
+                return metrics_from_bytes(path.read_bytes())
+        except MetricsError as error:
+            storage.remove(path)  # so that its partition counts as not done
+            raise StorageFailedError(
+                f"{path}: is damaged; expected what partition {number} has counted. It is removed: run the same "
+                "command again, which scores that partition again."
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class CommitMetrics:
+    """What a commit has beside it."""
+
+    document: dict[str, Any]
+    metrics: Metrics
+    """Of all rows of the output."""
+    whole: Metrics | None
+    """Of those of full partitions, if the last one is not."""
+
+
+def metrics_of_commit(history: History, commit: Commit) -> CommitMetrics | None:
+    """What that commit has beside it; None where it has nothing.
+
+    Raises
+    ------
+    OutputExistsError
+        What is there is damaged, or of another version.
+    """
+    path = history.path("metrics", commit.plan)
+    if not path.exists():
+        return None
+    with storage.plain_errors(path):
+        data = path.read_bytes()
+    try:
+        document = json.loads(data)
+        whole = document.get(WHOLE)
+        return CommitMetrics(
+            document, metrics_from_document(document), None if whole is None else metrics_from_document(whole)
+        )
+    except (MetricsError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OutputExistsError(
+            f"{path}: holds no metrics that this program reads ({error}). Remove it, and start over with --replace, or "
+            "use the version that wrote it."
+        ) from error
