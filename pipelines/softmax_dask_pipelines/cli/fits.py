@@ -62,7 +62,7 @@ def threshold(**given: Any) -> None:
 
     \b
     Example:
-      softmax-dask threshold logits.zarr --target target --precision 0.99 --output threshold.json
+      softmax-dask threshold logits.zarr --target target --precision 0.8 --output threshold.json
     """
     from softmax_dask_pipelines.config import ThresholdConfig
 
