@@ -20,7 +20,7 @@ def metrics_of(logits: NDArray[Any], targets: NDArray[np.int64], names: Sequence
 
 def calibration_of(logits: NDArray[Any], targets: NDArray[np.int64], temperature: float = 1.7) -> dict[str, Any]:
     """What a report reads of a calibration."""
-    found = {"format": "softmax-dask calibration", "version": 1, "temperature": temperature, "fit": {"on": "half"}}
+    found = {"format": "softmax-dask calibration", "version": 1, "temperature": temperature, "fit_on": "half"}
     return found | {
         name: _report(_Rows(logits / np.float32(t), targets)) for name, t in (("before", 1.0), ("after", temperature))
     }
