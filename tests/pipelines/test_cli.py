@@ -119,7 +119,7 @@ class TestScore:
         assert lines["undecidable"].startswith("0 rows")
         assert float(lines["confidence"].split()[0]) == pytest.approx(_truth().max(axis=1).mean(), rel=1e-5)
         assert lines["top labels"].startswith(f"class {labels.argmax()} ")
-        assert re.search(r"[\d.]+ s, [\d.]+ GB/s", lines["time"])
+        assert re.search(r"[\d.]+ s, [\d,]+ rows/s, [\d.]+ GB/s", lines["time"])
         assert lines["output"].startswith(str(tmp_path / "out.parquet"))
 
     @pytest.mark.parametrize("rows", [1, 2, 7, 103])

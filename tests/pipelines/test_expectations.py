@@ -126,6 +126,7 @@ class TestBounds:
         assert {path.name.partition("-")[0] for path in Path(f"{_output('2026-03-02')}.job").iterdir()} == {
             "commit",
             "journal",
+            "metrics",
             "runs",
         }
 

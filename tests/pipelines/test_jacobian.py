@@ -349,7 +349,7 @@ def test_an_unknown_verb_is_refused_with_its_line(tmp_path, verb):
 
     assert outcome.code == 2
     assert "run.yaml:3: verb: is " in outcome.err
-    assert "expected one of score, jacobian" in outcome.err
+    assert "expected one of score, compact, jacobian, evaluate" in outcome.err
 
 
 def test_a_range_that_yaml_would_read_as_a_number_is_refused(tmp_path):

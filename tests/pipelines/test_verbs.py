@@ -108,8 +108,14 @@ class TestSchema:
         schema = json.loads(SCHEMA.read_text())
 
         models = [one["$ref"].rpartition("/")[2] for one in schema["oneOf"]]
-        assert models == ["ScoreConfig", "JacobianConfig"]
-        assert ["verb" in schema["$defs"][model]["required"] for model in models] == [False, True]
+        assert models[0] == "ScoreConfig"
+        assert {*models[1:]} == {f"{verb.title()}Config" for verb in schema["discriminator"]["mapping"]} - {
+            "ScoreConfig",
+            "CompactConfig",  # is score, with other columns
+        }
+        assert ["verb" in schema["$defs"][model]["required"] for model in models] == [
+            model != "ScoreConfig" for model in models
+        ]
 
     @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
     def test_shipped_configs_name_it_in_their_first_line(self, path):

@@ -26,10 +26,10 @@ import warnings
 from softmax_dask_pipelines import job
 from softmax_dask_pipelines.cli import main
 
-def noisy(config, prepare=job.prepare):
+def noisy(config, prepare=job.prepare, **options):
     warnings.warn("theirs shown", UserWarning)
     warnings.warn_explicit("theirs hidden", DeprecationWarning, "theirs.py", 1, module="theirs")
-    return prepare(config)
+    return prepare(config, **options)
 
 job.prepare = noisy
 main(prog_name="softmax-dask")
