@@ -9,8 +9,9 @@ import pytest
 from tests.library.cuda import prepared
 from tests.library.cuda.emulator import COMPILER, Emulator
 
-EMULATED_SHARE = 12
-"""One in so many of the contract's cases runs on the emulator in `make test`; all do in `make test-long`."""
+SHARES = {"cuda": 12, "reference": 6}
+"""One in so many of the contract's cases of a backend runs in `make test`, all do in `make test-long`. The reference is
+plain NumPy: nothing in it hangs on the size of a register."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before cases are deselected by their marks
@@ -18,12 +19,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     met: set[object] = set()
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
-        if params.get("kernels") != "cuda":
+        backend, function = params.get("kernels"), getattr(item, "function", None)
+        if backend not in SHARES:
             continue
-        function = getattr(item, "function", None)
-        wanted = function not in met or crc32(item.name.encode()) % EMULATED_SHARE == 0
-        if wanted and prepared.is_quick(params):
-            met.add(function)
+        wanted = (backend, function) not in met or crc32(item.name.encode()) % SHARES[backend] == 0
+        if wanted and (backend != "cuda" or prepared.is_quick(params)):
+            met.add((backend, function))
         else:
             item.add_marker(pytest.mark.long)
 

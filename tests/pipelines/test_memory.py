@@ -44,7 +44,11 @@ def smallest_limit_mib(source, output, columns) -> int:
 
 @pytest.mark.parametrize(
     ("source", "output", "columns"),
-    [("zarr", "zarr", WIDE), ("zarr", "parquet", NARROW), ("parquet", "parquet", NARROW)],
+    [
+        ("zarr", "zarr", WIDE),
+        pytest.param("zarr", "parquet", NARROW, marks=pytest.mark.long),
+        ("parquet", "parquet", NARROW),
+    ],
     ids=["zarr to zarr with probabilities", "zarr to parquet", "parquet to parquet"],
 )
 def test_eight_times_the_rows_take_no_more_memory(dumps, tmp_path, source, output, columns):
@@ -75,7 +79,7 @@ def test_a_run_stays_below_its_memory_limit(dumps, tmp_path, source, output, col
 
 
 @pytest.mark.parametrize("output", ["zarr", "parquet"])
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_a_run_with_ids_and_names_stays_below_what_is_planned(with_ids, tmp_path, output, threads):
     run = measured_run(with_ids, tmp_path / f"out.{output}", threads=threads, partition_bytes=128 * MIB)
 

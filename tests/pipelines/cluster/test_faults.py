@@ -252,6 +252,7 @@ def test_a_scheduler_that_goes_means_try_again(tmp_path):
             run_on_cluster(run, range(10**6), take=lambda _: process.kill(), wait_s=SOON_S)
 
 
+@pytest.mark.long
 def test_a_worker_that_wakes_up_when_all_is_published_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("softmax_dask_pipelines.sources.blocks.READ_BYTES", 240)
     monkeypatch.setattr("softmax_dask_pipelines.plan.CHUNK_BYTES", 240)

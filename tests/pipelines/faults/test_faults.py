@@ -24,6 +24,7 @@ SECTIONS = {
     "cuts after exit 0": 10,
 }
 """Of the campaign: how many faults, at least, are tried."""
+LONG = {"mutants", "forgotten names"}
 
 
 def found_by(script: str, *arguments: object) -> dict[str, Any]:
@@ -35,7 +36,9 @@ def found_by(script: str, *arguments: object) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize(
+    "section", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in SECTIONS]
+)
 def test_no_fault_shows_a_half_or_loses_a_row_and_the_next_run_completes_it(section):
     found = found_by("campaign", "--power-stride", 120, "--seconds", 2, "--only", section)
 

@@ -5,7 +5,9 @@ import pytest
 from tests.pipelines.faults.stores import FAULTS, impatient, spoilt
 
 
-@pytest.mark.parametrize("fault", ["404", "connection reset", "short body"])
+@pytest.mark.parametrize(
+    "fault", ["short body", *(pytest.param(name, marks=pytest.mark.long) for name in ("404", "connection reset"))]
+)
 def test_answers_that_are_spoilt_at_random_give_no_wrong_result(fault, bucket, proxy, tmp_path):
     with impatient():
         found = spoilt(bucket, proxy, fault, tmp_path, at_least=6)

@@ -405,7 +405,7 @@ class TestTheDeadWakeUp:
         done = run_alone("score", source, bucket.url("scores.zarr"), "--columns", "label,probabilities")
         assert done.code == 0, done.err
 
-    @pytest.mark.parametrize("step", ["publish", "_copy"])
+    @pytest.mark.parametrize("step", [pytest.param("publish", marks=pytest.mark.long), "_copy"])
     def test_between_its_decision_and_its_end_it_changes_nothing_of_what_came_after(
         self, step, bucket, source, tmp_path, monkeypatch
     ):
