@@ -1,6 +1,7 @@
 """Runs every benchmark, each in a process of its own, and writes `results.md` and `results.json`.
 
-With `--only`, the other sections stay as they are, if they were measured on the same machine with the same effort.
+With quick effort the longer ones are left out, unless `--only` names them. Sections that are not measured stay as
+they are, if they were measured on the same machine with the same effort.
 
 python -m benchmarks.run --effort quick|full [--only NAME ...] [--folder FOLDER]
 """
@@ -43,13 +44,16 @@ LONGER = frozenset({"variants", "stages", "compact", "calibrate", "evaluate", "p
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--effort", choices=EFFORTS, default="quick")
-    parser.add_argument(
-        "--only", nargs="+", choices=SCRIPTS, metavar="NAME", help="these; with quick effort the shorter ones"
-    )
+    parser.add_argument("--only", nargs="+", choices=SCRIPTS, metavar="NAME", help="these, whatever the effort")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the results go")
     arguments = parser.parse_args()
-    names = arguments.only or [name for name in SCRIPTS if arguments.effort == "full" or name not in LONGER]
+    names = arguments.only or scripts_of(arguments.effort)
     write(completed(measured(arguments.effort, names), arguments.folder), arguments.folder)
+
+
+def scripts_of(effort: str) -> tuple[str, ...]:
+    """What is measured where nothing else is said."""
+    return tuple(name for name in SCRIPTS if effort == "full" or name not in LONGER)
 
 
 def measured(effort: str, names: Sequence[str] = SCRIPTS) -> Results:

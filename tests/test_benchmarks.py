@@ -404,6 +404,12 @@ def test_each_script_says_what_it_measures_and_how_to_run_it(name):
     assert f"python -m benchmarks.{name}" in report.about(name)
 
 
+def test_the_longer_scripts_are_left_to_the_full_effort():
+    assert run.scripts_of("full") == run.SCRIPTS
+    assert set(run.SCRIPTS) - set(run.scripts_of("quick")) == run.LONGER
+    assert set(run.SCRIPTS) > run.LONGER
+
+
 def test_sections_that_are_not_measured_again_stay(tmp_path):
     report.write(replace(results(figure(2.0)), sections={"growth": [figure(3.0)], "kernels": [figure(2.0)]}), tmp_path)
 

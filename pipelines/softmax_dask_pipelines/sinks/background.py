@@ -1,4 +1,4 @@
-"""Writes on threads of their own, so that waiting for a disk hides behind computing. Knows no files."""
+"""Writes on threads of their own: a disk is waited for while others compute. Knows no files."""
 
 from collections import deque
 from collections.abc import Callable
