@@ -25,7 +25,7 @@ def metrics_to_bytes(metrics: Metrics) -> bytes:
             numbers[name] = value
     confusions = metrics.confusions
     if confusions.sketch is None:
-        arrays |= {"pairs": confusions.pairs, "pair_rows": confusions.rows}
+        arrays |= {"pairs": confusions.pairs, "pair_rows": _narrow(confusions.rows)}
     else:
         arrays |= _sparse("sketch", confusions.sketch)
     arrays["numbers"] = np.frombuffer(json.dumps(numbers).encode(), np.uint8)
@@ -51,7 +51,7 @@ def metrics_from_bytes(data: bytes) -> Metrics:
         found["bin_confidence"] = tuple(found["bin_confidence"])
         found |= {name: _dense(name, arrays) for name in _NAMES if name not in found}
         if "pairs" in arrays:
-            confusions = Confusions(arrays["pairs"], arrays["pair_rows"])
+            confusions = Confusions(arrays["pairs"], arrays["pair_rows"].astype(np.int64))
         else:
             confusions = Confusions(sketch=_dense("sketch", arrays))
     return Metrics(**found, confusions=confusions)
@@ -70,8 +70,15 @@ def _sparse(name: str, values: Any) -> dict[str, Any]:
     return {
         f"{name}.shape": np.array(values.shape, np.int64),
         f"{name}.places": places.astype(np.uint32),
-        f"{name}.values": values.reshape(-1)[places],
+        f"{name}.values": _narrow(values.reshape(-1)[places]),
     }
+
+
+def _narrow(counts: Any) -> Any:
+    """In the smallest dtype that holds them; those of one partition are small."""
+    if not counts.size or counts.min() < 0:
+        return counts
+    return counts.astype(np.min_scalar_type(int(counts.max())))
 
 
 def _dense(name: str, arrays: Any) -> Any:

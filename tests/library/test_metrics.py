@@ -409,3 +409,14 @@ def test_a_document_keeps_a_sketch():
 def test_another_document_is_refused(document):
     with pytest.raises(MetricsError, match="expected format 1"):
         metrics_from_document(document)
+
+
+@pytest.mark.parametrize("doublings", [0, 9, 17, 33])
+def test_counts_of_any_size_come_back_from_bytes(doublings):
+    metrics = metrics_of(*sample())
+    for _ in range(doublings):
+        metrics = Metrics.merged([metrics, metrics])
+
+    found = metrics_from_bytes(metrics_to_bytes(metrics))
+
+    assert text_of(Metrics.merged([found, found])) == text_of(Metrics.merged([metrics, metrics]))

@@ -72,14 +72,15 @@ class Sidecars:
         return found.metrics if found.whole is None else found.whole
 
     def _merged(self, total: Metrics, numbers: Sequence[int]) -> Metrics:
-        for part in self._counted(numbers):
-            total = Metrics.merged([total, part])
+        for parts in self._counted(numbers):
+            total = Metrics.merged([total, *parts])
         return total
 
-    def _counted(self, numbers: Sequence[int]) -> Iterator[Metrics]:
+    def _counted(self, numbers: Sequence[int]) -> Iterator[list[Metrics]]:
+        """Some at a time: a merge costs a copy of the whole, be it of two or of many."""
         with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
             for start in range(0, len(numbers), _READ_AT_ONCE):
-                yield from pool.map(self._read, numbers[start : start + _READ_AT_ONCE])
+                yield list(pool.map(self._read, numbers[start : start + _READ_AT_ONCE]))
 
     def _read(self, number: int) -> Metrics:
         path = self.place.path(number)
