@@ -33,6 +33,9 @@ _CACHE_LINE_BYTES = 64
 # Entries that wait for memory, of lines that follow each other: 16 KiB of float32, within the first-level cache.
 _ROOM = 4096
 
+# Entries of a matrix of a tile. Smaller ones take longer to compute than to write, and the room would come on top.
+_WORTH_A_ROOM = 64
+
 
 class Part(NamedTuple):
     """Which entries of each matrix are wanted."""
@@ -97,18 +100,19 @@ def jacobian_tile(
     width, size = lanes(logits), part.height * part.breadth
     tile = np.empty((classes + width) * width, out.dtype)
     block = np.empty((size + width) * width, out.dtype)
-    room = np.empty((size + 1) * width if past_caches else 0, out.dtype)
+    through_room = past_caches and size >= _WORTH_A_ROOM
+    room = np.empty((size + 1) * width if through_room else 0, out.dtype)
     for row in range(0, rows, width):
         last = min(width, rows - row) - 1
         load_tile(logits, row * stride, stride, last, classes, tile, 0)
         winner, rest = _shares_of_tile(tile, classes, scale, root)
         _multiply_shares(tile, winner, rest, fill(tile, root), part, block)
-        if past_caches:
+        if through_room:
             _write_matrices(block, size, room, 0, last)
             stream_scaled(room[: (last + 1) * size], 1.0, out, row * size)
         else:
             _write_matrices(block, size, out, row, last)
-    if past_caches:
+    if through_room:
         settle()
 
 
