@@ -22,7 +22,7 @@ from softmax_dask.kernels.cpu.memory import (
     stream,
 )
 from softmax_dask.kernels.cpu.simd import Vector, fill, fma, lane, lanes, where_equal
-from softmax_dask.kernels.cpu.sweeps import find, largest, stream_scaled, sums_of_others
+from softmax_dask.kernels.cpu.sweeps import find, largest, stream_scaled, sums_of_others, until_whole_line
 from softmax_dask.kernels.cpu.tile import Ahead, load_tile, probabilities, two_largest
 from softmax_dask.kernels.cpu.tile import sums_of_others as sums_of_others_of_tile
 
@@ -78,7 +78,7 @@ def jacobian_row(
             place = (row * part.height + line) * part.breadth
             if past_caches:
                 _write_lines(shares, winner, rest, root, some, room, 0)
-                stream_scaled(room[: count * part.breadth], 1.0, out, place)
+                stream_scaled(room, 0, count * part.breadth, 1.0, out, place, until_whole_line(out, place))
             else:
                 _write_lines(shares, winner, rest, root, some, out, place)
     if past_caches:
@@ -139,7 +139,7 @@ def jacobian_lines(
         stop = min(start + together, rows)
         # Whole vectors are stored: what they write past a line belongs to the next one, but at the end of `out`.
         through_room = past_caches or stop * size + width > out.size
-        done, head = 0, -(out.ctypes.data // out.itemsize + start * size) % width
+        done, head = 0, until_whole_line(out, start * size)
         for row in range(start, stop, width):
             last = min(width, rows - row) - 1
             load_tile(logits, row * stride, stride, last, classes, tile, 0)
@@ -154,7 +154,7 @@ def jacobian_lines(
                 else:
                     _write_matrix(shares, complements, numbers, i * pitch, part, out, (row + i) * size)
         if through_room:
-            stream_scaled(room[done : (stop - start) * size], 1.0, out, start * size + done)
+            stream_scaled(room, done, (stop - start) * size, 1.0, out, start * size + done, 0 if done else head)
     settle()
 
 
