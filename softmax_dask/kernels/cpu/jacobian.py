@@ -23,7 +23,7 @@ from softmax_dask.kernels.cpu.memory import (
 )
 from softmax_dask.kernels.cpu.simd import Vector, fill, fma, lane, lanes, where_equal
 from softmax_dask.kernels.cpu.sweeps import find, largest, stream_scaled, sums_of_others, until_whole_line
-from softmax_dask.kernels.cpu.tile import Ahead, load_tile, probabilities, two_largest
+from softmax_dask.kernels.cpu.tile import Ahead, load_tile, probabilities, store_rows, two_largest
 from softmax_dask.kernels.cpu.tile import sums_of_others as sums_of_others_of_tile
 
 Array = Any
@@ -144,9 +144,9 @@ def jacobian_lines(
             last = min(width, rows - row) - 1
             load_tile(logits, row * stride, stride, last, classes, tile, 0)
             winner, rest = _shares_of_tile(tile, classes, scale, root)
-            _store_rows(tile, classes, shares, pitch)
+            store_rows(tile, 0, classes, shares, 0, pitch)
             _complements_of_tile(tile, classes, winner, rest, root)
-            _store_rows(tile, classes, complements, pitch)
+            store_rows(tile, 0, classes, complements, 0, pitch)
             for i in range(last + 1):
                 if through_room:
                     _write_matrix(shares, complements, numbers, i * pitch, part, room, (row - start + i) * size)
@@ -156,15 +156,6 @@ def jacobian_lines(
         if through_room:
             stream_scaled(room, done, (stop - start) * size, 1.0, out, start * size + done, 0 if done else head)
     settle()
-
-
-@plain_step
-def _store_rows(tile: Array, classes: int, rows: Array, pitch: int) -> None:
-    """From a row a lane to a row after the other."""
-    width = lanes(tile)
-    for begin in range(0, classes, width):
-        first = max(0, min(begin, classes - width))
-        store_columns(tile, first * width, rows, first, pitch, width - 1, width)
 
 
 @plain_step
