@@ -1,9 +1,10 @@
 """What the machine leaves us."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from softmax_dask_pipelines import machine
@@ -73,11 +74,17 @@ def test_free_disk_lies_between_nothing_and_the_size_of_the_disk(tmp_path):
 
 
 def test_resident_memory_grows_with_what_is_held():
-    before = machine.resident_bytes()
-    held = np.ones(64 * MIB, np.uint8)
+    code = """
+import numpy as np
+from softmax_dask_pipelines import machine
+before = machine.resident_bytes()
+held = np.ones(64 << 20, np.uint8)
+print((machine.resident_bytes() - before) / held.nbytes)
+"""
+    # A process of its own: where tests ran before, memory that they held may be given back meanwhile.
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    # Other threads may give back a little meanwhile.
-    assert machine.resident_bytes() - before > 0.9 * held.nbytes
+    assert 0.9 < float(done.stdout) < 1.5
 
 
 def test_cores_are_those_that_this_process_may_use():

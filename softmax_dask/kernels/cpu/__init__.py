@@ -20,7 +20,7 @@ from softmax_dask.kernels.counts import Counts
 from softmax_dask.kernels.cpu.counting import count_decided, count_labelled
 from softmax_dask.kernels.cpu.exp2 import Inverse, Scale, inverse_of, scale_of
 from softmax_dask.kernels.cpu.finish import Outputs
-from softmax_dask.kernels.cpu.jacobian import Part, jacobian_row, jacobian_tile
+from softmax_dask.kernels.cpu.jacobian import Part, jacobian_lines, jacobian_row, jacobian_tile
 from softmax_dask.kernels.cpu.products import jvp_row, log_jvp_row, log_vjp_row
 from softmax_dask.kernels.cpu.row import decision_row, softmax_row, tail_row
 from softmax_dask.kernels.cpu.simd import FLOAT32_LANES
@@ -36,7 +36,8 @@ NAME = f"cpu-{FLOAT32_LANES}-lanes-v{ARITHMETIC}"
 
 _SOFTMAX_TILE_CLASSES = 160
 _DECISION_TILE_CLASSES = 256
-_JACOBIAN_TILE_CLASSES = 24
+_JACOBIAN_TILE_CLASSES = 7
+_JACOBIAN_LINES_CLASSES = 48
 
 # Results of so many bytes are not kept in the caches: whoever reads them next finds but the last of them there.
 # Blocks of the pipelines (4 to 16 MiB) go on to an encoder, and are.
@@ -126,12 +127,18 @@ def jacobian_rows(logits: _Rows, out: _Rows, temperature: float, first: int = 0,
     rows, classes = logits.shape
     if out.size == 0:
         return
-    run = jacobian_tile if classes <= _JACOBIAN_TILE_CLASSES else jacobian_row
+    run = _jacobian_kernel(classes)
     flat, source = _flat(logits)
     part = Part(first, out.shape[1], second, out.shape[2])
     scale = _scales(temperature, out.dtype)[0]
     root = _root(temperature, out.dtype)
     run(flat, source.row, rows, classes, scale, root, part, out.reshape(-1), _past_caches(out))
+
+
+def _jacobian_kernel(classes: int) -> Any:
+    if classes <= _JACOBIAN_TILE_CLASSES:
+        return jacobian_tile
+    return jacobian_lines if classes <= _JACOBIAN_LINES_CLASSES else jacobian_row
 
 
 def jvp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) -> None:

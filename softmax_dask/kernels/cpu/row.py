@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import kernel, step
+from softmax_dask.kernels.cpu.compile import kernel, plain_step, step
 from softmax_dask.kernels.cpu.exp2 import Anchor, Inverse, Scale, anchor, exponential
 from softmax_dask.kernels.cpu.finish import Outputs, Waiting, finish_waiting, over_temperature, room_for
 from softmax_dask.kernels.cpu.memory import load_first, settle, store_first
 from softmax_dask.kernels.cpu.simd import Vector, fill, lane, lanes
 from softmax_dask.kernels.cpu.sweeps import (
+    Behind,
     exponentials,
     find,
     largest,
@@ -24,6 +25,7 @@ from softmax_dask.kernels.cpu.sweeps import (
     stream_scaled,
     sums_of_others,
     two_largest,
+    until_whole_line,
 )
 
 Array = Any
@@ -42,21 +44,37 @@ def softmax_row(
     Past the caches, exponentials wait in a room of their own until memory takes each result once, and no line
     of `out` need be read in order to be written: a third less traffic.
     """
-    room = np.empty(classes if past_caches else 0, out.dtype)
+    width = lanes(logits)
+    pitch = -(-classes // width) * width
+    room = np.empty(2 * pitch, out.dtype) if past_caches else out
+    behind, peak = Behind(0, 0, 0, 0.0), largest(logits, 0, classes)
     for row in range(rows):
         start, place = row * stride, row * classes
-        base = anchor(fill(logits, largest(logits, start, start + classes)), scale)
-        if past_caches:
-            powers, at, later = room, 0, 0
-        else:
-            powers, at, later = out, place, classes
-        total = exponentials(logits, start, start + classes, stride, base, scale, powers, at, later)
-        if past_caches:
-            stream_scaled(room, 1.0 / total, out, place)
-        else:
-            scale_row(out, place, place + classes, 1.0 / total)
+        ahead = stride if row + 1 < rows else 0
+        at = row % 2 * pitch if past_caches else place
+        head = min(until_whole_line(out, place), classes) if past_caches else 0
+        base = anchor(fill(logits, peak), scale)
+        total, peak = exponentials(
+            logits, start, start + classes, ahead, base, scale, room, at, behind, out, past_caches
+        )
+        _finish_row(room, behind, classes // (2 * width) * 2 * width, out, past_caches)
+        factor = 1.0 / total
+        store_first(out, place, head, load_first(room, at, head) * fill(logits, factor))
+        behind = Behind(at + head, place + head, classes - head, factor)
+    _finish_row(room, behind, 0, out, past_caches)
+    settle()
+
+
+@plain_step
+def _finish_row(room: Array, behind: Behind, most: int, out: Array, past_caches: bool) -> None:
+    """The rest of a row, of which up to `most` probabilities were written beside the next one."""
+    pair = 2 * lanes(out)
+    done = min(most, behind.size // pair * pair)
+    place, stop = behind.place + done, behind.place + behind.size
     if past_caches:
-        settle()
+        stream_scaled(room, behind.at + done, behind.at + behind.size, behind.factor, out, place, 0)
+    else:
+        scale_row(out, place, stop, behind.factor)
 
 
 @kernel
