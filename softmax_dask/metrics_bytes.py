@@ -53,7 +53,7 @@ def metrics_from_bytes(data: bytes) -> Metrics:
     end = data.index(b"\n", len(_HEAD)) + 1
     told = json.loads(data[len(_HEAD) : end])
     found: dict[str, Any] = told["numbers"]
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, kind in told["arrays"].items():
         arrays[name], end = _unpacked(body, end, kind)
     found["bin_confidence"] = tuple(found["bin_confidence"])

@@ -84,7 +84,7 @@ _ONE = 1 << 32
 _SUMS = ("rows", "undecidable", "confidence_sum", "entropy_sum", "labelled", "correct", "nll_sum", *_OF_TAILS)
 
 
-def tally_of(metrics: Metrics, tails: Mapping[str, float] | None = None) -> Tally:
+def tally_of(metrics: Metrics, tails: Mapping[str, Any] | None = None) -> Tally:
     """The tally of rows that are counted already; of `sums_of_tails`, what there is."""
     return Tally(
         rows=metrics.rows,

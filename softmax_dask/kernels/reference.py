@@ -105,7 +105,7 @@ def count_rows(
     truth = np.full(len(decided), -1) if targets is None else targets
     alone, known = decided & (truth < 0), decided & (truth >= 0)
     confidence = columns["confidence"]
-    into.rows[[0, 1, 3]] += len(decided), np.count_nonzero(~decided), np.count_nonzero((truth >= 0) & ~decided)
+    into.rows[[0, 1, 3]] += np.array([len(decided), (~decided).sum(), ((truth >= 0) & ~decided).sum()])
     into.sums[:2] += _fixed_sum(confidence[decided]), _fixed_sum(columns["entropy"][decided])
     into.unlabelled[...] += _counted(columns["label"][alone], classes)
     into.histogram[:, UNLABELLED] += _counted(_fine_bin(confidence[alone]), FINE_BINS)
@@ -134,7 +134,8 @@ def _count_labelled(
     into.predicted[...] += _counted(label, classes)
     into.support[...] += _counted(truth, classes)
     into.hits[...] += _counted(truth[right], classes)
-    return pairs[~right]
+    wrong: NDArray[np.int64] = pairs[~right]
+    return wrong
 
 
 def _fixed(values: _Rows) -> NDArray[np.int64]:

@@ -79,7 +79,7 @@ def count_labelled(
         labelled += 1
         nlls += _small_nll(nll[i], into)
         briers += _fixed(brier[i])
-        is_right = np.int64(label[i] == target)
+        is_right: Any = np.int64(label[i] == target)
         coarse = _bin_between(confidence[i])
         into.ranks[min(rank[i], RANKS)] += 1
         into.histogram[fine, WRONG + is_right] += 1
