@@ -253,16 +253,15 @@ class MetricsCounter:
     def metrics(self) -> Metrics:
         """Of what was counted so far."""
         self._settle()
-        counts = Counts(*(array.copy() for array in self._counts))
-        return _metrics_of(self._classes, counts, self._sums, self._bin_confidence, self._confusions)
+        return _metrics_of(self._classes, self._counts, self._sums, self._bin_confidence, self._confusions)
 
     def _settle(self) -> None:
-        """Take the pairs into the confusions: sorting many at once costs less."""
-        known = np.flatnonzero(self._counts.pairs)
-        counted = Confusions.of(known, self._counts.pairs[known])
+        """Take pairs into the counts by class, and into the confusions where they differ: many at once cost less."""
+        counts = self._counts
         waiting = [Confusions.of(np.concatenate(self._wrong))] if self._wrong else []
-        self._confusions = Confusions.merged([self._confusions, counted, *waiting])
-        self._counts.pairs[:] = 0
+        if counts.pairs.size:
+            waiting.append(_taken(counts, self._classes))
+        self._confusions = Confusions.merged([self._confusions, *waiting])
         self._wrong = []
 
     def _add(self, columns: dict[str, NDArray[Any]], targets: Counters | None) -> None:
@@ -282,10 +281,25 @@ class MetricsCounter:
         _take(counts.bins[2], self._bin_confidence)
 
 
+def _taken(counts: Counts, classes: int) -> Confusions:
+    """The pairs that differ; all move to the counts by class."""
+    pairs = counts.pairs.reshape(classes, classes)
+    counts.predicted[:] += pairs.sum(axis=0)
+    counts.support[:] += pairs.sum(axis=1)
+    counts.hits[:] += pairs.diagonal()
+    np.fill_diagonal(pairs, 0)
+    known = np.flatnonzero(counts.pairs)
+    confusions = Confusions.of(known, counts.pairs[known])
+    counts.pairs[:] = 0
+    return confusions
+
+
 def _metrics_of(
     classes: int, counts: Counts, sums: list[int], bin_confidence: list[int], confusions: Confusions
 ) -> Metrics:
+    """In arrays of their own."""
     rows, undecidable, labelled, labelled_undecidable, infinite_nll, _ = counts.rows.tolist()
+    unlabelled, wrong, right = counts.histogram.T
     return Metrics(
         classes=classes,
         rows=rows,
@@ -297,17 +311,17 @@ def _metrics_of(
         entropy_sum=sums[1],
         nll_sum=sums[2],
         brier_sum=sums[3],
-        labels=counts.labels,
-        predicted=counts.predicted,
-        support=counts.support,
-        hits=counts.hits,
-        ranks=counts.ranks,
-        bin_rows=counts.bins[0],
-        bin_correct=counts.bins[1],
+        labels=counts.unlabelled + counts.predicted,
+        predicted=counts.predicted.copy(),
+        support=counts.support.copy(),
+        hits=counts.hits.copy(),
+        ranks=counts.ranks.copy(),
+        bin_rows=counts.bins[0] + counts.bins[1],
+        bin_correct=counts.bins[1].copy(),
         bin_confidence=tuple(bin_confidence),
-        histogram=counts.histogram[0],
-        labelled_histogram=counts.histogram[1],
-        correct_histogram=counts.histogram[2],
+        histogram=unlabelled + wrong + right,
+        labelled_histogram=wrong + right,
+        correct_histogram=right.copy(),
         confusions=confusions,
     )
 

@@ -1,37 +1,39 @@
-"""Metrics as bytes, quick to write: what one process leaves for another. For keeping there is `metrics_json`."""
+"""Metrics as bytes, quick to write and to read: what a program keeps for itself. For others there is `metrics_json`.
 
-import io
+A line that names the format, a line of JSON (numbers, and which arrays follow), the arrays one after the other, and a
+checksum of all that.
+"""
+
 import json
 import zlib
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from softmax_dask.confusions import Confusions
+from softmax_dask.confusions import DEPTH, WIDTH, Confusions
 from softmax_dask.errors import MetricsError
 from softmax_dask.metrics import Metrics
 
+_HEAD = b"softmax-dask metrics 2\n"
+"""Its number is raised with any change; .npz files, of which there was no number, were the first."""
+
+_PLACE = np.dtype("<u4")
+
 
 def metrics_to_bytes(metrics: Metrics) -> bytes:
-    """All of it: an .npz file, in which arrays that are mostly zero are kept by their other items, and its checksum."""
-    numbers: dict[str, Any] = {}
-    arrays: dict[str, Any] = {}
-    for name in _NAMES:
-        value = getattr(metrics, name)
-        if isinstance(value, np.ndarray):
-            arrays |= _sparse(name, value)
-        else:
-            numbers[name] = value
+    """All of it; of an array that is mostly zero only the other items, each number in as few bytes as the largest."""
+    arrays: dict[str, Any] = {name: getattr(metrics, name) for name in _ARRAYS}
     confusions = metrics.confusions
     if confusions.sketch is None:
-        arrays |= {"pairs": confusions.pairs, "pair_rows": _narrow(confusions.rows)}
+        arrays |= {"pairs": confusions.pairs, "pair_rows": confusions.rows}
     else:
-        arrays |= _sparse("sketch", confusions.sketch)
-    arrays["numbers"] = np.frombuffer(json.dumps(numbers).encode(), np.uint8)
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    data = file.getvalue()
+        arrays["sketch"] = confusions.sketch.reshape(-1)
+    numbers = {name: getattr(metrics, name) for name in _NUMBERS}
+    kinds, bodies = zip(*map(_packed, arrays.values()), strict=True)
+    head = json.dumps({"numbers": numbers, "arrays": dict(zip(arrays, kinds, strict=True))}).encode()
+    data = b"".join([_HEAD, head, b"\n", *(part for body in bodies for part in body)])
     return data + _checksum(data)
 
 
@@ -41,47 +43,62 @@ def metrics_from_bytes(data: bytes) -> Metrics:
     Raises
     ------
     MetricsError
-        The bytes are not all those that it gave.
+        The bytes are not all those that it gave, or those of another version.
     """
-    file = data[:-_CHECKSUM_BYTES]
-    if _checksum(file) != data[-_CHECKSUM_BYTES:]:  # readers of .npz need not look at the checksums inside
-        raise MetricsError(f"{len(data):,} bytes are no metrics, or damaged; expected what metrics_to_bytes gave.")
-    with np.load(io.BytesIO(file), allow_pickle=False) as arrays:
-        found: dict[str, Any] = json.loads(arrays["numbers"].tobytes())
-        found["bin_confidence"] = tuple(found["bin_confidence"])
-        found |= {name: _dense(name, arrays) for name in _NAMES if name not in found}
-        if "pairs" in arrays:
-            confusions = Confusions(arrays["pairs"], arrays["pair_rows"].astype(np.int64))
-        else:
-            confusions = Confusions(sketch=_dense("sketch", arrays))
-    return Metrics(**found, confusions=confusions)
+    body = memoryview(data)[:-_CHECKSUM_BYTES]
+    if not data.startswith(_HEAD) or _checksum(body) != data[-_CHECKSUM_BYTES:]:
+        raise MetricsError(
+            f"{len(data):,} bytes are no metrics of this version, or damaged; expected what metrics_to_bytes gave."
+        )
+    end = data.index(b"\n", len(_HEAD)) + 1
+    told = json.loads(data[len(_HEAD) : end])
+    found: dict[str, Any] = told["numbers"]
+    arrays: dict[str, Any] = {}
+    for name, kind in told["arrays"].items():
+        arrays[name], end = _unpacked(body, end, kind)
+    found["bin_confidence"] = tuple(found["bin_confidence"])
+    if "sketch" in arrays:
+        confusions = Confusions(sketch=arrays.pop("sketch").reshape(DEPTH, WIDTH))
+    else:
+        confusions = Confusions(arrays.pop("pairs"), arrays.pop("pair_rows"))
+    return Metrics(**found, **arrays, confusions=confusions)
 
 
-def _checksum(data: bytes) -> bytes:
+def _checksum(data: Any) -> bytes:
     return zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "big")
 
 
 _CHECKSUM_BYTES = 4
-_NAMES = tuple(field.name for field in fields(Metrics) if field.name != "confusions")
+_FIELDS = {field.name: field.type for field in fields(Metrics) if field.name != "confusions"}
+_NUMBERS = tuple(name for name, kind in _FIELDS.items() if kind in (int, tuple[int, ...]))
+_ARRAYS = tuple(name for name in _FIELDS if name not in _NUMBERS)
 
 
-def _sparse(name: str, values: Any) -> dict[str, Any]:
+def _packed(values: NDArray[np.int64]) -> tuple[list[Any], list[bytes]]:
+    """Dtype, length, and how many items are kept: all, or after their places those that are not zero; and the bytes."""
     places = np.flatnonzero(values)
-    return {
-        f"{name}.shape": np.array(values.shape, np.int64),
-        f"{name}.places": places.astype(np.uint32),
-        f"{name}.values": _narrow(values.reshape(-1)[places]),
-    }
+    dtype = _narrow(values)
+    if len(places) * (_PLACE.itemsize + dtype.itemsize) >= len(values) * dtype.itemsize:
+        return [dtype.str, len(values), len(values)], [values.astype(dtype).tobytes()]
+    kept = values[places].astype(dtype)
+    return [dtype.str, len(values), len(kept)], [places.astype(_PLACE).tobytes(), kept.tobytes()]
 
 
-def _narrow(counts: Any) -> Any:
-    """In the smallest dtype that holds them; those of one partition are small."""
+def _unpacked(body: memoryview, start: int, kind: list[Any]) -> tuple[NDArray[np.int64], int]:
+    """The array, and where the next one begins."""
+    dtype, length, count = np.dtype(kind[0]), kind[1], kind[2]
+    if count == length:
+        whole = np.frombuffer(body, dtype, count, start)
+        return whole.astype(np.int64), start + whole.nbytes
+    places = np.frombuffer(body, _PLACE, count, start)
+    kept = np.frombuffer(body, dtype, count, start + places.nbytes)
+    values = np.zeros(length, np.int64)
+    values[places] = kept
+    return values, start + places.nbytes + kept.nbytes
+
+
+def _narrow(counts: NDArray[np.int64]) -> np.dtype[Any]:
+    """The smallest dtype that holds them; those of one partition are small."""
     if not counts.size or counts.min() < 0:
-        return counts
-    return counts.astype(np.min_scalar_type(int(counts.max())))
-
-
-def _dense(name: str, arrays: Any) -> Any:
-    values = np.zeros(tuple(arrays[f"{name}.shape"]), np.int64)
-    values.reshape(-1)[arrays[f"{name}.places"]] = arrays[f"{name}.values"]
-    return values
+        return np.dtype("<i8")
+    return np.min_scalar_type(int(counts.max())).newbyteorder("<")

@@ -120,8 +120,7 @@ def _known(config: EvaluateConfig) -> KnownJob | None:
             f"{path}: was scored by a version that kept no metrics; expected them in {history.folder}. "
             f"Evaluate its source, {settings.get('source.path')}, or score it again with --replace."
         )
-    document = {key: value for key, value in found.document.items() if key != "whole_partitions"}
-    document["about"] = {**document["about"], "output": str(path)}
+    document = replace(found, about={**found.about, "output": str(path)}).document()
     return KnownJob(config, document, found.metrics.rows)
 
 

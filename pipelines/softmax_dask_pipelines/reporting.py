@@ -19,7 +19,7 @@ from softmax_dask_pipelines.errors import (
     SourceNotFoundError,
 )
 from softmax_dask_pipelines.ledger.history import Commit, History, commit_numbers, read_commit
-from softmax_dask_pipelines.ledger.sidecars import WHOLE, metrics_of_commit
+from softmax_dask_pipelines.ledger.sidecars import metrics_of_commit
 from softmax_dask_pipelines.reports.extremes import Extremes, columns_of, extremes_of
 from softmax_dask_pipelines.reports.known import facts_of_report, manifest_before, manifest_in, manifest_of
 
@@ -155,7 +155,7 @@ def _metrics(
     if history.latest is None or last is None or last["run"] != manifest["run"]:
         return None
     found = metrics_of_commit(history, history.latest)
-    return None if found is None else {key: value for key, value in found.document.items() if key != WHOLE}
+    return None if found is None else found.document()
 
 
 def _evaluation(path: Path) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """What is counted while rows are scored: the figures of the summary, mergeable and small."""
 
+import math
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -8,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from softmax_dask import Metrics
 
 _MOST_FREQUENT = 32
 """Labels that a receipt names: bounded, so that a receipt stays small at 250,000 classes."""
@@ -55,18 +58,13 @@ class Tally:
         groups = tuple(map(sum, zip_longest(*(part.label_groups for part in parts), fillvalue=0)))
         return Tally(**sums, labels=dict(labels), labels_are_all=not cut, lower_bounds=low, label_groups=groups)
 
-    def with_labels(self, labels: NDArray[np.int32], classes: int) -> "Tally":
-        """With the counts of the most frequent labels; -1 is none."""
-        decided = labels[labels >= 0]
-        if classes <= len(decided):
-            counts = np.bincount(decided, minlength=classes)
-            names = np.flatnonzero(counts)
-            counts = counts[names]
-        else:
-            names, counts = np.unique(decided, return_counts=True)
-        most = np.argsort(-counts, kind="stable")[:_MOST_FREQUENT]
-        found = {int(names[i]): int(counts[i]) for i in most}
-        groups = np.trim_zeros(np.bincount(names % _GROUPS, weights=counts), "b")
+    def with_labels(self, counts: NDArray[np.int64]) -> "Tally":
+        """With rows by label, of which the most frequent are kept."""
+        names = np.flatnonzero(counts)
+        known = counts[names]
+        most = np.argsort(-known, kind="stable")[:_MOST_FREQUENT]
+        found = {int(names[i]): int(known[i]) for i in most}
+        groups = np.trim_zeros(np.bincount(names % _GROUPS, weights=known), "b")
         return replace(
             self,
             labels=found,
@@ -81,43 +79,26 @@ def _missing(labels: Iterable[int], cut: Iterable[Container[int]]) -> frozenset[
 
 
 _OF_TAILS = ("tail_mass_sum", "tail_divergence_sum")
+_ONE = 1 << 32
+"""Sums of metrics are in units of 2^-32."""
 _SUMS = ("rows", "undecidable", "confidence_sum", "entropy_sum", "labelled", "correct", "nll_sum", *_OF_TAILS)
 
 
-def tally_of(columns: Mapping[str, NDArray[Any]], targets: NDArray[np.int64] | None) -> Tally:
-    """The tally of a block, from its label, confidence, entropy and, with targets, nll and target_rank.
-
-    Columns of the tail are counted where they are there.
-    """
-    label = columns["label"]
-    undecidable = int(np.count_nonzero(label < 0))
-    truth = _tally_of_targets(columns) if targets is not None else {}
-    tails: dict[str, Any] = {name: _sum(columns[column], undecidable > 0) for name, column in _tails_in(columns)}
+def tally_of(metrics: Metrics, tails: Mapping[str, Any] | None = None) -> Tally:
+    """The tally of rows that are counted already; of `sums_of_tails`, what there is."""
     return Tally(
-        rows=len(label),
-        undecidable=undecidable,
-        confidence_sum=_sum(columns["confidence"], undecidable > 0),
-        entropy_sum=_sum(columns["entropy"], undecidable > 0),
-        **truth,
-        **tails,
-    )
+        rows=metrics.rows,
+        undecidable=metrics.undecidable,
+        confidence_sum=metrics.confidence_sum / _ONE,
+        entropy_sum=metrics.entropy_sum / _ONE,
+        labelled=metrics.labelled,
+        correct=metrics.correct,
+        nll_sum=math.inf if metrics.infinite_nll else metrics.nll_sum / _ONE,
+        **(tails or {}),
+    ).with_labels(metrics.labels)
 
 
-def _tails_in(columns: Container[str]) -> list[tuple[str, str]]:
-    """Sums that can be made, each with its column."""
-    named = [(name, name.removesuffix("_sum")) for name in _OF_TAILS]
-    return [(name, column) for name, column in named if column in columns]
-
-
-def _tally_of_targets(columns: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    known = columns["target_rank"] >= 0
-    return {
-        "labelled": int(np.count_nonzero(known)),
-        "correct": int(np.count_nonzero(columns["target_rank"] == 0)),
-        "nll_sum": _sum(columns["nll"], not known.all()),
-    }
-
-
-def _sum(values: NDArray[Any], has_nan: bool) -> float:
-    add = np.nansum if has_nan else np.sum
-    return float(add(values, dtype=np.float64))
+def sums_of_tails(columns: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """Over the rows of a block, of those columns of the tail that are there."""
+    there = ((name, name.removesuffix("_sum")) for name in _OF_TAILS)
+    return {name: float(np.nansum(columns[column], dtype=np.float64)) for name, column in there if column in columns}

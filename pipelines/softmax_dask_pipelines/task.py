@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_dask import COLUMNS, MetricsCounter, decisions, metric_columns, metrics_to_bytes
+from softmax_dask import COLUMNS, Metrics, MetricsCounter, decisions, metric_columns, metrics_to_bytes
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.checksums import crc32c_of
 from softmax_dask_pipelines.errors import InterruptedRunError, NonFiniteRowsError
@@ -20,7 +20,7 @@ from softmax_dask_pipelines.rules import MADE, Rule
 from softmax_dask_pipelines.sinks import OutputSpec, PartitionWriter, Sink, StoredObject
 from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
 from softmax_dask_pipelines.sources import Source, SourceBlock
-from softmax_dask_pipelines.tally import Tally, tally_of
+from softmax_dask_pipelines.tally import sums_of_tails, tally_of
 
 _ROWS_LOOKED_AT = 1000
 _VALUES_LOOKED_AT = 1 << 17
@@ -35,16 +35,16 @@ class CountsPlace:
     durable: bool
     """Whether what is written must survive a power cut."""
 
-    def put(self, number: int, counted: MetricsCounter) -> StoredObject:
+    def put(self, number: int, counted: Metrics) -> StoredObject:
         """Write what partition `number` has counted; what was written."""
-        data = metrics_to_bytes(counted.metrics())
+        data = metrics_to_bytes(counted)
         path = self.path(number)
         storage.put(path, [data], durable=self.durable)
         return StoredObject(path.name, len(data), crc32c_of([data]))
 
     def path(self, number: int) -> AnyPath:
         """Its file."""
-        return self.folder / f"{number:05d}.npz"
+        return self.folder / f"{number:05d}.bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +111,8 @@ class _Scoring:
         self._task = task
         self._partition = partition
         self._writer: PartitionWriter = task.sink.writer(partition.number)
-        self._labels = np.empty(partition.stop - partition.start, np.int32)
-        self._tallies: list[Tally] = []
-        self._counter = None if task.counts is None else MetricsCounter(task.source.facts.classes)
+        self._counter = MetricsCounter(task.source.facts.classes)
+        self._tails: dict[str, float] = {}
         self._row = partition.start
         self._notes: list[str] = []
         self._seconds = {"read": 0.0, "kernel": 0.0, "write": 0.0}
@@ -121,14 +120,15 @@ class _Scoring:
     def run(self) -> Receipt:
         try:
             self._score_all()
-            objects, metrics = self._closed()
+            counted = self._counter.metrics()
+            objects, metrics = self._closed(counted)
         except BaseException:
             self._writer.abandon()
             raise
         return Receipt(
             partition=self._partition.number,
             notes=tuple(self._notes),
-            tally=Tally.merged(self._tallies).with_labels(self._labels, self._task.source.facts.classes),
+            tally=tally_of(counted, self._tails),
             objects=objects,
             read_s=self._seconds["read"],
             kernel_s=self._seconds["kernel"],
@@ -150,12 +150,11 @@ class _Scoring:
         self._seconds["read"] += perf_counter() - begin
         return block
 
-    def _closed(self) -> tuple[tuple[StoredObject, ...], StoredObject | None]:
+    def _closed(self, counted: Metrics) -> tuple[tuple[StoredObject, ...], StoredObject | None]:
         """Objects of the output; and what was counted, if that is kept."""
         begin = perf_counter()
-        objects, metrics = self._writer.close(), None
-        if self._task.counts is not None and self._counter is not None:
-            metrics = self._task.counts.put(self._partition.number, self._counter)
+        objects, place = self._writer.close(), self._task.counts
+        metrics = None if place is None else place.put(self._partition.number, counted)
         self._seconds["write"] += perf_counter() - begin
         return objects, metrics
 
@@ -188,20 +187,16 @@ class _Scoring:
         self._seconds["kernel"] += perf_counter() - begin
 
     def _count(self, out: dict[str, NDArray[Any]], targets: NDArray[np.int64] | None) -> None:
-        label = out["label"]
-        at = self._row - self._partition.start
-        self._labels[at : at + len(label)] = label
-        tally = tally_of(out, targets)
-        if tally.undecidable and self._task.refuse_nonfinite:
-            row = self._row + int((label < 0).argmax())
+        if self._task.refuse_nonfinite and (out["label"] < 0).any():
+            row = self._row + int((out["label"] < 0).argmax())
             path = self._task.source.facts.path
             raise NonFiniteRowsError(
                 f"{path}: row {row} holds NaN, +inf or only -inf; expected none, because nonfinite is error. "
                 "Mend the logits, or use nonfinite: propagate."
             )
-        self._tallies.append(tally)
-        if self._counter is not None:
-            self._counter.add(out, targets)
+        self._counter.add(out, targets)
+        for name, total in sums_of_tails(out).items():
+            self._tails[name] = self._tails.get(name, 0.0) + total
 
     def _store(self, block: SourceBlock, rows: slice) -> None:
         begin = perf_counter()

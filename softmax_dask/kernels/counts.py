@@ -44,6 +44,10 @@ MOST_PAIRS = 1 << 16
 """Of target and label: up to so many have a counter each; of more classes, confused rows are left to who calls."""
 
 
+UNLABELLED, WRONG, RIGHT = range(3)
+"""What a decidable row is: without a target, or with one that is not its label, or is. Each row is counted once."""
+
+
 class Counts(NamedTuple):
     """Arrays of int64."""
 
@@ -51,22 +55,22 @@ class Counts(NamedTuple):
     """(6,): all, undecidable, labelled and decidable, labelled and not, with an infinite NLL, with a large one."""
     sums: NDArray[np.int64]
     """(4,): of confidence and entropy over decidable rows, of NLL and Brier score over labelled; units of 2^-32."""
-    labels: NDArray[np.int64]
-    """(classes,): decidable rows by label,"""
+    unlabelled: NDArray[np.int64]
+    """(classes,): decidable rows without a target, by label."""
+    pairs: NDArray[np.int64]
+    """(classes * classes,): those with one, by target and label; of many classes (0,), and then"""
     predicted: NDArray[np.int64]
-    """those of them that are labelled,"""
+    """(classes,): by label,"""
     support: NDArray[np.int64]
-    """the same rows by target,"""
+    """by target,"""
     hits: NDArray[np.int64]
-    """and those of them whose label is the target."""
+    """and those of them whose label is the target; of few classes these three are left alone."""
     ranks: NDArray[np.int64]
     """(RANKS + 1,): by the rank of the target."""
     bins: NDArray[np.int64]
-    """(3, BINS): labelled rows, correct ones, sum of their confidence in units of 2^-32."""
+    """(3, BINS): labelled rows that are wrong, that are right, sum of the confidence of both in units of 2^-32."""
     histogram: NDArray[np.int64]
-    """(3, FINE_BINS): decidable rows, labelled ones, correct ones."""
-    pairs: NDArray[np.int64]
-    """(classes * classes,): labelled rows that are not correct, by target and label; of many classes (0,)."""
+    """(FINE_BINS, 3): decidable rows by what they are. A row touches one of these, and they are many: side by side."""
 
 
 def no_counts(classes: int) -> Counts:
@@ -78,12 +82,12 @@ def no_counts(classes: int) -> Counts:
     return Counts(
         rows=none(6),
         sums=none(4),
-        labels=none(classes),
+        unlabelled=none(classes),
+        pairs=none(classes**2 if classes**2 <= MOST_PAIRS else 0),
         predicted=none(classes),
         support=none(classes),
         hits=none(classes),
         ranks=none(RANKS + 1),
         bins=none(3, BINS),
-        histogram=none(3, FINE_BINS),
-        pairs=none(classes**2 if classes**2 <= MOST_PAIRS else 0),
+        histogram=none(FINE_BINS, 3),
     )

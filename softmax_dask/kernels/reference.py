@@ -11,7 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_dask.columns import COLUMNS
-from softmax_dask.kernels.counts import BINS, EDGES, FINE_BINS, LARGE_NLL, ONE, RANKS, Counts, fine_edges
+from softmax_dask.kernels.counts import (
+    BINS,
+    EDGES,
+    FINE_BINS,
+    LARGE_NLL,
+    ONE,
+    RANKS,
+    RIGHT,
+    UNLABELLED,
+    WRONG,
+    Counts,
+    fine_edges,
+)
 from softmax_dask.kernels.masking import without
 
 _Rows = NDArray[Any]
@@ -90,16 +102,16 @@ def count_rows(
 ) -> NDArray[np.int64]:
     """Add rows, of which these columns are known; target * classes + label of wrong ones that have no counters."""
     decided = columns["label"] >= 0
-    label, confidence = columns["label"][decided], columns["confidence"][decided]
-    into.rows[:2] += np.array([len(decided), np.count_nonzero(~decided)])
-    into.sums[:2] += _fixed_sum(confidence), _fixed_sum(columns["entropy"][decided])
-    into.labels[...] += np.bincount(label, minlength=classes)
-    into.histogram[0] += _counted(_fine_bin(confidence), FINE_BINS)
+    truth = np.full(len(decided), -1) if targets is None else targets
+    alone, known = decided & (truth < 0), decided & (truth >= 0)
+    confidence = columns["confidence"]
+    into.rows[[0, 1, 3]] += np.array([len(decided), (~decided).sum(), ((truth >= 0) & ~decided).sum()])
+    into.sums[:2] += _fixed_sum(confidence[decided]), _fixed_sum(columns["entropy"][decided])
+    into.unlabelled[...] += _counted(columns["label"][alone], classes)
+    into.histogram[:, UNLABELLED] += _counted(_fine_bin(confidence[alone]), FINE_BINS)
     if targets is None:
         return np.empty(0, np.int64)
-    into.rows[3] += np.count_nonzero((targets >= 0) & ~decided)
-    known = {name: values[decided & (targets >= 0)] for name, values in columns.items()}
-    return _count_labelled(known, targets[decided & (targets >= 0)], classes, into)
+    return _count_labelled({name: values[known] for name, values in columns.items()}, truth[known], classes, into)
 
 
 def _count_labelled(
@@ -109,21 +121,21 @@ def _count_labelled(
     right = label == truth
     into.rows[[2, 4, 5]] += len(truth), np.isinf(nll).sum(), ((nll > LARGE_NLL) & (nll < np.inf)).sum()
     into.sums[2:] += _fixed_sum(nll[nll <= LARGE_NLL]), _fixed_sum(known["brier"])
+    into.ranks[...] += _counted(np.minimum(known["target_rank"], RANKS), RANKS + 1)
+    fine, coarse = _fine_bin(confidence), np.searchsorted(EDGES[1:-1], confidence.astype(np.float64), side="left")
+    for kind, rows in ((WRONG, ~right), (RIGHT, right)):
+        into.histogram[:, kind] += _counted(fine[rows], FINE_BINS)
+        into.bins[kind - WRONG] += _counted(coarse[rows], BINS)
+    np.add.at(into.bins[2], coarse, _fixed(confidence))
+    pairs: NDArray[np.int64] = truth * classes + label
+    if into.pairs.size:
+        into.pairs[...] += _counted(pairs, classes**2)
+        return pairs[:0]
     into.predicted[...] += _counted(label, classes)
     into.support[...] += _counted(truth, classes)
     into.hits[...] += _counted(truth[right], classes)
-    into.ranks[...] += _counted(np.minimum(known["target_rank"], RANKS), RANKS + 1)
-    fine, coarse = _fine_bin(confidence), np.searchsorted(EDGES[1:-1], confidence.astype(np.float64), side="left")
-    into.histogram[1] += _counted(fine, FINE_BINS)
-    into.histogram[2] += _counted(fine[right], FINE_BINS)
-    into.bins[0] += _counted(coarse, BINS)
-    into.bins[1] += _counted(coarse[right], BINS)
-    np.add.at(into.bins[2], coarse, _fixed(confidence))
-    wrong: NDArray[np.int64] = (truth * classes + label)[~right]
-    if not into.pairs.size:
-        return wrong
-    into.pairs[...] += _counted(wrong, classes**2)
-    return wrong[:0]
+    wrong: NDArray[np.int64] = pairs[~right]
+    return wrong
 
 
 def _fixed(values: _Rows) -> NDArray[np.int64]:

@@ -16,6 +16,8 @@ from softmax_dask_pipelines import evaluate, plan, scoring
 from softmax_dask_pipelines.config import ScoreConfig
 from softmax_dask_pipelines.errors import ConfigError, InterruptedRunError, OutputExistsError, StorageFailedError
 from softmax_dask_pipelines.job import prepare
+from softmax_dask_pipelines.ledger.history import History
+from softmax_dask_pipelines.ledger.sidecars import metrics_of_commit
 from softmax_dask_pipelines.sources import blocks
 from tests.pipelines import dumps
 from tests.pipelines.command import softmax_dask
@@ -60,6 +62,16 @@ def score(source: Path, output: Path, *, stop_after: int | None = None, **option
 def stopped(source: Path, output: Path, *, after: int) -> None:
     with pytest.raises(InterruptedRunError):
         score(source, output, stop_after=after)
+
+
+def grow(path: Path, rows: int) -> None:
+    """Add rows to a dump, until it has so many."""
+    group = zarr.open_group(path, mode="a")
+    for name, values in (("logits", LOGITS), ("target", TARGETS)):
+        if name not in group:
+            chunks = (10, 5)[: values.ndim]
+            group.create_array(name, shape=(0, *values.shape[1:]), chunks=chunks, dtype=values.dtype)
+        group[name].append(values[group[name].shape[0] : rows])
 
 
 def counts_of_a_partition_that_is_done(output: Path) -> Path:
@@ -263,15 +275,35 @@ def test_counts_that_are_damaged_are_found_and_scored_again(source, output):
 def test_rows_that_are_added_are_counted_once(source, output, tmp_path, steps):
     growing = tmp_path / "growing.zarr"
     for rows in steps:
-        group = zarr.open_group(growing, mode="a")
-        for name, values in (("logits", LOGITS), ("target", TARGETS)):
-            if name not in group:
-                chunks = (10, 5)[: values.ndim]
-                group.create_array(name, shape=(0, *values.shape[1:]), chunks=chunks, dtype=values.dtype)
-            group[name].append(values[group[name].shape[0] : rows])
+        grow(growing, rows)
         score(growing, output)
 
         assert figures_of(evaluate(output).document) == expected(rows)
+
+
+def make_as_before(output: Path) -> None:
+    """The sidecar of the last commit as older versions wrote it: JSON, a document in a document."""
+    history = History.of(output)
+    found = metrics_of_commit(history, history.latest)
+    whole = None if found.whole is None else metrics_document(found.whole)
+    path = history.path("metrics", history.latest.plan)
+    path.with_suffix(".json").write_text(json.dumps(found.document() | {"whole_partitions": whole}))
+    path.unlink()
+
+
+@pytest.mark.usefixtures("small_plan")
+def test_metrics_that_an_older_version_kept_as_json_are_read_and_added_to(output, tmp_path):
+    growing = tmp_path / "growing.zarr"
+    grow(growing, 57)
+    score(growing, output)
+    make_as_before(output)
+    assert figures_of(evaluate(output).document) == expected(57)
+    grow(growing, len(LOGITS))
+
+    score(growing, output)
+
+    assert figures_of(evaluate(output).document) == expected()
+    assert len(list(Path(f"{output}.job").glob("metrics-*.bin"))) == 1
 
 
 @pytest.mark.usefixtures("small_plan")
@@ -300,6 +332,26 @@ def test_a_damaged_sidecar_is_refused(source, output):
 
     with pytest.raises(OutputExistsError, match="holds no metrics that this program reads"):
         evaluate(output)
+
+
+def test_a_sidecar_of_a_newer_version_is_refused(source, output):
+    score(source, output)
+    for path in Path(f"{output}.job").glob("metrics-*"):
+        path.write_bytes(path.read_bytes().replace(b'"format": 2', b'"format": 3', 1))
+
+    with pytest.raises(OutputExistsError, match="they are of format 3; expected 2"):
+        evaluate(output)
+
+
+def test_a_sidecar_that_was_left_half_written_is_removed(source, output):
+    score(source, output)
+    [sidecar] = Path(f"{output}.job").glob("metrics-*")
+    half = sidecar.with_name(f"{sidecar.name}.0123abcd.tmp")
+    half.write_bytes(sidecar.read_bytes()[:100])
+
+    score(source, output)
+
+    assert not half.exists()
 
 
 @pytest.mark.parametrize("options", [{"temperature": 2.0}, {"target": "other"}], ids=str)

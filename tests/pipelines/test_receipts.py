@@ -70,7 +70,7 @@ def receipt_of(rows: int, classes: int, wide: tuple[str, ...], chunks: int) -> R
     tally = Tally(rows=rows, undecidable=17, labelled=rows - 5, correct=rows // 2, **sums)
     return Receipt(
         partition=PARTITION,
-        tally=tally.with_labels(random.integers(0, classes, rows).astype(np.int32), classes),
+        tally=tally.with_labels(np.bincount(random.integers(0, classes, rows), minlength=classes)),
         objects=tuple(map(StoredObject, keys, sizes, checksums)),
         notes=(),
         read_s=1.2345678901,

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softmax_dask_pipelines.tally import Tally, tally_of
+from softmax_dask import Metrics
+from softmax_dask_pipelines.tally import Tally, sums_of_tails
+from softmax_dask_pipelines.tally import tally_of as tally_of_metrics
 
 BOUND = 32
 """Labels that a tally names."""
@@ -32,7 +34,11 @@ def columns(rows: int, *, seed: int = 0, bad: float = 0.2, targets: bool = True)
     if not targets:
         return made, None
     rank = np.where(known, random.integers(0, 5, rows), -1).astype(np.int32)
-    return made | {"nll": eighths(known), "target_rank": rank}, target
+    return made | {"nll": eighths(known), "brier": eighths(known), "target_rank": rank}, target
+
+
+def tally_of(made, target):
+    return tally_of_metrics(Metrics.of(made, target, classes=5), sums_of_tails(made))
 
 
 def part_of(made, target, rows):
@@ -44,7 +50,8 @@ def labels(draw_from: int):
 
 
 def counted(values, classes=1000):
-    return Tally(rows=len(values)).with_labels(np.array(values, np.int32), classes)
+    decided = [label for label in values if label >= 0]
+    return Tally(rows=len(values)).with_labels(np.bincount(np.array(decided, np.int64), minlength=classes))
 
 
 def test_a_tally_counts_rows_and_undecidable_rows():
@@ -74,7 +81,7 @@ def test_rows_without_a_target_are_not_labelled():
     found = tally_of(made, target)
 
     assert found.labelled == np.count_nonzero(known)
-    assert found.correct == np.count_nonzero(made["target_rank"] == 0)
+    assert found.correct == np.count_nonzero(known & (made["label"] == target))
     assert found.nll_sum == made["nll"][known].sum()
 
 

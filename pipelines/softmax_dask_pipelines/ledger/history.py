@@ -13,8 +13,18 @@ from softmax_dask_pipelines.sinks.places import Copied, Increment, Place, Whole,
 
 _COMMIT = re.compile(r"commit-(\d{6,})\.json")
 _PLAN = re.compile(r"plan-([0-9a-f]{16})\.json")
-_DOCUMENT = r"(commit-\d{6,}|(plan|metrics)-[0-9a-f]{16}|\d{8}T\d{6}Z-[0-9a-f]{8})"
-_LEFTOVER = re.compile(_DOCUMENT + r"\.json\.[0-9a-f]{8}\.tmp")
+_DOCUMENT = r"((commit-\d{6,}|(plan|metrics)-[0-9a-f]{16}|\d{8}T\d{6}Z-[0-9a-f]{8})\.json|metrics-[0-9a-f]{16}\.bin)"
+_LEFTOVER = re.compile(_DOCUMENT + r"\.[0-9a-f]{8}\.tmp")
+
+
+_FILES = {
+    "plan": ("plan", ".json"),
+    "refused": ("refused", ".json"),
+    "journal": ("journal", ".jsonl"),
+    "metrics": ("metrics", ".bin"),
+    "metrics of before": ("metrics", ".json"),
+}
+"""Kind -> name and ending; other kinds are folders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +126,7 @@ class History:
 
     def path(self, kind: str, plan: PlanRecord) -> AnyPath:
         """A file or folder of a plan: `plan`, `refused`, `journal`, `metrics`, `stage`, `scratch` or `counts`."""
-        endings = {"plan": ".json", "refused": ".json", "journal": ".jsonl", "metrics": ".json"}
-        return self.folder / f"{kind}-{plan.id}{endings.get(kind, '')}"
+        return path_of_plan(self.folder, kind, plan)
 
     def was_refused(self, plan: PlanRecord) -> bool:
         """Whether what the plan came to was not as expected: then nobody has seen it, and nobody will."""
@@ -132,6 +141,12 @@ class History:
         if plan.is_whole:
             return Whole(output, stage, scratch, replaces=plan.replaces, durable=durable)
         return Increment(output, stage, scratch, durable=durable)
+
+
+def path_of_plan(folder: AnyPath, kind: str, plan: PlanRecord) -> AnyPath:
+    """As `History.path`; `metrics of before` are those that older versions of this program have written."""
+    name, ending = _FILES.get(kind, (kind, ""))
+    return folder / f"{name}-{plan.id}{ending}"
 
 
 def commit_numbers(folder: AnyPath) -> list[int]:

@@ -3,10 +3,11 @@
 import glob
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -73,11 +74,17 @@ class RunRecord:
             "config": told.config,
             "source": told.source,
             "result": figures,
-            "versions": {"python": python_version(), **{name: version(name) for name in _PACKAGES}},
+            "versions": dict(_versions()),
         }
         folder = job_folder(self._output) / "runs"
         storage.make_folder(folder)
         storage.put(folder / f"{self._run.run}.json", [json.dumps(document, indent=2).encode()])
+
+
+@cache
+def _versions() -> Mapping[str, str]:
+    """Of Python and of the packages that compute; looking them up takes longer than all else of a record."""
+    return {"python": python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
 def _facts_of(error: Exception) -> dict[str, Any]:

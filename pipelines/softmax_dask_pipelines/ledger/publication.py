@@ -21,6 +21,7 @@ from softmax_dask_pipelines.ledger.history import (
     commit_numbers,
     commit_path,
     leftovers,
+    path_of_plan,
     put_commit,
     read_commit,
     stale_plans,
@@ -33,6 +34,9 @@ from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.sinks import Sink, StoredObject
 from softmax_dask_pipelines.sinks.places import Place, require_absent
+
+_KEPT = ("metrics", "metrics of before", "journal")
+"""Of a plan, beside its commit."""
 
 
 class Result(Protocol):
@@ -200,15 +204,15 @@ def _forget_before(folder: AnyPath, number: int) -> None:
     for old in commit_numbers(folder):
         if old < number:
             plan = read_commit(folder, old).plan
-            storage.remove(folder / f"journal-{plan.id}.jsonl")
-            storage.remove(folder / f"metrics-{plan.id}.json")
+            for kind in _KEPT:
+                storage.remove(path_of_plan(folder, kind, plan))
             storage.remove(commit_path(folder, old))
 
 
 def _drop(history: History, plan: PlanRecord) -> None:
     """Remove all that was written for a plan that nobody goes on with; its document last, which tells whose it is."""
     history.place(plan).clear()
-    for kind in ("counts", "metrics", "journal"):
+    for kind in ("counts", *_KEPT):
         storage.remove(history.path(kind, plan))
     _forget_plan(history, plan)
 

@@ -1,27 +1,42 @@
-"""Metrics beside each commit, `OUTPUT.job/metrics-PLAN.json`: of all rows of the output, without its logits.
+"""Metrics beside each commit, `OUTPUT.job/metrics-PLAN.bin`: of all rows of the output, without its logits.
+
+A line of JSON, which says what the rows are and how long the two parts behind it are: metrics of all rows, and where
+the last partition is not full, of all others, because the next commit writes that one anew. Before there was this
+format, they were JSON, `metrics-PLAN.json`; those are read too.
 
 Partitions leave what they have counted in `counts-PLAN/`, a file each. Before the commit these are merged, with what
 the commit before has; sums of integers, so that runs that were stopped, or came one after the other, count as one.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
-from softmax_dask import Metrics, MetricsError, metrics_document, metrics_from_bytes, metrics_from_document
+from softmax_dask import (
+    Metrics,
+    MetricsError,
+    metrics_document,
+    metrics_from_bytes,
+    metrics_from_document,
+    metrics_to_bytes,
+)
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.errors import OutputExistsError, StorageFailedError
 from softmax_dask_pipelines.job import Job
 from softmax_dask_pipelines.ledger.history import Commit, History, PlanRecord
 from softmax_dask_pipelines.metrics_about import about
+from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.task import CountsPlace
 
 _READ_AT_ONCE = 16
-WHOLE = "whole_partitions"
-"""In the document: metrics of all partitions but a last one that is not full, which the next commit writes anew."""
+_HEAD = {"program": "softmax-dask", "kind": "metrics sidecar", "format": 2}
+"""What the line of JSON begins with."""
+_WHOLE = "whole_partitions"
+"""In the JSON of before: metrics of all partitions but a last one that is not full."""
 
 
 class Sidecars:
@@ -55,13 +70,15 @@ class Sidecars:
         nothing = before or Metrics.none(self._job.facts.classes)
         whole = self._merged(nothing, numbers)
         total = self._merged(whole, last)
-        document = metrics_document(
-            total, class_names=self._job.facts.class_names, about={**about(self._job), "commit": self._plan.commit}
-        )
-        document[WHOLE] = metrics_document(whole) if last else None
         path = self._history.path("metrics", self._plan)
-        storage.put(path, [json.dumps(document, allow_nan=False).encode()])
+        storage.put(path, _parts(self._told(), total, whole if last else None))
         storage.sync_folder(path.parent)
+
+    def _told(self) -> dict[str, Any]:
+        return {
+            "about": {**about(self._job), "commit": self._plan.commit},
+            "class_names": self._job.facts.class_names,
+        }
 
     def _before(self) -> Metrics | None:
         """Of the partitions that this plan does not write again."""
@@ -99,11 +116,16 @@ class Sidecars:
 class CommitMetrics:
     """What a commit has beside it."""
 
-    document: dict[str, Any]
     metrics: Metrics
     """Of all rows of the output."""
     whole: Metrics | None
     """Of those of full partitions, if the last one is not."""
+    about: dict[str, Any]
+    class_names: Sequence[str] | None
+
+    def document(self) -> dict[str, Any]:
+        """That of `softmax_dask.metrics_document`."""
+        return metrics_document(self.metrics, class_names=self.class_names, about=self.about)
 
 
 def metrics_of_commit(history: History, commit: Commit) -> CommitMetrics | None:
@@ -114,19 +136,48 @@ def metrics_of_commit(history: History, commit: Commit) -> CommitMetrics | None:
     OutputExistsError
         What is there is damaged, or of another version.
     """
-    path = history.path("metrics", commit.plan)
-    if not path.exists():
-        return None
-    with storage.plain_errors(path):
-        data = path.read_bytes()
+    for kind, parse in (("metrics", _of_bytes), ("metrics of before", _of_json)):
+        path = history.path(kind, commit.plan)
+        if path.exists():
+            with storage.plain_errors(path):
+                data = path.read_bytes()
+            return _parsed(data, parse, path)
+    return None
+
+
+def _parsed(data: bytes, parse: Callable[[bytes], CommitMetrics], path: AnyPath) -> CommitMetrics:
     try:
-        document = json.loads(data)
-        whole = document.get(WHOLE)
-        return CommitMetrics(
-            document, metrics_from_document(document), None if whole is None else metrics_from_document(whole)
-        )
+        return parse(data)
     except (MetricsError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutputExistsError(
             f"{path}: holds no metrics that this program reads ({error}). Remove it, and start over with --replace, or "
             "use the version that wrote it."
         ) from error
+
+
+def _parts(told: Mapping[str, Any], total: Metrics, whole: Metrics | None) -> list[bytes]:
+    """The sidecar; each part has a checksum of its own."""
+    parts = [metrics_to_bytes(each) for each in (total, whole) if each is not None]
+    head = {**_HEAD, **told, "lengths": [len(part) for part in parts]}
+    return [json.dumps(head).encode(), b"\n", *parts]
+
+
+def _of_bytes(data: bytes) -> CommitMetrics:
+    head, _, body = data.partition(b"\n")
+    told = json.loads(head)
+    if {name: told.get(name) for name in _HEAD} != _HEAD:
+        raise MetricsError(f"they are of format {told.get('format')}; expected {_HEAD['format']}")
+    ends = list(accumulate(told["lengths"]))
+    total, *whole = (metrics_from_bytes(body[end - n : end]) for n, end in zip(told["lengths"], ends, strict=True))
+    return CommitMetrics(total, whole[0] if whole else None, told["about"], told["class_names"])
+
+
+def _of_json(data: bytes) -> CommitMetrics:
+    document = json.loads(data)
+    whole = document.get(_WHOLE)
+    return CommitMetrics(
+        metrics_from_document(document),
+        None if whole is None else metrics_from_document(whole),
+        document["about"],
+        document["class_names"],
+    )

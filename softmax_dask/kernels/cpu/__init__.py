@@ -175,13 +175,13 @@ def count_rows(
     columns: Mapping[str, NDArray[Any]], targets: NDArray[np.int64] | None, classes: int, into: Counts
 ) -> NDArray[np.int64]:
     """Add rows, of which these columns are known; target * classes + label of wrong ones that have no counters."""
-    label, confidence = columns["label"], columns["confidence"]
-    count_decided(label, confidence, columns["entropy"], into)
+    decided = (columns[name] for name in ("label", "confidence", "entropy"))
     if targets is None:
+        count_decided(*decided, into)
         return np.empty(0, np.int64)
     wrong = np.empty(0 if into.pairs.size else len(targets), np.int64)
     figures = (columns[name] for name in ("nll", "brier", "target_rank"))
-    count = count_labelled(label, confidence, *figures, targets, classes, into, wrong)
+    count = count_labelled(*decided, *figures, targets, classes, into, wrong)
     return wrong[:count]
 
 

@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from softmax_dask.kernels.counts import BINS, EDGES, EVEN_BINS, LARGE_NLL, ONE, RANKS, SPLIT, Counts
+from softmax_dask.kernels.counts import (
+    BINS,
+    EDGES,
+    EVEN_BINS,
+    LARGE_NLL,
+    ONE,
+    RANKS,
+    SPLIT,
+    UNLABELLED,
+    WRONG,
+    Counts,
+)
 from softmax_dask.kernels.cpu.compile import kernel, plain_step, step
 
 Array = Any
@@ -17,22 +28,27 @@ Array = Any
 
 @kernel
 def count_decided(label: Array, confidence: Array, entropy: Array, into: Counts) -> None:
-    """Add what is known of rows without a target."""
+    """Add what is known of rows, none of which has a target."""
+    undecidable = confidences = entropies = 0
     for i in range(label.size):
         if label[i] < 0:
-            into.rows[1] += 1
+            undecidable += 1
             continue
-        into.sums[0] += _fixed(confidence[i])
-        into.sums[1] += _fixed(entropy[i])
-        into.labels[label[i]] += 1
-        into.histogram[0, _fine_bin(confidence[i])] += 1
+        confidences += _fixed(confidence[i])
+        entropies += _fixed(entropy[i])
+        into.unlabelled[label[i]] += 1
+        into.histogram[_fine_bin(confidence[i]), UNLABELLED] += 1
     into.rows[0] += label.size
+    into.rows[1] += undecidable
+    into.sums[0] += confidences
+    into.sums[1] += entropies
 
 
 @kernel
 def count_labelled(
     label: Array,
     confidence: Array,
+    entropy: Array,
     nll: Array,
     brier: Array,
     rank: Array,
@@ -41,48 +57,59 @@ def count_labelled(
     into: Counts,
     wrong: Array,
 ) -> int:
-    """Add what is known of the labelled ones among them.
+    """Add what is known of rows, some of which have a target.
 
     Where there are no counters for pairs, `wrong` gets target * classes + label of rows that are; says how many.
     """
-    count = 0
+    # Sums in registers: one in memory waits for itself at each row.
+    undecidable = confidences = entropies = labelled = nlls = briers = count = 0
     for i in range(label.size):
         target = targets[i]
-        if target < 0:
-            continue
         if label[i] < 0:
-            into.rows[3] += 1
+            undecidable += 1
+            into.rows[3] += target >= 0
             continue
-        into.rows[2] += 1
-        _add_nll(nll[i], into)
-        into.sums[3] += _fixed(brier[i])
+        sure, fine = _fixed(confidence[i]), _fine_bin(confidence[i])
+        confidences += sure
+        entropies += _fixed(entropy[i])
+        if target < 0:
+            into.unlabelled[label[i]] += 1
+            into.histogram[fine, UNLABELLED] += 1
+            continue
+        labelled += 1
+        nlls += _small_nll(nll[i], into)
+        briers += _fixed(brier[i])
+        is_right: Any = np.int64(label[i] == target)
+        coarse = _bin_between(confidence[i])
+        into.ranks[min(rank[i], RANKS)] += 1
+        into.histogram[fine, WRONG + is_right] += 1
+        into.bins[is_right, coarse] += 1
+        into.bins[2, coarse] += sure
+        if into.pairs.size:
+            into.pairs[target * classes + label[i]] += 1
+            continue
         into.predicted[label[i]] += 1
         into.support[target] += 1
-        into.ranks[min(rank[i], RANKS)] += 1
-        coarse, fine = _bin_between(confidence[i]), _fine_bin(confidence[i])
-        into.bins[0, coarse] += 1
-        into.bins[2, coarse] += _fixed(confidence[i])
-        into.histogram[1, fine] += 1
-        if label[i] == target:
-            into.hits[target] += 1
-            into.bins[1, coarse] += 1
-            into.histogram[2, fine] += 1
-        elif into.pairs.size:
-            into.pairs[target * classes + label[i]] += 1
-        else:
-            wrong[count] = target * classes + label[i]
-            count += 1
+        into.hits[target] += is_right
+        wrong[count] = target * classes + label[i]
+        count += 1 - is_right
+    into.rows[0] += label.size
+    into.rows[1] += undecidable
+    into.rows[2] += labelled
+    into.sums[0] += confidences
+    into.sums[1] += entropies
+    into.sums[2] += nlls
+    into.sums[3] += briers
     return count
 
 
 @plain_step
-def _add_nll(nll: float, into: Counts) -> None:
+def _small_nll(nll: float, into: Counts) -> Any:
+    """In units of 2^-32; what is too large for a sum of 64 bits is counted, and 0 here."""
     if nll <= LARGE_NLL:
-        into.sums[2] += _fixed(nll)
-    elif nll < np.inf:
-        into.rows[5] += 1
-    else:
-        into.rows[4] += 1
+        return _fixed(nll)
+    into.rows[5 if nll < np.inf else 4] += 1
+    return np.int64(0)
 
 
 @step
@@ -93,10 +120,9 @@ def _fixed(x: float) -> Any:
 
 @step
 def _fine_bin(confidence: float) -> Any:
-    i = _bin(confidence, EVEN_BINS)
-    if i < EVEN_BINS - 1:
-        return i
-    return _bin(confidence, EVEN_BINS * SPLIT) - (EVEN_BINS - 1) * (SPLIT - 1)
+    """As if all bins were split, and the parts of all but the last one put together again."""
+    part = _bin(confidence, EVEN_BINS * SPLIT)
+    return part // SPLIT + max(0, part - (EVEN_BINS - 1) * SPLIT)
 
 
 @step
@@ -109,8 +135,5 @@ def _bin(confidence: float, bins: int) -> Any:
 def _bin_between(confidence: float) -> Any:
     """Between the edges: a product may have been rounded across one."""
     i = _bin(confidence, BINS)
-    if confidence <= EDGES[i] and i > 0:
-        return i - 1
-    if confidence > EDGES[i + 1] and i < BINS - 1:
-        return i + 1
-    return i
+    # Sums of what is true, not branches: which bin comes next, nobody can guess.
+    return max(0, min(BINS - 1, i + (confidence > EDGES[i + 1]) - (confidence <= EDGES[i])))

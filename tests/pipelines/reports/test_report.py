@@ -128,7 +128,7 @@ def test_the_metrics_are_those_that_the_runs_have_counted(output, tmp_path, eval
 
 
 def test_labels_of_a_run_without_metrics_are_those_that_it_counted(output, tmp_path, data):
-    [sidecar] = Path(f"{output}.job").glob("metrics-*.json")
+    [sidecar] = Path(f"{output}.job").glob("metrics-*.bin")
     sidecar.unlink()
 
     page = written(output, tmp_path / "report.html")
