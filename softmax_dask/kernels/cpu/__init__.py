@@ -113,7 +113,7 @@ def decision_rows(
 
 def fills_tails(classes: int, k: int) -> bool:
     """Whether `decision_rows` fills columns of the tail: in the same sweep."""
-    return _DECISION_TILE_CLASSES < classes and k < classes
+    return classes > _DECISION_TILE_CLASSES and k < classes
 
 
 def tail_rows(logits: _Rows, labels: NDArray[np.int32], out: Mapping[str, NDArray[Any]], temperature: float) -> None:

@@ -124,7 +124,8 @@ def with_winner(
     """The sums with the term of the winner so far, relative to the anchor of a new, larger logit."""
     power, log2 = _exponential(new_peak, peak, base, scale)
     total, weight, squares = total + power, weight + power * log2, squares + power * power
-    return moved(total, weight, squares, base, anchor(new_peak, scale), scale)
+    total, weight, squares = moved(total, weight, squares, base, anchor(new_peak, scale), scale)
+    return total, weight, squares
 
 
 @step

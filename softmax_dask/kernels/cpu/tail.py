@@ -106,14 +106,12 @@ def _decide(
     lower: Waiting,
     i: int,
     out: Outputs,
-) -> float:
+) -> Any:
     """Put the largest logits in order; keep the sums of the row and those of its tail, the mass of which is returned
     relative to the anchor of the row.
     """
     squared = out.brier.size > 0
-    found, total, weight, squares, base = _gather(
-        logits, start, stop, ahead, k + 1, scale, groups, pool, best, squared
-    )
+    found, total, weight, squares, base = _gather(logits, start, stop, ahead, k + 1, scale, groups, pool, best, squared)
     order(pool, found, found, best)
     if found <= k:  # all others are NaN
         best.values[: k + 1], best.positions[: k + 1] = np.nan, start
@@ -157,7 +155,19 @@ def _gather(
         end = min(i + _BLOCK, stop)
         while i < end and count <= groups.size:
             i, count, part, weights, of_squares = _gather_run(
-                logits, i, min(i + run, end), ahead, bar, base, scale, groups.size, pool, count, weights, of_squares, squared
+                logits,
+                i,
+                min(i + run, end),
+                ahead,
+                bar,
+                base,
+                scale,
+                groups.size,
+                pool,
+                count,
+                weights,
+                of_squares,
+                squared,
             )
             sums, lost = add_exactly(sums, lost, part)
         total, weight = total + (sum_lanes(sums) + sum_lanes(lost)), weight + sum_lanes(weights)

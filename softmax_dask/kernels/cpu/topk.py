@@ -1,6 +1,6 @@
 """The k largest logits of a row, in falling order; of equal ones the lower class first.
 
-A first sweep takes the largest logit of each of some groups: the lanes, or about twice k. The k-th largest of
+A first sweep takes the largest logit of each of some groups: the lanes, or about twice k. About the k-th largest of
 these is a bar that at least k logits reach, so the second sweep compares vectors and takes only the few that do
 into a pool. How many of a pool come before each of its logits is counted in vectors: that is its place.
 """
@@ -114,7 +114,11 @@ def _select(logits: Array, start: int, stop: int, ahead: int, k: int, pool: Pool
 
 @step
 def order(pool: Pool, count: int, k: int, best: Pool) -> None:
-    """Fill `best` with the k largest of the first `count` logits of a pool, in order."""
+    """Fill `best` with the k largest of the first `count` logits of a pool, in order.
+
+    What comes after them in the pool is overwritten, up to a whole vector.
+    """
+    pool.values[count : -(-count // lanes(pool.values)) * lanes(pool.values)] = -np.inf
     for i in range(count):
         place = _place(pool.values, count, i)
         if place < k:
@@ -123,12 +127,18 @@ def order(pool: Pool, count: int, k: int, best: Pool) -> None:
 
 @step
 def _place(values: Array, count: int, i: int) -> int:
-    """How many of the first `count` values come before that at i: larger ones, and equal ones that stand before it."""
-    width, x, place = lanes(values), values[i], 0
-    for start in range(0, count, width):
-        block = load_first(values, start, min(width, count - start))
-        earlier = (1 << max(0, min(i - start, width))) - 1
-        place += count_bits(bits_above(block, x) | bits_reaching(block, x) & earlier)
+    """How many of the first `count` values come before that at i: larger ones, and equal ones that stand before it.
+
+    After them, -inf up to a whole vector.
+    """
+    width, x = lanes(values), values[i]
+    own = i // width * width
+    block = load(values, own)
+    place: int = count_bits(bits_above(block, x) | bits_reaching(block, x) & ((1 << (i - own)) - 1))
+    for start in range(0, own, width):
+        place += count_bits(bits_reaching(load(values, start), x))
+    for start in range(own + width, count, width):
+        place += count_bits(bits_above(load(values, start), x))
     return place
 
 
@@ -168,7 +178,7 @@ def _reached_by(values: Array, count: int, k: int) -> Any:
 
 
 @step
-def _count_reaching(values: Array, count: int, bar: float) -> int:
+def _count_reaching(values: Array, count: int, bar: float) -> Any:
     width, reached = lanes(values), 0
     for i in range(0, count, width):
         reached += count_bits(bits_reaching(load(values, i), bar))
