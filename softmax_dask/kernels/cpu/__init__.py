@@ -17,19 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_dask.kernels.counts import Counts
+from softmax_dask.kernels.cpu.band import in_band, softmax_band
 from softmax_dask.kernels.cpu.counting import count_decided, count_labelled
 from softmax_dask.kernels.cpu.exp2 import Inverse, Scale, inverse_of, scale_of
 from softmax_dask.kernels.cpu.finish import Outputs
-from softmax_dask.kernels.cpu.jacobian import Part, jacobian_row, jacobian_tile
+from softmax_dask.kernels.cpu.jacobian import Part, jacobian_lines, jacobian_row, jacobian_tile
 from softmax_dask.kernels.cpu.products import jvp_row, log_jvp_row, log_vjp_row
 from softmax_dask.kernels.cpu.row import decision_row, softmax_row
 from softmax_dask.kernels.cpu.simd import FLOAT32_LANES
 from softmax_dask.kernels.cpu.tail import RankOutputs, tail_row
-from softmax_dask.kernels.cpu.tile import Shape, Strides, decision_tile, softmax_tile
+from softmax_dask.kernels.cpu.tile import Shape, Strides, decision_tile, softmax_tile, softmax_tile_past_caches
 from softmax_dask.kernels.cpu.topk import top_k_row
 from softmax_dask.kernels.masking import without
 
-ARITHMETIC = 4
+ARITHMETIC = 5
 """Version of the arithmetic: raised by hand with any change that may change a bit of a result."""
 
 NAME = f"cpu-{FLOAT32_LANES}-lanes-v{ARITHMETIC}"
@@ -37,7 +38,8 @@ NAME = f"cpu-{FLOAT32_LANES}-lanes-v{ARITHMETIC}"
 
 _SOFTMAX_TILE_CLASSES = 160
 _DECISION_TILE_CLASSES = 256
-_JACOBIAN_TILE_CLASSES = 24
+_JACOBIAN_TILE_CLASSES = 7
+_JACOBIAN_LINES_CLASSES = 48
 
 # Results of so many bytes are not kept in the caches: whoever reads them next finds but the last of them there.
 # Blocks of the pipelines (4 to 16 MiB) go on to an encoder, and are.
@@ -77,15 +79,29 @@ def softmax_rows(logits: _Rows, out: _Rows, temperature: float) -> None:
         return
     scale = _scales(temperature, out.dtype)[0]
     flat, source = _flat(logits)
-    if logits.shape[-1] <= _SOFTMAX_TILE_CLASSES:
+    classes, past_caches = logits.shape[-1], _past_caches(out)
+    if classes > _SOFTMAX_TILE_CLASSES:
+        softmax_row(flat, source.row, *logits.shape, scale, out.reshape(-1), past_caches)
+    elif _is_rows(logits, source) and out.flags.c_contiguous and in_band.py_func(classes, _lanes(out.dtype)):
+        softmax_band(flat, source.row, *logits.shape, scale, out.reshape(-1), past_caches)
+    elif _is_rows(logits, source) and past_caches:
+        softmax_tile_past_caches(flat, source.row, *logits.shape, scale, out.reshape(-1))
+    else:
         written, target = _flat(out)
         softmax_tile(flat, source, _shape(logits), scale, written, target)
-    else:
-        softmax_row(flat, source.row, *logits.shape, scale, out.reshape(-1), _past_caches(out))
+
+
+def _is_rows(logits: _Rows, source: Strides) -> bool:
+    """Whether classes lie next to each other, and all rows as far apart."""
+    return logits.ndim == 2 and source.class_ == 1
+
+
+def _lanes(floats: np.dtype[Any]) -> int:
+    return FLOAT32_LANES * 4 // floats.itemsize
 
 
 def _past_caches(out: _Rows) -> bool:
-    return out.nbytes >= _PAST_CACHES_BYTES and out.flags.aligned
+    return out.nbytes >= _PAST_CACHES_BYTES and out.flags.aligned and out.flags.c_contiguous
 
 
 def decision_rows(
@@ -126,12 +142,18 @@ def jacobian_rows(logits: _Rows, out: _Rows, temperature: float, first: int = 0,
     rows, classes = logits.shape
     if out.size == 0:
         return
-    run = jacobian_tile if classes <= _JACOBIAN_TILE_CLASSES else jacobian_row
+    run = _jacobian_kernel(classes)
     flat, source = _flat(logits)
     part = Part(first, out.shape[1], second, out.shape[2])
     scale = _scales(temperature, out.dtype)[0]
     root = _root(temperature, out.dtype)
     run(flat, source.row, rows, classes, scale, root, part, out.reshape(-1), _past_caches(out))
+
+
+def _jacobian_kernel(classes: int) -> Any:
+    if classes <= _JACOBIAN_TILE_CLASSES:
+        return jacobian_tile
+    return jacobian_lines if classes <= _JACOBIAN_LINES_CLASSES else jacobian_row
 
 
 def jvp_rows(logits: _Rows, vectors: _Rows, out: _Rows, temperature: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import kernel, step
+from softmax_dask.kernels.cpu.compile import kernel, plain_step, step
 from softmax_dask.kernels.cpu.exp2 import Anchor, Scale, anchor, exponential
 from softmax_dask.kernels.cpu.memory import (
     load,
@@ -19,10 +19,11 @@ from softmax_dask.kernels.cpu.memory import (
     store,
     store_columns,
     store_first,
+    stream,
 )
 from softmax_dask.kernels.cpu.simd import Vector, fill, fma, lane, lanes, where_equal
-from softmax_dask.kernels.cpu.sweeps import find, largest, stream_scaled, sums_of_others
-from softmax_dask.kernels.cpu.tile import Ahead, load_tile, probabilities, two_largest
+from softmax_dask.kernels.cpu.sweeps import find, largest, stream_scaled, sums_of_others, until_whole_line
+from softmax_dask.kernels.cpu.tile import Ahead, load_tile, probabilities, store_rows, two_largest
 from softmax_dask.kernels.cpu.tile import sums_of_others as sums_of_others_of_tile
 
 Array = Any
@@ -33,8 +34,8 @@ _CACHE_LINE_BYTES = 64
 # Entries that wait for memory, of lines that follow each other: 16 KiB of float32, within the first-level cache.
 _ROOM = 4096
 
-# Entries of a matrix of a tile. Smaller ones take longer to compute than to write, and the room would come on top.
-_WORTH_A_ROOM = 64
+# Entries that were computed last and are not yet streamed: reading them at once would wait for their stores.
+_LAG = 256
 
 
 class Part(NamedTuple):
@@ -77,7 +78,7 @@ def jacobian_row(
             place = (row * part.height + line) * part.breadth
             if past_caches:
                 _write_lines(shares, winner, rest, root, some, room, 0)
-                stream_scaled(room[: count * part.breadth], 1.0, out, place)
+                stream_scaled(room, 0, count * part.breadth, 1.0, out, place, until_whole_line(out, place))
             else:
                 _write_lines(shares, winner, rest, root, some, out, place)
     if past_caches:
@@ -96,24 +97,113 @@ def jacobian_tile(
     out: Array,
     past_caches: bool,
 ) -> None:
-    """As `jacobian_row`, for few classes: as many rows at a time as a register has lanes, a row a lane."""
+    """As `jacobian_row`, for very few classes: as many rows at a time as a register has lanes, a row a lane.
+
+    Always through the caches: computing an entry takes longer than writing it.
+    """
     width, size = lanes(logits), part.height * part.breadth
     tile = np.empty((classes + width) * width, out.dtype)
     block = np.empty((size + width) * width, out.dtype)
-    through_room = past_caches and size >= _WORTH_A_ROOM
-    room = np.empty((size + 1) * width if through_room else 0, out.dtype)
     for row in range(0, rows, width):
         last = min(width, rows - row) - 1
         load_tile(logits, row * stride, stride, last, classes, tile, 0)
         winner, rest = _shares_of_tile(tile, classes, scale, root)
         _multiply_shares(tile, winner, rest, fill(tile, root), part, block)
+        _write_matrices(block, size, out, row, last)
+
+
+@kernel
+def jacobian_lines(
+    logits: Array,
+    stride: int,
+    rows: int,
+    classes: int,
+    scale: Scale,
+    root: float,
+    part: Part,
+    out: Array,
+    past_caches: bool,
+) -> None:
+    """As `jacobian_row`, for few classes: their shares as in `jacobian_tile`, then a matrix after the other.
+
+    What is computed goes to memory a few vectors at a time, not a room at once: memory and arithmetic take about as
+    long, and neither waits for the other.
+    """
+    width, size, pitch = lanes(logits), part.height * part.breadth, classes + lanes(logits)
+    tile = np.empty((classes + width) * width, out.dtype)
+    shares, complements = np.zeros((width + 1) * pitch, out.dtype), np.zeros((width + 1) * pitch, out.dtype)
+    numbers = np.arange(pitch).astype(out.dtype)
+    together = max(1, _ROOM // (width * size)) * width
+    room = np.empty(together * size + width, out.dtype)
+    for start in range(0, rows, together):
+        stop = min(start + together, rows)
+        # Whole vectors are stored: what they write past a line belongs to the next one, but at the end of `out`.
+        through_room = past_caches or stop * size + width > out.size
+        done, head = 0, until_whole_line(out, start * size)
+        for row in range(start, stop, width):
+            last = min(width, rows - row) - 1
+            load_tile(logits, row * stride, stride, last, classes, tile, 0)
+            winner, rest = _shares_of_tile(tile, classes, scale, root)
+            store_rows(tile, 0, classes, shares, 0, pitch)
+            _complements_of_tile(tile, classes, winner, rest, root)
+            store_rows(tile, 0, classes, complements, 0, pitch)
+            for i in range(last + 1):
+                if through_room:
+                    _write_matrix(shares, complements, numbers, i * pitch, part, room, (row - start + i) * size)
+                    done = _stream_ready(room, done, (row - start + i + 1) * size - _LAG, head, out, start * size)
+                else:
+                    _write_matrix(shares, complements, numbers, i * pitch, part, out, (row + i) * size)
         if through_room:
-            _write_matrices(block, size, room, 0, last)
-            stream_scaled(room[: (last + 1) * size], 1.0, out, row * size)
-        else:
-            _write_matrices(block, size, out, row, last)
-    if through_room:
-        settle()
+            stream_scaled(room, done, (stop - start) * size, 1.0, out, start * size + done, 0 if done else head)
+    settle()
+
+
+@plain_step
+def _complements_of_tile(tile: Array, classes: int, winner: Vector, rest: Vector, root: float) -> None:
+    """Replace s * root by (1 - s) * root."""
+    width = lanes(tile)
+    for k in range(classes):
+        others = fill(tile, root) - load(tile, k * width)
+        store(tile, k * width, where_equal(winner, fill(tile, float(k)), rest, others))
+
+
+@plain_step
+def _write_matrix(
+    shares: Array, complements: Array, numbers: Array, at: int, part: Part, out: Array, place: int
+) -> None:
+    """The entries of one matrix, from the shares and complements of its row."""
+    width, column = lanes(out), at + part.second
+    if part.breadth <= width:  # everything but a line's own share stays in registers
+        number, complement, share = load(numbers, part.second), load(complements, column), load(shares, column)
+        for j in range(part.first, part.first + part.height):
+            store(out, place, _entries(shares, at, j, number, complement, share))
+            place += part.breadth
+    else:
+        for j in range(part.first, part.first + part.height):
+            for k in range(0, part.breadth, width):
+                number, complement = load(numbers, part.second + k), load(complements, column + k)
+                store(out, place + k, _entries(shares, at, j, number, complement, load(shares, column + k)))
+            place += part.breadth
+
+
+@step
+def _entries(shares: Array, at: int, j: int, number: Vector, complement: Vector, share: Vector) -> Vector:
+    """Of line j: its share times the complement where the line and the column are one class, else times -share."""
+    zero, own = fill(share, 0.0), fill(share, lane(load_first(shares, at + j, 1), 0))
+    return fma(own, where_equal(number, fill(share, float(j)), complement, zero - share), zero)  # plus 0: never -0
+
+
+@plain_step
+def _stream_ready(room: Array, done: int, ready: int, head: int, out: Array, place: int) -> int:
+    """Stream what is `ready` of a room and not `done`; how far it is done then. From `head` on, lines are whole."""
+    width = lanes(out)
+    if done < head <= ready:
+        store_first(out, place, head, load_first(room, 0, head))
+        done = head
+    while head <= done and done + width <= ready:
+        stream(out, place + done, load(room, done))
+        done += width
+    return done
 
 
 @step

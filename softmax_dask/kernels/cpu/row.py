@@ -10,20 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import kernel, step
+from softmax_dask.kernels.cpu.compile import kernel, plain_step, step
 from softmax_dask.kernels.cpu.exp2 import Anchor, Inverse, Scale, anchor, exponential
 from softmax_dask.kernels.cpu.finish import Outputs, Waiting, finish_waiting, over_temperature, room_for
-from softmax_dask.kernels.cpu.memory import load_first, settle, store_first
+from softmax_dask.kernels.cpu.memory import load, load_first, settle, store_first, stream
 from softmax_dask.kernels.cpu.simd import Vector, fill, lane, lanes
 from softmax_dask.kernels.cpu.sweeps import (
+    Behind,
     exponentials,
     find,
     largest,
     rank,
-    scale_row,
-    stream_scaled,
     sums_of_others,
     two_largest,
+    until_whole_line,
+    write_line,
 )
 
 Array = Any
@@ -42,21 +43,65 @@ def softmax_row(
     Past the caches, exponentials wait in a room of their own until memory takes each result once, and no line
     of `out` need be read in order to be written: a third less traffic.
     """
-    room = np.empty(classes if past_caches else 0, out.dtype)
+    width = lanes(logits)
+    half = classes + 3 * width
+    room = np.empty(2 * half, out.dtype) if past_caches else out
+    head = until_whole_line(out, 0)
+    behind, peak = Behind(0, 0, 0, 0, 0.0), largest(logits, 0, classes)
     for row in range(rows):
         start, place = row * stride, row * classes
-        base = anchor(fill(logits, largest(logits, start, start + classes)), scale)
+        ahead = stride if row + 1 < rows else 0
+        at = row % 2 * half + width if past_caches else place
+        base = anchor(fill(logits, peak), scale)
+        total, peak = exponentials(
+            logits, start, start + classes, ahead, base, scale, room, at, behind, out, past_caches
+        )
+        _write_lines(room, behind, classes // (2 * width) * 2, out, past_caches)
         if past_caches:
-            powers, at, later = room, 0, 0
+            behind = _stream_first_line(room, behind, at, classes, 1.0 / total, out, place, head)
         else:
-            powers, at, later = out, place, classes
-        total = exponentials(logits, start, start + classes, stride, base, scale, powers, at, later)
-        if past_caches:
-            stream_scaled(room, 1.0 / total, out, place)
-        else:
-            scale_row(out, place, place + classes, 1.0 / total)
-    if past_caches:
-        settle()
+            _write_rest(room, behind, out)
+            behind = Behind(at, place, classes // width, classes % width, 1.0 / total)
+    _write_lines(room, behind, 0, out, past_caches)
+    _write_rest(room, behind, out)
+    settle()
+
+
+@plain_step
+def _write_lines(room: Array, behind: Behind, done: int, out: Array, past_caches: bool) -> None:
+    """The lines of a row but for up to `done`, which were written beside the next row."""
+    width, factors = lanes(out), fill(out, behind.factor)
+    for k in range(min(done, behind.lines // 2 * 2), behind.lines):
+        write_line(room, behind, k * width, factors, out, past_caches)
+
+
+@plain_step
+def _write_rest(room: Array, behind: Behind, out: Array) -> None:
+    """What is left of a row after its lines."""
+    done = behind.lines * lanes(out)
+    rest = load_first(room, behind.at + done, behind.rest) * fill(out, behind.factor)
+    store_first(out, behind.place + done, behind.rest, rest)
+
+
+@plain_step
+def _stream_first_line(
+    room: Array, behind: Behind, at: int, classes: int, factor: float, out: Array, place: int, head: int
+) -> Behind:
+    """What is behind now: a row, of which the first line goes out at once, with what is left of the row before.
+
+    So every line is streamed whole. The first row has none before it, and its line `head` items.
+    """
+    width, factors = lanes(out), fill(out, factor)
+    if place == 0:
+        store_first(out, 0, head, load(room, at) * factors)
+    else:
+        left = behind.rest
+        head = width - left
+        rest = load(room, behind.at + behind.lines * width) * fill(out, behind.factor)
+        store_first(room, at - left, left, rest)
+        store_first(room, at, head, load(room, at) * factors)
+        stream(out, place - left, load(room, at - left))
+    return Behind(at + head, place + head, (classes - head) // width, (classes - head) % width, factor)
 
 
 @kernel

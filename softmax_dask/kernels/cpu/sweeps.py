@@ -1,10 +1,10 @@
 """Sweeps along one row, or one block of a row: the loops that `row` is made of."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import step
+from softmax_dask.kernels.cpu.compile import plain_step, step
 from softmax_dask.kernels.cpu.exp2 import FOLD, Anchor, Scale, add_exactly, exponential
 from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, prefetch_to_write, store, store_first, stream
 from softmax_dask.kernels.cpu.simd import (
@@ -121,61 +121,103 @@ def _above(logits: Array, i: int, stop: int, x: float) -> Vector:
     return a + b
 
 
+class Behind(NamedTuple):
+    """Exponentials of the row before, which wait for their sum."""
+
+    at: int
+    """where they are in the room,"""
+    place: int
+    """where they go to in the results"""
+    lines: int
+    """registers,"""
+    rest: int
+    """and items after these"""
+    factor: float
+
+
+# Logits beyond the largest of the next row's seen so far that are asked for: memory takes as long as they do.
+_SOON = 1024
+
+
 @step
 def exponentials(
-    logits: Array, i: int, stop: int, ahead: int, base: Anchor, scale: Scale, out: Array, place: int, later: int
-) -> Any:
-    """Write exponentials to out[place:]; their sum. Ask for what is read `ahead` and written `later`: the next row."""
+    logits: Array,
+    i: int,
+    stop: int,
+    ahead: int,
+    base: Anchor,
+    scale: Scale,
+    room: Array,
+    at: int,
+    behind: Behind,
+    out: Array,
+    past_caches: bool,
+) -> tuple[float, Any]:
+    """Write exponentials to room[at:]; their sum, and the largest of the logits that lie `ahead`, the next row's.
+
+    Meanwhile the row before becomes probabilities in `out`: memory reads, writes and the arithmetic all go on at once.
+    """
     width = lanes(logits)
-    total, lost = fill(logits, 0.0), fill(logits, 0.0)
+    factors, zero, most = fill(logits, behind.factor), fill(logits, 0.0), fill(logits, -np.inf)
+    total, lost, most_b = zero, zero, most
+    done, most_done = 0, (behind.lines - 2) * width
     while i < stop:
-        a, b = fill(logits, 0.0), fill(logits, 0.0)
+        a, b = zero, zero
         end = min(i + 2 * FOLD * width, stop)
         while i + 2 * width <= end:
-            prefetch(logits, i + ahead)
-            prefetch(logits, i + ahead + width)
-            prefetch_to_write(out, place + later)
-            prefetch_to_write(out, place + later + width)
+            for j in range(0, 2 * width, width):
+                prefetch(logits, i + j + ahead + _SOON)
+            most, most_b = larger(most, load(logits, i + ahead)), larger(most_b, load(logits, i + ahead + width))
             x = exponential(load(logits, i), base, scale)[0]
             y = exponential(load(logits, i + width), base, scale)[0]
-            store(out, place, x)
-            store(out, place + width, y)
+            store(room, at, x)
+            store(room, at + width, y)
+            if done <= most_done:
+                write_line(room, behind, done, factors, out, past_caches)
+                write_line(room, behind, done + width, factors, out, past_caches)
             a, b = a + x, b + y
-            i, place = i + 2 * width, place + 2 * width
-        if i + width <= end:
-            x = exponential(load(logits, i), base, scale)[0]
-            store(out, place, x)
-            a, i, place = a + x, i + width, place + width
-        if i < end:
-            x = exponential(load_first(logits, i, end - i), base, scale)[0]
-            store_first(out, place, end - i, x)
-            a, i, place = a + x, end, place + end - i
+            i, at, done = i + 2 * width, at + 2 * width, done + 2 * width
+        while i < end:
+            count = min(width, end - i)
+            most = larger(most, load_first(logits, i + ahead, count))
+            x = exponential(load_first(logits, i, count), base, scale)[0]
+            store_first(room, at, count, x)
+            a, i, at = a + x, i + count, at + count
         total, lost = add_exactly(total, lost, a + b)
-    return sum_lanes(total) + sum_lanes(lost)
+    return sum_lanes(total) + sum_lanes(lost), largest_lane(larger(most, most_b))
 
 
 @step
-def scale_row(out: Array, i: int, stop: int, factor: float) -> None:
-    """Multiply by `factor`, in place."""
-    width, factors = lanes(out), fill(out, factor)
+def write_line(room: Array, behind: Behind, i: int, factors: Vector, out: Array, past_caches: bool) -> None:
+    """Items i.. of what lies behind, a register of them."""
+    scaled = load(room, behind.at + i) * factors
+    if past_caches:
+        stream(out, behind.place + i, scaled)
+    else:
+        prefetch_to_write(out, behind.place + i + 2 * _SOON)
+        store(out, behind.place + i, scaled)
+
+
+@step
+def until_whole_line(out: Array, place: int) -> int:
+    """Items from out[place] to the next one with which a line of the cache begins."""
+    width: int = lanes(out)
+    return int(-(out.ctypes.data // out.itemsize + place) % width)
+
+
+@plain_step
+def stream_scaled(values: Array, i: int, stop: int, factor: float, out: Array, place: int, head: int) -> None:
+    """out[place:] = values[i:stop] * factor, past the caches but for lines that are shared with what lies beside.
+
+    The first whole line is `head` items on.
+    """
+    width, factors, head = lanes(out), fill(out, factor), min(head, stop - i)
+    store_first(out, place, head, load_first(values, i, head) * factors)
+    i, place = i + head, place + head
     while i + width <= stop:
-        store(out, i, load(out, i) * factors)
-        i += width
-    if i < stop:
-        store_first(out, i, stop - i, load_first(out, i, stop - i) * factors)
-
-
-@step
-def stream_scaled(values: Array, factor: float, out: Array, place: int) -> None:
-    """out[place:] = values * factor, past the caches but for lines that are shared with what lies beside."""
-    width, factors = lanes(out), fill(out, factor)
-    i = min(-(out.ctypes.data // out.itemsize + place) % width, values.size)
-    store_first(out, place, i, load_first(values, 0, i) * factors)
-    while i + width <= values.size:
-        stream(out, place + i, load(values, i) * factors)
-        i += width
-    if i < values.size:
-        store_first(out, place + i, values.size - i, load_first(values, i, values.size - i) * factors)
+        stream(out, place, load(values, i) * factors)
+        i, place = i + width, place + width
+    store_first(out, place, stop - i, load_first(values, i, stop - i) * factors)
 
 
 @step
