@@ -130,42 +130,8 @@ def decision_row(
             else:
                 _decide(logits, start, stop, scale, waiting, i, False)
             if targets.size:
-                _compare_target(logits, start, stop, targets[row], waiting, i, out.target_rank.size > 0)
-            if out.probabilities.size:
-                _probabilities(logits, start, stop, scale, waiting, i, out.probabilities, place)
-            if out.log_probabilities.size:
-                _log_probabilities(logits, start, stop, scale, inverse, waiting, i, out.log_probabilities, place)
-        finish_waiting(first, count, waiting, scale, inverse64, out)
-
-
-@kernel
-def tail_row(
-    logits: Array,
-    stride: int,
-    rows: int,
-    classes: int,
-    labels: Array,
-    k: int,
-    masked: Any,
-    scale: Scale,
-    inverse64: Inverse,
-    out: Outputs,
-) -> None:
-    """As `decision_row`, of rows whose classes `labels`, (rows * k,), are `masked`, in a copy inside the cache."""
-    width = lanes(logits)
-    waiting = room_for(width, out.confidence.dtype)
-    room = np.empty(classes, logits.dtype)
-    for first in range(0, rows, width):
-        count = min(width, rows - first)
-        for i in range(count):
-            row = first + i
-            source = logits[row * stride : row * stride + classes]
-            for c in range(classes):  # not `room[:] = source`, which takes twice as long
-                room[c] = source[c]
-            for label in labels[row * k : (row + 1) * k]:
-                if label >= 0:
-                    room[label] = masked
-            _decide(room, 0, classes, scale, waiting, i, False)
+                compare_target(logits, start, stop, targets[row], waiting, i, out.target_rank.size > 0)
+            fill_wide(logits, start, stop, scale, inverse, waiting, i, out, place)
         finish_waiting(first, count, waiting, scale, inverse64, out)
 
 
@@ -183,7 +149,7 @@ def _decide(logits: Array, start: int, stop: int, scale: Scale, waiting: Waiting
             top, next_top = two_largest(logits, block, end)
             if top > peak:
                 if block > start:
-                    total, weight, squares = _with_winner(total, weight, squares, peak, base, scale, fill(logits, top))
+                    total, weight, squares = with_winner(total, weight, squares, peak, base, scale, fill(logits, top))
                 base = anchor(fill(logits, top), scale)
                 second, peak = max(peak, next_top), top
                 winner = find(logits, block, end, top)
@@ -197,14 +163,22 @@ def _decide(logits: Array, start: int, stop: int, scale: Scale, waiting: Waiting
 
 
 @step
-def _with_winner(
+def with_winner(
     total: float, weight: float, squares: float, peak: float, base: Anchor, scale: Scale, new_peak: Vector
 ) -> tuple[float, float, float]:
     """The sums with the term of the winner so far, relative to the anchor of a new, larger logit."""
     power, log2 = _exponential(new_peak, peak, base, scale)
     total, weight, squares = total + power, weight + power * log2, squares + power * power
+    total, weight, squares = moved(total, weight, squares, base, anchor(new_peak, scale), scale)
+    return total, weight, squares
+
+
+@step
+def moved(
+    total: float, weight: float, squares: float, base: Anchor, new: Anchor, scale: Scale
+) -> tuple[float, float, float]:
+    """The sums relative to another anchor: times a power of two, which is exact."""
     if total > 0.0:
-        new = anchor(new_peak, scale)
         a = np.float64(scale.a_hi) + np.float64(scale.a_lo)
         shift = np.float64(lane(base.shift, 0)) - np.float64(lane(new.shift, 0))
         steps = shift * a + (np.float64(lane(base.k, 0)) - np.float64(lane(new.k, 0)))
@@ -214,7 +188,8 @@ def _with_winner(
 
 
 @step
-def _compare_target(logits: Array, start: int, stop: int, target: int, waiting: Waiting, i: int, ranked: bool) -> None:
+def compare_target(logits: Array, start: int, stop: int, target: int, waiting: Waiting, i: int, ranked: bool) -> None:
+    """Keep the logit of the target, and if `ranked` its rank."""
     waiting.target[i] = np.nan
     if target >= 0:
         position = start + target
@@ -222,6 +197,25 @@ def _compare_target(logits: Array, start: int, stop: int, target: int, waiting: 
         waiting.target[i] = x
         if ranked:
             waiting.rank[i] = rank(logits, start, stop, position, x)
+
+
+@step
+def fill_wide(
+    logits: Array,
+    start: int,
+    stop: int,
+    scale: Scale,
+    inverse: Inverse,
+    waiting: Waiting,
+    i: int,
+    out: Outputs,
+    place: int,
+) -> None:
+    """Fill the wide columns that are wanted, of a row whose sums are known."""
+    if out.probabilities.size:
+        _probabilities(logits, start, stop, scale, waiting, i, out.probabilities, place)
+    if out.log_probabilities.size:
+        _log_probabilities(logits, start, stop, scale, inverse, waiting, i, out.log_probabilities, place)
 
 
 @step
