@@ -1,9 +1,9 @@
 """Row kernels on the CPU, in Numba with explicit vectors.
 
 Here is the door: which integers stand for 16-bit floats, how rows that lie apart are passed,
-and which of the two structures runs. `tile` (a row a lane) and `row` (along the row) each
-give the same bits for any number of rows; the choice hangs on the number of classes alone, so
-the result does not depend on how rows are chunked.
+and which of the structures runs. `tile` (a row a lane), `band` (many rows, along each) and `row`
+(along the row) each give the same bits for any number of rows; the choice hangs on the number of
+classes alone, so the result does not depend on how rows are chunked.
 """
 
 import ctypes
