@@ -18,7 +18,7 @@ from pydantic import (
 from softmax_dask import COLUMNS
 from softmax_dask_pipelines.addresses import checked_address, is_address
 from softmax_dask_pipelines.config_cluster import ClusterConfig
-from softmax_dask_pipelines.config_schedule import Day, Expectations, Retries, Section, Zone, no_bool
+from softmax_dask_pipelines.config_schedule import Day, Expectations, OnMissing, Retries, Section, Zone, no_bool
 from softmax_dask_pipelines.config_store import StorageOptions
 
 _MOST_THREADS = 4096
@@ -118,6 +118,7 @@ Temperature = Annotated[
     BeforeValidator(no_bool),
     AfterValidator(_usable_temperature),
     WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
+    Field(description="divides the logits; above 0"),
 ]
 Bytes = Annotated[
     int,
@@ -126,6 +127,7 @@ Bytes = Annotated[
     Field(gt=0),
     WithJsonSchema({"anyOf": [_ABOVE_0, {"type": "string"}]}),
 ]
+MemoryLimit = Annotated[Bytes | None, Field(description="of the whole process, such as 2GiB; half of what is free")]
 
 
 Seconds = Annotated[
@@ -238,7 +240,7 @@ class ScoreConfig(Section):
     top_k: Count | None = Field(
         None, description="for the columns of the k largest and of the tail: how many classes; of compact 64"
     )
-    temperature: Temperature = Field(1.0, description="divides the logits; above 0")
+    temperature: Temperature = 1.0
     calibration: LocalPath | None = Field(
         None, description="file that calibrate wrote: the temperature, and a shift where it corrects priors"
     )
@@ -260,12 +262,10 @@ class ScoreConfig(Section):
         _LOCAL,
         description="where: local, processes, or a section with connect: or class:; local",
     )
-    date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")
-    timezone: Zone = Field("UTC", description="where it is today, such as Europe/Berlin")
-    on_missing: Literal["error", "retry", "nothing"] = Field(
-        "error", description="a source that is not there yet: exit 2 (error), 75 (retry) or 0 (nothing)"
-    )
-    retries: Retries = Field(2, description="how often what fails because a storage is away is tried again")
+    date: Day = None
+    timezone: Zone = "UTC"
+    on_missing: OnMissing = "error"
+    retries: Retries = 2
     expect: Expectations | None = Field(None, description="what a run must come to, or nothing is published")
     on_changed: Literal["error", "rescore", "ignore"] = Field(
         "error", description="what was scored has changed in the source: refuse, score all again, or leave it"
@@ -300,15 +300,13 @@ class JacobianConfig(Section):
         None, validate_default=True, description="of them those with a confidence below this; all, if rows are given"
     )
     limit: Count | None = Field(None, description="of them so many, the first ones; all")
-    temperature: Temperature = Field(1.0, description="divides the logits; above 0")
-    memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
+    temperature: Temperature = 1.0
+    memory_limit: MemoryLimit = None
     threads: Threads | None = Field(None, description="matrices are computed by this many threads; all cores")
-    date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")
-    timezone: Zone = Field("UTC", description="where it is today, such as Europe/Berlin")
-    on_missing: Literal["error", "retry", "nothing"] = Field(
-        "error", description="a source that is not there yet: exit 2 (error), 75 (retry) or 0 (nothing)"
-    )
-    retries: Retries = Field(2, description="how often what fails because a storage is away is tried again")
+    date: Day = None
+    timezone: Zone = "UTC"
+    on_missing: OnMissing = "error"
+    retries: Retries = 2
 
     @field_validator("where_confidence_below")
     @classmethod
@@ -333,15 +331,13 @@ class EvaluateConfig(Section):
     verb: Literal["evaluate"] = Field(description="what to do")
     source: SourceConfig = Field(description="where the logits are, or what score has written")
     output: MetricsOutputConfig | None = Field(None, description="where the figures go; they are only said")
-    temperature: Temperature = Field(1.0, description="divides the logits; above 0")
-    memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
+    temperature: Temperature = 1.0
+    memory_limit: MemoryLimit = None
     threads: Threads | None = Field(None, description="rows are counted by this many threads; all cores")
-    date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")
-    timezone: Zone = Field("UTC", description="where it is today, such as Europe/Berlin")
-    on_missing: Literal["error", "retry", "nothing"] = Field(
-        "error", description="a source that is not there yet: exit 2 (error), 75 (retry) or 0 (nothing)"
-    )
-    retries: Retries = Field(2, description="how often what fails because a storage is away is tried again")
+    date: Day = None
+    timezone: Zone = "UTC"
+    on_missing: OnMissing = "error"
+    retries: Retries = 2
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -62,13 +62,21 @@ def _known_zone(name: str) -> str:
     return name
 
 
-Day = Annotated[str, AfterValidator(_known_day)]
-Zone = Annotated[str, AfterValidator(_known_zone)]
+Day = Annotated[
+    Annotated[str, AfterValidator(_known_day)] | None,
+    Field(description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today"),
+]
+Zone = Annotated[str, AfterValidator(_known_zone), Field(description="where it is today, such as Europe/Berlin")]
+OnMissing = Annotated[
+    Literal["error", "retry", "nothing"],
+    Field(description="a source that is not there yet: exit 2 (error), 75 (retry) or 0 (nothing)"),
+]
 Retries = Annotated[
     int,
     BeforeValidator(no_bool),
     Field(ge=0, le=100),
     WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 100}),
+    Field(description="how often what fails because a storage is away is tried again"),
 ]
 _Rows = Annotated[int, BeforeValidator(no_bool), Field(ge=0), WithJsonSchema({"type": "integer", "minimum": 0})]
 _Fraction = Annotated[

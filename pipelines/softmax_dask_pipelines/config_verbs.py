@@ -5,16 +5,16 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from softmax_dask_pipelines.config_models import (
-    Bytes,
     EvaluateConfig,
     JacobianConfig,
     LocalPath,
+    MemoryLimit,
     ScoreConfig,
     SourceConfig,
     Temperature,
     Threads,
 )
-from softmax_dask_pipelines.config_schedule import Day, Retries, Section, Zone, no_bool
+from softmax_dask_pipelines.config_schedule import Day, OnMissing, Retries, Section, Zone, no_bool
 
 Share = Annotated[
     float,
@@ -45,14 +45,12 @@ class CalibrateConfig(Section):
     target_priors: LocalPath | None = Field(
         None, validate_default=True, description="the same of where the model is used, as the targets of this dump are"
     )
-    memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
+    memory_limit: MemoryLimit = None
     threads: Threads | None = Field(None, description="rows are read by this many threads; all cores")
-    date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")
-    timezone: Zone = Field("UTC", description="where it is today, such as Europe/Berlin")
-    on_missing: Literal["error", "retry", "nothing"] = Field(
-        "error", description="a source that is not there yet: exit 2 (error), 75 (retry) or 0 (nothing)"
-    )
-    retries: Retries = Field(2, description="how often what fails because a storage is away is tried again")
+    date: Day = None
+    timezone: Zone = "UTC"
+    on_missing: OnMissing = "error"
+    retries: Retries = 2
 
     @field_validator("target_priors")
     @classmethod
@@ -70,16 +68,14 @@ class ThresholdConfig(Section):
     output: DocumentConfig = Field(description="where the threshold goes")
     precision: Share = Field(description="share of the accepted rows that must be right, such as 0.99")
     delta: Share = Field(0.05, description="how probable it may be that fewer are")
-    temperature: Temperature = Field(1.0, description="divides the logits; above 0")
+    temperature: Temperature = 1.0
     calibration: LocalPath | None = Field(None, description="file that calibrate wrote")
-    memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
+    memory_limit: MemoryLimit = None
     threads: Threads | None = Field(None, description="rows are read by this many threads; all cores")
-    date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")
-    timezone: Zone = Field("UTC", description="where it is today, such as Europe/Berlin")
-    on_missing: Literal["error", "retry", "nothing"] = Field(
-        "error", description="a source that is not there yet: exit 2 (error), 75 (retry) or 0 (nothing)"
-    )
-    retries: Retries = Field(2, description="how often what fails because a storage is away is tried again")
+    date: Day = None
+    timezone: Zone = "UTC"
+    on_missing: OnMissing = "error"
+    retries: Retries = 2
 
 
 class ConformalConfig(Section):
@@ -89,16 +85,14 @@ class ConformalConfig(Section):
     source: SourceConfig = Field(description="where logits and targets are; what is left out here is found out")
     output: DocumentConfig = Field(description="where the level goes")
     alpha: Share = Field(0.1, description="how often the true class may be missing in a set")
-    temperature: Temperature = Field(1.0, description="divides the logits; above 0")
+    temperature: Temperature = 1.0
     calibration: LocalPath | None = Field(None, description="file that calibrate wrote")
-    memory_limit: Bytes | None = Field(None, description="of the whole process, such as 2GiB; half of what is free")
+    memory_limit: MemoryLimit = None
     threads: Threads | None = Field(None, description="rows are read by this many threads; all cores")
-    date: Day | None = Field(None, description="day of {date:%Y-%m-%d} in paths: 2026-11-26, yesterday, or today")
-    timezone: Zone = Field("UTC", description="where it is today, such as Europe/Berlin")
-    on_missing: Literal["error", "retry", "nothing"] = Field(
-        "error", description="a source that is not there yet: exit 2 (error), 75 (retry) or 0 (nothing)"
-    )
-    retries: Retries = Field(2, description="how often what fails because a storage is away is tried again")
+    date: Day = None
+    timezone: Zone = "UTC"
+    on_missing: OnMissing = "error"
+    retries: Retries = 2
 
 
 FitConfig = CalibrateConfig | ThresholdConfig | ConformalConfig

@@ -1,9 +1,9 @@
 """Row kernels on the CPU, in Numba with explicit vectors.
 
 Here is the door: which integers stand for 16-bit floats, how rows that lie apart are passed,
-and which of the two structures runs. `tile` (a row a lane) and `row` (along the row) each
-give the same bits for any number of rows; the choice hangs on the number of classes alone, so
-the result does not depend on how rows are chunked.
+and which of the structures runs. `tile` (a row a lane), `band` (many rows, along each) and `row`
+(along the row) each give the same bits for any number of rows; the choice hangs on the number of
+classes alone, so the result does not depend on how rows are chunked.
 """
 
 import ctypes
@@ -38,6 +38,7 @@ NAME = f"cpu-{FLOAT32_LANES}-lanes-v{ARITHMETIC}"
 
 _SOFTMAX_TILE_CLASSES = 160
 _DECISION_TILE_CLASSES = 256
+_ONE_SWEEP_CLASSES = 4096
 _JACOBIAN_TILE_CLASSES = 7
 _JACOBIAN_LINES_CLASSES = 48
 
@@ -114,8 +115,8 @@ def decision_rows(
     floats = _FLOAT64 if logits.dtype == _FLOAT64 else _FLOAT32
     scale, inverse, inverse64 = _scales(temperature, floats)
     truth = _NO_TARGETS if targets is None else targets
-    if not _TAILS.isdisjoint(out):
-        _decide_tails(flat, source.row, logits.shape, (scale, inverse, inverse64), truth, out, floats)
+    if _ranks_in_one_sweep(logits.shape, out):
+        _decide_ranks(flat, source.row, logits.shape, (scale, inverse, inverse64), truth, out, floats)
         return
     narrow = _with_confidence(out, logits.shape[0], floats)
     outputs, wide = _outputs(narrow, floats)
@@ -125,6 +126,12 @@ def decision_rows(
         decision_row(flat, source.row, *logits.shape, scale, inverse, inverse64, truth, outputs)
     if not _TOP_K.isdisjoint(out):
         _top_k(flat, source.row, logits.shape[1], scale, narrow["confidence"], out)
+
+
+def _ranks_in_one_sweep(shape: tuple[int, ...], out: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether the k largest logits are found in the sweep of the sums: always where columns of the tail are wanted."""
+    k = next((array.shape[1] for name, array in out.items() if name in _TOP_K), 0)
+    return not _TAILS.isdisjoint(out) or (k > 0 and shape[-1] >= _ONE_SWEEP_CLASSES and fills_tails(shape[-1], k))
 
 
 def fills_tails(classes: int, k: int) -> bool:
@@ -218,7 +225,7 @@ def _top_k(
     top_k_row(flat, stride, rows, classes, k, scale, confidence, labels.reshape(-1), probabilities.reshape(-1))
 
 
-def _decide_tails(
+def _decide_ranks(
     flat: _Rows,
     stride: int,
     shape: tuple[int, ...],
@@ -228,7 +235,8 @@ def _decide_tails(
     floats: np.dtype[Any],
 ) -> None:
     ranks = {name: array.reshape(-1) for name, array in out.items() if name in _TAILS | _TOP_K}
-    nothing, k = np.empty(0, floats), out["top_k_labels"].shape[1]
+    nothing, k = np.empty(0, floats), next(array.shape[1] for name, array in out.items() if name in _TOP_K)
+    ranks.setdefault("top_k_labels", np.empty(shape[0] * k, np.int32))
     given = RankOutputs(*(ranks.get(name, nothing) for name in RankOutputs._fields))
     others = {name: array for name, array in out.items() if name not in ranks}
     of_tail = _nothing_wanted(floats)._replace(entropy=np.empty(FLOAT32_LANES, floats))

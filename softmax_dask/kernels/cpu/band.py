@@ -18,7 +18,7 @@ from softmax_dask.kernels.cpu.behind import (
     room_for,
     stream_line,
 )
-from softmax_dask.kernels.cpu.compile import kernel, plain_step, step
+from softmax_dask.kernels.cpu.compile import kernel, step
 from softmax_dask.kernels.cpu.exp2 import FOLD, Anchor, Scale, add_exactly, anchor, exponential
 from softmax_dask.kernels.cpu.memory import (
     load,
@@ -83,7 +83,7 @@ def softmax_band(
         finish_behind(room, behind, out)
 
 
-@plain_step
+@step
 def _largest(square: Array, columns: Array) -> Vector:
     """The largest lane of each register of a square, a register a lane."""
     width = lanes(square)
@@ -94,7 +94,7 @@ def _largest(square: Array, columns: Array) -> Vector:
     return most
 
 
-@plain_step
+@step
 def _sum(square: Array, columns: Array) -> Vector:
     """The sum of the lanes of each register of a square, a register a lane."""
     width = lanes(square)
@@ -105,7 +105,7 @@ def _sum(square: Array, columns: Array) -> Vector:
     return total + lost
 
 
-@plain_step
+@step
 def _store_anchors(peaks: Vector, scale: Scale, anchors: Array) -> None:
     width, base = lanes(anchors), anchor(peaks, scale)
     store(anchors, 0, base.shift)
@@ -113,7 +113,7 @@ def _store_anchors(peaks: Vector, scale: Scale, anchors: Array) -> None:
     store(anchors, 2 * width, base.magic)
 
 
-@plain_step
+@step
 def _exponentials(
     logits: Array,
     start: int,
@@ -149,7 +149,7 @@ def _exponentials(
     return part
 
 
-@plain_step
+@step
 def _write_band(
     powers: Array, pitch: int, factors: Array, last: int, classes: int, out: Array, place: int, stop: int
 ) -> None:

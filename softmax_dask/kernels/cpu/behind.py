@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import plain_step, step
+from softmax_dask.kernels.cpu.compile import owning_step, step
 from softmax_dask.kernels.cpu.memory import load, settle, store_first, stream
 from softmax_dask.kernels.cpu.simd import lanes
 
@@ -32,14 +32,14 @@ class Behind(NamedTuple):
     """of the room, in items."""
 
 
-@step
+@owning_step
 def nothing_behind(out: Array, block: int) -> Behind:
     """At the beginning; blocks have up to `block` items, and a multiple of a line but for the last one."""
     width = lanes(out)
     return Behind(0, 0, 0, (out.ctypes.data // out.itemsize) % width, block + 2 * width)
 
 
-@step
+@owning_step
 def room_for(behind: Behind, like: Array) -> Array:
     """Both halves. After a block a register more may be written."""
     return np.zeros(2 * behind.half, like.dtype)
@@ -59,7 +59,7 @@ def stream_line(room: Array, behind: Behind, k: int, out: Array) -> None:
         stream(out, behind.place + k * width, load(room, behind.at + k * width))
 
 
-@plain_step
+@step
 def put_behind(room: Array, behind: Behind, items: int, out: Array, place: int) -> Behind:
     """A block of so many items was written, those of `out` from `place` on; all lines before it were streamed."""
     width, begin = lanes(out), place_of_block(behind)
@@ -72,7 +72,7 @@ def put_behind(room: Array, behind: Behind, items: int, out: Array, place: int) 
     return Behind(begin - behind.left, place - behind.left, whole, behind.left, behind.half)
 
 
-@plain_step
+@step
 def finish_behind(room: Array, behind: Behind, out: Array) -> None:
     """Stream what waits, and what is left at the end; and wait until every other thread would read all of it."""
     for k in range(behind.lines):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import kernel, plain_step, step
+from softmax_dask.kernels.cpu.compile import kernel, step
 from softmax_dask.kernels.cpu.exp2 import Anchor, Scale, anchor, exponential
 from softmax_dask.kernels.cpu.memory import (
     load,
@@ -158,7 +158,7 @@ def jacobian_lines(
     settle()
 
 
-@plain_step
+@step
 def _complements_of_tile(tile: Array, classes: int, winner: Vector, rest: Vector, root: float) -> None:
     """Replace s * root by (1 - s) * root."""
     width = lanes(tile)
@@ -167,7 +167,7 @@ def _complements_of_tile(tile: Array, classes: int, winner: Vector, rest: Vector
         store(tile, k * width, where_equal(winner, fill(tile, float(k)), rest, others))
 
 
-@plain_step
+@step
 def _write_matrix(
     shares: Array, complements: Array, numbers: Array, at: int, part: Part, out: Array, place: int
 ) -> None:
@@ -193,7 +193,7 @@ def _entries(shares: Array, at: int, j: int, number: Vector, complement: Vector,
     return fma(own, where_equal(number, fill(share, float(j)), complement, zero - share), zero)  # plus 0: never -0
 
 
-@plain_step
+@step
 def _stream_ready(room: Array, done: int, ready: int, head: int, out: Array, place: int) -> int:
     """Stream what is `ready` of a room and not `done`; how far it is done then. From `head` on, lines are whole."""
     width = lanes(out)

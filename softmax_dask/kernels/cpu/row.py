@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import kernel, plain_step, step
+from softmax_dask.kernels.cpu.compile import kernel, step
 from softmax_dask.kernels.cpu.exp2 import Anchor, Inverse, Scale, anchor, exponential
 from softmax_dask.kernels.cpu.finish import Outputs, Waiting, finish_waiting, over_temperature, room_for
 from softmax_dask.kernels.cpu.memory import load, load_first, settle, store_first, stream
@@ -67,7 +67,7 @@ def softmax_row(
     settle()
 
 
-@plain_step
+@step
 def _write_lines(room: Array, behind: Behind, done: int, out: Array, past_caches: bool) -> None:
     """The lines of a row but for up to `done`, which were written beside the next row."""
     width, factors = lanes(out), fill(out, behind.factor)
@@ -75,7 +75,7 @@ def _write_lines(room: Array, behind: Behind, done: int, out: Array, past_caches
         write_line(room, behind, k * width, factors, out, past_caches)
 
 
-@plain_step
+@step
 def _write_rest(room: Array, behind: Behind, out: Array) -> None:
     """What is left of a row after its lines."""
     done = behind.lines * lanes(out)
@@ -83,7 +83,7 @@ def _write_rest(room: Array, behind: Behind, out: Array) -> None:
     store_first(out, behind.place + done, behind.rest, rest)
 
 
-@plain_step
+@step
 def _stream_first_line(
     room: Array, behind: Behind, at: int, classes: int, factor: float, out: Array, place: int, head: int
 ) -> Behind:
@@ -119,16 +119,17 @@ def decision_row(
     """Fill the columns that are wanted; `targets` is int64, (rows,), or empty."""
     width = lanes(logits)
     waiting = room_for(width, out.confidence.dtype)
+    top = two_largest(logits, 0, min(classes, _BLOCK))
     for first in range(0, rows, width):
         count = min(width, rows - first)
         for i in range(count):
             row = first + i
             start, place = row * stride, row * classes
-            stop = start + classes
+            stop, following = start + classes, min(row + 1, rows - 1) * stride
             if out.brier.size:
-                _decide(logits, start, stop, scale, waiting, i, True)
+                top = _decide(logits, start, stop, stride, top, following, scale, waiting, i, True)
             else:
-                _decide(logits, start, stop, scale, waiting, i, False)
+                top = _decide(logits, start, stop, stride, top, following, scale, waiting, i, False)
             if targets.size:
                 compare_target(logits, start, stop, targets[row], waiting, i, out.target_rank.size > 0)
             fill_wide(logits, start, stop, scale, inverse, waiting, i, out, place)
@@ -136,30 +137,52 @@ def decision_row(
 
 
 @step
-def _decide(logits: Array, start: int, stop: int, scale: Scale, waiting: Waiting, i: int, squared: bool) -> None:
-    """Find the row's largest logits and its sums; that of squares if `squared`."""
-    ahead = min(stop - start, _BLOCK)
+def _decide(
+    logits: Array,
+    start: int,
+    stop: int,
+    stride: int,
+    top: tuple[float, float],
+    following: int,
+    scale: Scale,
+    waiting: Waiting,
+    i: int,
+    squared: bool,
+) -> tuple[float, float]:
+    """Find the row's largest logits and its sums; that of squares if `squared`.
+
+    `top` has the two largest of its first block; returned are those of the row `following`. What is largest in a block
+    is asked before the sums of the one before it, which hide how long it takes to find out.
+    """
+    ahead = 2 * (stride if stop - start <= _BLOCK else _BLOCK)
     peak, second, winner = -np.inf, -np.inf, start
     total, weight, squares = 0.0, 0.0, 0.0
-    base = anchor(fill(logits, -np.inf), scale)
+    base, largest_here = anchor(fill(logits, -np.inf), scale), np.inf
     for block in range(start, stop, _BLOCK):
         end = min(block + _BLOCK, stop)
         hole = -1
-        if block == start or largest(logits, block, end) > second:
-            top, next_top = two_largest(logits, block, end)
-            if top > peak:
+        if largest_here > second:
+            if block > start:
+                top = two_largest(logits, block, end)
+            if top[0] > peak:
                 if block > start:
-                    total, weight, squares = with_winner(total, weight, squares, peak, base, scale, fill(logits, top))
-                base = anchor(fill(logits, top), scale)
-                second, peak = max(peak, next_top), top
-                winner = find(logits, block, end, top)
+                    new_peak = fill(logits, top[0])
+                    total, weight, squares = with_winner(total, weight, squares, peak, base, scale, new_peak)
+                base = anchor(fill(logits, top[0]), scale)
+                second, peak = max(peak, top[1]), top[0]
+                winner = find(logits, block, end, peak)
                 hole = winner
             else:
-                second = max(second, top)
+                second = max(second, top[0])
+        if end < stop:
+            largest_here = largest(logits, end, min(end + _BLOCK, stop))
+        else:
+            top = two_largest(logits, following, following + min(stop - start, _BLOCK))
         found = sums_of_others(logits, block, end, hole, ahead, base, scale, squared)
         total, weight, squares = total + found[0], weight + found[1], squares + found[2]
     waiting.peak[i], waiting.second[i], waiting.label[i] = peak, second, winner - start
     waiting.total[i], waiting.weight[i], waiting.squares[i] = total, weight, squares
+    return top
 
 
 @step

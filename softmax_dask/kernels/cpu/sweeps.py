@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import plain_step, step
+from softmax_dask.kernels.cpu.compile import owning_step, step
 from softmax_dask.kernels.cpu.exp2 import FOLD, Anchor, Scale, add_exactly, exponential
 from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, prefetch_to_write, store, store_first, stream
 from softmax_dask.kernels.cpu.simd import (
@@ -198,14 +198,14 @@ def write_line(room: Array, behind: Behind, i: int, factors: Vector, out: Array,
         store(out, behind.place + i, scaled)
 
 
-@step
+@owning_step
 def until_whole_line(out: Array, place: int) -> int:
     """Items from out[place] to the next one with which a line of the cache begins."""
     width: int = lanes(out)
     return int(-(out.ctypes.data // out.itemsize + place) % width)
 
 
-@plain_step
+@step
 def stream_scaled(values: Array, i: int, stop: int, factor: float, out: Array, place: int, head: int) -> None:
     """out[place:] = values[i:stop] * factor, past the caches but for lines that are shared with what lies beside.
 

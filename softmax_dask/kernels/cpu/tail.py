@@ -27,7 +27,7 @@ from softmax_dask.kernels.cpu.simd import (
     where_reaching,
 )
 from softmax_dask.kernels.cpu.sweeps import next_number
-from softmax_dask.kernels.cpu.topk import GROUPS, Pool, bar_of, order, pool_of, ranked_probabilities
+from softmax_dask.kernels.cpu.topk import GROUPS, Pool, bar_of, keep, order, pool_of, ranked_probabilities
 
 Array = Any
 """A flat array inside compiled code."""
@@ -114,7 +114,8 @@ def _decide(
     found, total, weight, squares, base = _gather(logits, start, stop, ahead, k + 1, scale, groups, pool, best, squared)
     order(pool, found, found, best)
     if found <= k:  # all others are NaN
-        best.values[: k + 1], best.positions[: k + 1] = np.nan, start
+        for rank in range(k + 1):
+            best.values[rank], best.positions[rank] = np.nan, start
     peak, next_peak = best.values[0], best.values[k]
     base_of_tail, base_of_row = anchor(fill(logits, next_peak), scale), anchor(fill(logits, peak), scale)
     total, weight, squares = moved(total, weight, squares, base, base_of_tail, scale)
@@ -179,7 +180,7 @@ def _gather(
             total, weight, squares = moved(total, weight, squares, base, new, scale)
             dropped = _sums(best.values, k, count, new, scale)
             total, weight, squares = total + dropped[0], weight + dropped[1], squares + dropped[2]
-            pool.values[:k], pool.positions[:k] = best.values[:k], best.positions[:k]
+            keep(best, k, pool)
             base, count = new, k
     return count, total, weight, squares, base
 
@@ -260,7 +261,8 @@ def _finish_ranks(
     """Of the k largest logits kept[i * k:]: their labels, where there are any, and what else is wanted of them."""
     place = row * k
     if others != others:
-        out.top_k_labels[place : place + k] = -1
+        for rank in range(k):
+            out.top_k_labels[place + rank] = -1
     if out.top_k_probabilities.size:
         confidence = 1.0 / (1.0 + others)
         ranked_probabilities(kept, i * k, k, scale, confidence, out.top_k_probabilities, place)

@@ -20,7 +20,7 @@ from softmax_dask.kernels.cpu.behind import (
     room_for,
     stream_line,
 )
-from softmax_dask.kernels.cpu.compile import kernel, plain_step, step
+from softmax_dask.kernels.cpu.compile import kernel, step
 from softmax_dask.kernels.cpu.exp2 import (
     FOLD,
     Anchor,
@@ -183,7 +183,7 @@ class Part(NamedTuple):
     classes: int
 
 
-@plain_step
+@step
 def _decide(
     tile: Array,
     at: int,
@@ -277,7 +277,7 @@ def _store_tiles(tiles: Array, out: Array, start: int, strides: Strides, count: 
             store_first(out, place + i, count - i, load(tiles, i * classes + k * width))
 
 
-@plain_step
+@step
 def store_rows(tile: Array, at: int, classes: int, rows: Array, start: int, pitch: int) -> None:
     """From a row a lane to a row after the other, `pitch` items apart. All lanes, and whole registers of each."""
     width = lanes(tile)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import kernel, step
+from softmax_dask.kernels.cpu.compile import kernel, owning_step, step
 from softmax_dask.kernels.cpu.exp2 import Scale, anchor, exponential
 from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, store, store_first
 from softmax_dask.kernels.cpu.simd import (
@@ -74,7 +74,7 @@ def top_k_row(
         ranked_probabilities(best.values, 0, k, scale, confidence[row], probabilities, place)
 
 
-@step
+@owning_step
 def pool_of(size: int, dtype: Any) -> Pool:
     """Room for so many logits."""
     return Pool(np.empty(size, dtype), np.empty(size, np.int64))
@@ -105,11 +105,18 @@ def _select(logits: Array, start: int, stop: int, ahead: int, k: int, pool: Pool
             count += 1
             if count == pool.values.size:
                 order(pool, count, k, best)
-                pool.values[:k], pool.positions[:k] = best.values, best.positions
+                keep(best, k, pool)
                 count = k
                 bar = next_number(best.values, best.values[k - 1], np.inf)  # an equal one comes too late
         i += step
     order(pool, count, k, best)
+
+
+@step
+def keep(best: Pool, k: int, pool: Pool) -> None:
+    """The first k of `best` become those of a pool."""
+    for i in range(k):
+        pool.values[i], pool.positions[i] = best.values[i], best.positions[i]
 
 
 @step
