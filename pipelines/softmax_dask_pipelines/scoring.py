@@ -246,8 +246,10 @@ def _score_missing(
 
     if client is None and job.config.cluster.kind == "local":
         totals.compile_s = _compile_kernels(job, task)
-        again = Retrying(task, retries=job.config.retries, stop=task.stop)
-        run_on_threads(again, missing, threads=job.plan.threads, take=take, stop=task.stop)
+        threads = job.plan.threads
+        again = Retrying(task.in_turns(threads), retries=job.config.retries, stop=task.stop)
+        # As many again store the last objects of their partitions, which is mostly waiting for a disk.
+        run_on_threads(again, missing, threads=2 * threads, take=take, stop=task.stop)
     else:
         from softmax_dask_pipelines.cluster_scoring import score_on_cluster
 

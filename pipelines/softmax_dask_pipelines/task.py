@@ -1,9 +1,10 @@
 """What a worker does with one partition: read a block, compute it into the sink's buffers, go on; then a receipt."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from threading import Event
-from time import perf_counter
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from threading import Event, Semaphore
+from time import perf_counter, thread_time
 from typing import Any
 
 import numpy as np
@@ -65,10 +66,21 @@ class ScoreTask:
     """Fills columns in place of `decisions`, whose arguments it takes, where these are not computed here."""
     counts: CountsPlace | None = None
     """Where metrics are left; None: nobody wants them."""
+    turn: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    """Held while a partition is computed, and not while its last objects are stored: so others compute meanwhile."""
 
     def __call__(self, number: int) -> Receipt:
         """Score partition `number` and store it. Nothing of it is visible yet."""
-        return _Scoring(self, self.plan.partition(number)).run()
+        with ExitStack() as stack:
+            stack.enter_context(self.turn)
+            scoring = _Scoring(self, self.plan.partition(number))
+            scoring.compute()
+            stack.close()
+            return scoring.finish()
+
+    def in_turns(self, at_once: int) -> "ScoreTask":
+        """The same, which computes at most so many partitions at once, whatever the number of threads."""
+        return replace(self, turn=Semaphore(at_once))
 
     def decide(
         self, logits: NDArray[Any], targets: NDArray[np.int64] | None, out: dict[str, NDArray[Any]]
@@ -117,14 +129,19 @@ class _Scoring:
         self._notes: list[str] = []
         self._seconds = {"read": 0.0, "kernel": 0.0, "write": 0.0}
 
-    def run(self) -> Receipt:
-        try:
+    def compute(self) -> None:
+        """All rows."""
+        with self._abandoned_on_error():
             self._score_all()
+            begin = perf_counter()
+            self._writer.drain()
+            self._seconds["write"] += perf_counter() - begin
+
+    def finish(self) -> Receipt:
+        """Store what is left; its objects are whole when this returns."""
+        with self._abandoned_on_error():
             counted = self._counter.metrics()
             objects, metrics = self._closed(counted)
-        except BaseException:
-            self._writer.abandon()
-            raise
         return Receipt(
             partition=self._partition.number,
             notes=tuple(self._notes),
@@ -135,6 +152,14 @@ class _Scoring:
             write_s=self._seconds["write"],
             metrics=metrics,
         )
+
+    @contextmanager
+    def _abandoned_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._writer.abandon()
+            raise
 
     def _score_all(self) -> None:
         blocks = self._task.source.read(self._partition.start, self._partition.stop)
@@ -152,10 +177,10 @@ class _Scoring:
 
     def _closed(self, counted: Metrics) -> tuple[tuple[StoredObject, ...], StoredObject | None]:
         """Objects of the output; and what was counted, if that is kept."""
-        begin = perf_counter()
+        begin = thread_time()  # encoding: of a disk that is waited for while others compute, nothing
         objects, place = self._writer.close(), self._task.counts
         metrics = None if place is None else place.put(self._partition.number, counted)
-        self._seconds["write"] += perf_counter() - begin
+        self._seconds["write"] += thread_time() - begin
         return objects, metrics
 
     def _score(self, block: SourceBlock) -> None:

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
@@ -72,7 +73,7 @@ class KeepingWriter:
         }
         self.ids: list[str] = []
         self.targets: list[int] = []
-        self.closed = self.abandoned = False
+        self.closed = self.abandoned = self.drained = False
         self._chunk_rows, self._filled = chunk_rows, 0
 
     def reserve(self, rows: int) -> dict[str, NDArray[Any]]:
@@ -87,7 +88,11 @@ class KeepingWriter:
     def abandon(self) -> None:
         self.abandoned = True
 
+    def drain(self) -> None:
+        self.drained = True
+
     def close(self) -> tuple[StoredObject, ...]:
+        assert self.drained, "closed with columns that wait"
         self.closed = True
         return StoredObject("a", 30, 0), StoredObject("b", 12, 0)
 
@@ -226,6 +231,52 @@ def test_no_rows_give_an_empty_receipt():
 
     assert receipt.tally.rows == 0
     assert task.sink.writers[0].closed
+
+
+def test_others_compute_while_the_last_objects_of_a_partition_are_stored(monkeypatch):
+    task = make_task(dumps.logits()).in_turns(1)
+    turns = []
+
+    def store(writer):
+        turns.append(task.turn.acquire(blocking=False))
+        task.turn.release()
+        return ()
+
+    monkeypatch.setattr(KeepingWriter, "close", store)
+
+    run_all(task)
+
+    assert turns == [True, True, True]
+
+
+def test_as_many_partitions_are_computed_at_once_as_there_are_turns(monkeypatch):
+    task = make_task(dumps.logits(), partition_rows=10).in_turns(2)
+    computing, most = [], []
+
+    def spy(logits, columns, **options):
+        computing.append(logits)
+        most.append(len(computing))
+        found = decisions(logits, columns, **options)
+        computing.pop()
+        return found
+
+    monkeypatch.setattr(task_module, "decisions", spy)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(task, range(task.plan.count)))
+
+    assert max(most) <= 2
+
+
+def test_a_task_that_fails_gives_its_turn_back(monkeypatch):
+    task = make_task(dumps.logits()).in_turns(1)
+    task.stop.set()
+
+    for number in range(2):
+        with pytest.raises(InterruptedRunError):
+            task(number)
+
+    assert task.turn.acquire(blocking=False)
 
 
 def test_a_task_that_is_told_to_stop_writes_nothing():

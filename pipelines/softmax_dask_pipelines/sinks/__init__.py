@@ -122,6 +122,9 @@ class PartitionWriter(Protocol):
         `targets` are copied.
         """
 
+    def drain(self) -> None:
+        """All rows are there: wait until what was written so far is stored, and keep no more than `close` needs."""
+
     def close(self) -> tuple[StoredObject, ...]:
         """Write what is left, and wait; what the partition has stored. Nothing of it is visible yet."""
 

@@ -109,6 +109,11 @@ class ZarrPartitionWriter:
         if self._buffers.wide and self._buffers.chunk_is_ready():
             self._write_wide()
 
+    def drain(self) -> None:
+        """Wait for the chunks of wide columns, and give back their memory."""
+        self._writes.drain()
+        self._buffers.release_wide()
+
     def close(self) -> tuple[StoredObject, ...]:
         """Write the columns of one value a row."""
         buffers = self._buffers
