@@ -1,16 +1,17 @@
 """What a worker does with one partition: read a block, compute it into the sink's buffers, go on; then a receipt."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from threading import Event, Semaphore
-from time import perf_counter, thread_time
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Event
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_dask import COLUMNS, Metrics, MetricsCounter, decisions, metric_columns, metrics_to_bytes
+from softmax_dask import COLUMNS, MetricsCounter, decisions, metric_columns, metrics_to_bytes
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.checksums import crc32c_of
 from softmax_dask_pipelines.errors import InterruptedRunError, NonFiniteRowsError
@@ -36,12 +37,11 @@ class CountsPlace:
     durable: bool
     """Whether what is written must survive a power cut."""
 
-    def put(self, number: int, counted: Metrics) -> StoredObject:
+    def put(self, number: int, counted: bytes) -> StoredObject:
         """Write what partition `number` has counted; what was written."""
-        data = metrics_to_bytes(counted)
         path = self.path(number)
-        storage.put(path, [data], durable=self.durable)
-        return StoredObject(path.name, len(data), crc32c_of([data]))
+        storage.put(path, [counted], durable=self.durable)
+        return StoredObject(path.name, len(counted), crc32c_of([counted]))
 
     def path(self, number: int) -> AnyPath:
         """Its file."""
@@ -66,21 +66,20 @@ class ScoreTask:
     """Fills columns in place of `decisions`, whose arguments it takes, where these are not computed here."""
     counts: CountsPlace | None = None
     """Where metrics are left; None: nobody wants them."""
-    turn: AbstractContextManager[Any] = field(default_factory=nullcontext)
-    """Held while a partition is computed, and not while its last objects are stored: so others compute meanwhile."""
+    threads: Executor | None = None
+    """Where partitions are computed; who calls the task waits, and stores what is left while others are computed.
+    None: all in the thread that calls."""
 
     def __call__(self, number: int) -> Receipt:
         """Score partition `number` and store it. Nothing of it is visible yet."""
-        with ExitStack() as stack:
-            stack.enter_context(self.turn)
-            scoring = _Scoring(self, self.plan.partition(number))
-            scoring.compute()
-            stack.close()
-            return scoring.finish()
+        if self.threads is None:
+            return self._computed(number).finish()
+        return self.threads.submit(self._computed, number).result().finish()
 
-    def in_turns(self, at_once: int) -> "ScoreTask":
-        """The same, which computes at most so many partitions at once, whatever the number of threads."""
-        return replace(self, turn=Semaphore(at_once))
+    def _computed(self, number: int) -> "_Scoring":
+        scoring = _Scoring(self, self.plan.partition(number))
+        scoring.compute()
+        return scoring
 
     def decide(
         self, logits: NDArray[Any], targets: NDArray[np.int64] | None, out: dict[str, NDArray[Any]]
@@ -130,22 +129,26 @@ class _Scoring:
         self._seconds = {"read": 0.0, "kernel": 0.0, "write": 0.0}
 
     def compute(self) -> None:
-        """All rows."""
+        """All rows; encoded, and not all of them stored."""
         with self._abandoned_on_error():
             self._score_all()
             begin = perf_counter()
             self._writer.drain()
             self._seconds["write"] += perf_counter() - begin
+            counted = self._counter.metrics()
+            self._tally, self._counted = tally_of(counted, self._tails), metrics_to_bytes(counted)
+            del self._counter
 
     def finish(self) -> Receipt:
         """Store what is left; its objects are whole when this returns."""
+        number, place = self._partition.number, self._task.counts
         with self._abandoned_on_error():
-            counted = self._counter.metrics()
-            objects, metrics = self._closed(counted)
+            objects = self._writer.close()
+            metrics = None if place is None else place.put(number, self._counted)
         return Receipt(
-            partition=self._partition.number,
+            partition=number,
             notes=tuple(self._notes),
-            tally=tally_of(counted, self._tails),
+            tally=self._tally,
             objects=objects,
             read_s=self._seconds["read"],
             kernel_s=self._seconds["kernel"],
@@ -174,14 +177,6 @@ class _Scoring:
         block = next(blocks, None)
         self._seconds["read"] += perf_counter() - begin
         return block
-
-    def _closed(self, counted: Metrics) -> tuple[tuple[StoredObject, ...], StoredObject | None]:
-        """Objects of the output; and what was counted, if that is kept."""
-        begin = thread_time()  # encoding: of a disk that is waited for while others compute, nothing
-        objects, place = self._writer.close(), self._task.counts
-        metrics = None if place is None else place.put(self._partition.number, counted)
-        self._seconds["write"] += thread_time() - begin
-        return objects, metrics
 
     def _score(self, block: SourceBlock) -> None:
         done, rows = 0, len(block.logits)

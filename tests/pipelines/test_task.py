@@ -3,7 +3,8 @@
 import pickle
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from dataclasses import replace
+from threading import Barrier, Event, current_thread
 from typing import Any
 
 import numpy as np
@@ -233,50 +234,36 @@ def test_no_rows_give_an_empty_receipt():
     assert task.sink.writers[0].closed
 
 
-def test_others_compute_while_the_last_objects_of_a_partition_are_stored(monkeypatch):
-    task = make_task(dumps.logits()).in_turns(1)
-    turns = []
+def test_a_partition_is_computed_while_the_last_objects_of_another_are_stored(monkeypatch):
+    with ThreadPoolExecutor(1) as computing, ThreadPoolExecutor(2) as calling:
+        task = replace(make_task(dumps.logits()), threads=computing)
+        all_stored = Barrier(2)
 
-    def store(writer):
-        turns.append(task.turn.acquire(blocking=False))
-        task.turn.release()
-        return ()
+        def store(writer):
+            all_stored.wait(timeout=20)  # never met, if the only thread that computes stored too
+            return ()
 
-    monkeypatch.setattr(KeepingWriter, "close", store)
+        monkeypatch.setattr(KeepingWriter, "close", store)
 
-    run_all(task)
+        receipts = list(calling.map(task, range(2)))
 
-    assert turns == [True, True, True]
+    assert [receipt.partition for receipt in receipts] == [0, 1]
 
 
-def test_as_many_partitions_are_computed_at_once_as_there_are_turns(monkeypatch):
-    task = make_task(dumps.logits(), partition_rows=10).in_turns(2)
-    computing, most = [], []
+def test_partitions_are_computed_in_the_threads_that_are_given(monkeypatch):
+    names = set()
 
     def spy(logits, columns, **options):
-        computing.append(logits)
-        most.append(len(computing))
-        found = decisions(logits, columns, **options)
-        computing.pop()
-        return found
+        names.add(current_thread().name)
+        return decisions(logits, columns, **options)
 
     monkeypatch.setattr(task_module, "decisions", spy)
 
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(task, range(task.plan.count)))
+    with ThreadPoolExecutor(1, "computing") as computing, ThreadPoolExecutor(4) as calling:
+        task = replace(make_task(dumps.logits(), partition_rows=10), threads=computing)
+        list(calling.map(task, range(task.plan.count)))
 
-    assert max(most) <= 2
-
-
-def test_a_task_that_fails_gives_its_turn_back(monkeypatch):
-    task = make_task(dumps.logits()).in_turns(1)
-    task.stop.set()
-
-    for number in range(2):
-        with pytest.raises(InterruptedRunError):
-            task(number)
-
-    assert task.turn.acquire(blocking=False)
+    assert names == {"computing_0"}
 
 
 def test_a_task_that_is_told_to_stop_writes_nothing():
