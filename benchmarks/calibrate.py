@@ -27,6 +27,9 @@ from softmax_dask import calibrate as calibrate_array
 from softmax_dask_pipelines import calibrate, score
 
 CLASSES, TEMPERATURE = 100, 1.7
+_MOST_ROWS = 1_000_000
+"""PyTorch takes 110 seconds of one core for these."""
+
 TABLE = "calibrate"
 
 _CODECS: dict[str, Any] = {
@@ -38,7 +41,7 @@ _CODECS: dict[str, Any] = {
 
 def figures(effort: Effort) -> Iterator[Figure]:
     """A row for each codec of the dump, and one for arrays in memory."""
-    rows = max(1000, effort.dump_bytes // (CLASSES * 4))
+    rows = min(_MOST_ROWS, max(1000, effort.dump_bytes // (CLASSES * 4)))
     logits, targets = labelled(rows)
     with tempfile.TemporaryDirectory() as folder:
         for codec in _CODECS:

@@ -42,11 +42,16 @@ def figures(effort: Effort) -> Iterator[Figure]:
     """A row for each codec of the dump, and for each format of the output."""
     with tempfile.TemporaryDirectory() as folder:
         for codec in _CODECS:
-            source = dump(Path(folder), codec, effort.dump_bytes)
+            source = dump(Path(folder), codec, _bytes_of(effort))
             yield from _speed(source, codec, effort)
             if codec == "zstd":
                 yield from _sizes(source)
             shutil.rmtree(source)
+
+
+def _bytes_of(effort: Effort) -> int:
+    """What a run takes whatever its size, a tenth of a second, is small beside the time of reading these."""
+    return min(10 * effort.dump_bytes, max(effort.dump_bytes, 512 << 20))
 
 
 def dump(folder: Path, codec: str, size_bytes: int) -> Path:

@@ -211,7 +211,8 @@ def _fill_slab(
 ) -> None:
     """Run the kernels; results that they do not write as they are go through an array of theirs."""
     tails = {name: array for name, array in out.items() if name in TAIL_COLUMNS}
-    native = {name: _native(backend, name, out[name], floats, groups) for name in out if name not in tails}
+    apart = {} if backend.kernels.fills_tails(logits.shape[-1], top_k) else tails
+    native = {name: _native(backend, name, out[name], floats, groups) for name in out if name not in apart}
     if tails and "top_k_labels" not in native:
         native["top_k_labels"] = backend.arrays.empty((logits.shape[0], top_k), np.int32)
     correct = native.pop("correct", None)
@@ -224,8 +225,8 @@ def _fill_slab(
     if correct is not None:
         rank = native["target_rank"]
         correct[...] = backend.arrays.where(rank < 0, -1, rank == 0)
-    if tails:
-        fill_tails(backend, logits, native["top_k_labels"], tails, floats, temperature)
+    if apart:
+        fill_tails(backend, logits, native["top_k_labels"], apart, floats, temperature)
     for name, array in out.items():
         if name in native and not backend.arrays.may_share_memory(native[name], array):
             found = native[name] if COLUMNS[name].per == "row" else unflatten(native[name], array.shape, groups)

@@ -24,6 +24,9 @@ class Kernels(Protocol):
     def decision_rows(self, logits: Any, targets: Any, out: Any, temperature: float) -> None:
         """Fill the columns in `out`."""
 
+    def fills_tails(self, classes: int, k: int) -> bool:
+        """Whether `decision_rows` fills columns of what is beyond the k largest."""
+
     def tail_rows(self, logits: Any, labels: Any, out: Any, temperature: float) -> None:
         """Fill the columns in `out` of rows without some classes."""
 

@@ -1,4 +1,4 @@
-"""Columns of what lies beyond the k largest logits of a row, made of two runs of a backend's kernels.
+"""Columns of what lies beyond the k largest logits of a row, made of two runs of kernels that do not fill them.
 
 The second run has the k largest masked, so that what it finds is of the tail alone. One minus the sum of the k largest
 probabilities would lose every digit of a small tail; so would its entropy, taken from that of the row.

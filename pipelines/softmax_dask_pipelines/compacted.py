@@ -52,6 +52,19 @@ class Compacted:
         """(rows,): the probability of all other classes together."""
         return self.columns["tail_mass"]
 
+    @property
+    def lost(self) -> Any:
+        """What was lost, nats a row, as a lazy number: the mean of tail_divergence over the rows that are decidable.
+
+        Raises
+        ------
+        SourceFormatError
+            That column was not written.
+        """
+        if "tail_divergence" not in self.columns:
+            raise SourceFormatError("the output has no tail_divergence; expected that column. Compact with it.")
+        return da.nanmean(self.columns["tail_divergence"].astype(np.float64))
+
     def expand(self, *, dtype: DTypeLike = "float32") -> Any:
         """Whole rows again, lazily: log-probabilities, the mass of the tail spread evenly over its classes.
 

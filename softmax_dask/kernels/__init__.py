@@ -6,6 +6,7 @@
 - `writes_wide(dtype, floats)`, which says what dtype these may have,
 - `softmax_rows(logits, out, temperature)`, which fills `out` with probabilities,
 - `decision_rows(logits, targets, out, temperature)`, which fills each array of the dict `out`,
+- `fills_tails(classes, k)`, which says whether `decision_rows` fills columns of the tail, beyond the k largest,
 - `tail_rows(logits, labels, out, temperature)`, which does that as if the classes of `labels`, (rows, k), were masked,
 - `jacobian_rows(logits, out, temperature, first=0, second=0)`, which fills `out`, (rows, height, breadth), with the
   entries first.., second.. of each row's Jacobian, and

@@ -62,6 +62,11 @@ def decision_rows(
         array[undecidable] = -1 if array.dtype.kind == "i" else np.nan
 
 
+def fills_tails(classes: int, k: int) -> bool:
+    """Never: `tail_rows` is a run of its own."""
+    return False
+
+
 def tail_rows(logits: _Rows, labels: NDArray[np.int32], out: Mapping[str, NDArray[Any]], temperature: float) -> None:
     """As `decision_rows`, of the rows without the classes of `labels`, (rows, k)."""
     decision_rows(without(np, logits, labels), None, out, temperature)

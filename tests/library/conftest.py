@@ -9,7 +9,7 @@ import pytest
 from tests.library.cuda import prepared
 from tests.library.cuda.emulator import COMPILER, Emulator
 
-SHARES = {"cpu": 2, "cuda": 12, "reference": 6}
+SHARES = {"cpu": 4, "cuda": 12, "reference": 12}
 """One in so many of the contract's cases of a backend runs in `make test`, all do in `make test-long`. The reference is
 plain NumPy: nothing in it hangs on the size of a register."""
 

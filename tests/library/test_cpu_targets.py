@@ -58,7 +58,7 @@ from softmax_dask.kernels.cpu import simd
 if sys.argv[1] == "16 lanes":
     simd.FLOAT32_LANES = 16
 bits = {}
-for classes in (100, 300):
+for classes in (30, 100, 300):
     rng = np.random.default_rng(classes)
     logits, targets = rng.normal(0, 6, (333, classes)).astype("float32"), rng.integers(0, classes, 333)
     out = {name: np.zeros(333, "float32") for name in ("confidence", "margin", "entropy", "logsumexp", "nll")}
@@ -116,7 +116,9 @@ def test_kernels_of_one_name_give_the_same_bits(caches):
 def test_few_classes_give_the_same_bits_with_any_number_of_lanes(caches):
     found = [json.loads(checked("haswell", caches, BITS)), json.loads(checked("16 lanes", caches, BITS))]
 
-    assert found[0]["100"] == found[1]["100"]
+    for few in (bits["100"] for bits in found):
+        del few["softmax"]  # whose sums have a part a lane from 32 classes on
+    assert [found[0]["30"], found[0]["100"]] == [found[1]["30"], found[1]["100"]]
 
 
 @pytest.mark.slow

@@ -6,8 +6,7 @@ import pytest
 from softmax_dask import jacobian, softmax
 from softmax_dask.kernels import cpu
 
-ROWS = 5
-CLASSES = [161, 300, 1000, 1024, 4097]
+CLASSES = [1, 2, 10, 24, 33, 64, 100, 128, 161, 1000, 1024, 4097]
 GUARD = 3
 
 
@@ -16,8 +15,9 @@ def always(monkeypatch):
     monkeypatch.setattr(cpu, "_PAST_CACHES_BYTES", 0)
 
 
-def sample(classes, dtype):
-    return np.random.default_rng(classes).normal(0, 6, (ROWS, classes)).astype(dtype)
+def sample(classes, dtype, rows=37):
+    """Of as many rows as fill two registers, or four, and a part of one."""
+    return np.random.default_rng(classes).normal(0, 6, (rows, classes)).astype(dtype)
 
 
 def results_of(logits):
@@ -37,18 +37,19 @@ def test_results_past_the_caches_have_the_bits_of_others(dtype, classes, monkeyp
     np.testing.assert_array_equal(found, through_caches)
 
 
-@pytest.mark.parametrize("offset", range(1, 18, 4))
+@pytest.mark.parametrize("rows", [1, 3, 16, 37])
 @pytest.mark.parametrize("classes", CLASSES)
-def test_nothing_is_written_beside_results_that_begin_anywhere(always, classes, offset):
-    logits = sample(classes, np.float32)
-    memory = np.full(offset + logits.size + GUARD, 7, np.float32)
-    out = memory[offset : offset + logits.size].reshape(logits.shape)
+def test_nothing_is_written_beside_results_that_begin_anywhere(always, classes, rows):
+    logits = sample(classes, np.float32, rows)
 
-    cpu.softmax_rows(logits, out, 1.0)
+    for offset in (1, 5, 9, 13, 16, 17):
+        memory = np.full(offset + logits.size + GUARD, 7, np.float32)
+        out = memory[offset : offset + logits.size].reshape(logits.shape)
+        cpu.softmax_rows(logits, out, 1.0)
 
-    np.testing.assert_allclose(out.sum(1, dtype=np.float64), 1, rtol=1e-6)
-    assert (memory[:offset] == 7).all()
-    assert (memory[-GUARD:] == 7).all()
+        np.testing.assert_allclose(out.sum(1, dtype=np.float64), 1, rtol=1e-6)
+        assert (memory[:offset] == 7).all()
+        assert (memory[-GUARD:] == 7).all()
 
 
 def test_results_between_items_of_memory_go_through_the_caches(always):

@@ -66,7 +66,7 @@ def test_probabilities_are_those_of_the_labels(kernels, dtype, classes, k, tempe
     assert error <= tolerance(kernels, np.dtype(dtype))
 
 
-@pytest.mark.parametrize("classes", [5, 300])
+@pytest.mark.parametrize("classes", [5, 300, 5000])
 def test_undecidable_rows_have_no_labels_and_leave_their_neighbours_alone(kernels, classes):
     clean = sample(20, classes)
     x = clean.copy()
@@ -82,7 +82,7 @@ def test_undecidable_rows_have_no_labels_and_leave_their_neighbours_alone(kernel
     np.testing.assert_array_equal(found[kept], run(kernels, clean, 4)[1][kept])
 
 
-@pytest.mark.parametrize("classes", [6, 300])
+@pytest.mark.parametrize("classes", [6, 300, 5000])
 def test_masked_classes_come_last_with_probability_zero(kernels, classes):
     x = np.full((2, classes), -np.inf, np.float32)
     x[:, 4], x[:, 2] = 1.0, 2.0
@@ -93,8 +93,9 @@ def test_masked_classes_come_last_with_probability_zero(kernels, classes):
     assert (found[:, 2:] == 0).all()
 
 
-def test_first_rank_is_label_and_confidence():
-    x = sample(50, 300)
+@pytest.mark.parametrize("classes", [10, 300, 5000])
+def test_first_rank_is_label_and_confidence(classes):
+    x = sample(50, classes)
 
     found = decisions(x, ("label", "confidence", *NAMES), top_k=3)
 
@@ -102,9 +103,10 @@ def test_first_rank_is_label_and_confidence():
     np.testing.assert_array_equal(found["top_k_probabilities"][:, 0], found["confidence"])
 
 
+@pytest.mark.parametrize("classes", [300, 5000])
 @pytest.mark.parametrize("split", [1, 7, 16, 31])
-def test_any_cut_of_the_rows_gives_the_same_bits(split):
-    x = sample(33, 300)
+def test_any_cut_of_the_rows_gives_the_same_bits(split, classes):
+    x = sample(33, classes)
 
     whole = top_k(x, 5)
     parts = [top_k(x[:split], 5), top_k(x[split:], 5)]

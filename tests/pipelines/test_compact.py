@@ -115,6 +115,20 @@ def test_the_divergence_that_was_lost_is_stated(source, output, data):
     assert figures["mean_tail_divergence"] == result.facts()["mean_tail_divergence"]
 
 
+def test_what_was_lost_is_of_all_rows_also_after_a_run_that_added_some(tmp_path, output, data):
+    source = dumps.zarr_array(tmp_path / "in.zarr", data[:70], chunks=(10, CLASSES))
+    compact(source, output, k=K)
+    array: Any = zarr.open_array(source)
+    array.resize(data.shape)
+    array[70:] = data[70:]
+
+    compact(source, output, k=K)
+
+    lost = open_compact(output).lost
+    assert isinstance(lost, da.Array)
+    assert abs(float(lost) - decided(truth(data)["lost"]).mean()) <= 2e-6
+
+
 def test_whole_rows_come_back_lazily_with_the_tail_spread_evenly(source, output, data):
     compact(source, output, k=K, dtype="float32")
 
@@ -270,6 +284,13 @@ def test_an_output_without_the_columns_is_refused(source, output):
 
     with pytest.raises(SourceFormatError, match="has no top_k_labels, top_k_log_probabilities, tail_mass"):
         open_compact(output)
+
+
+def test_what_was_lost_is_unknown_without_its_column(source, output):
+    compact(source, output, k=K, columns=["top_k_labels", "top_k_log_probabilities", "tail_mass"])
+
+    with pytest.raises(SourceFormatError, match="has no tail_divergence"):
+        _ = open_compact(output).lost
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

@@ -1,6 +1,12 @@
 """Peak memory of whole processes: it does not grow with the rows, and stays below the limit."""
 
+import os
+import subprocess
+import sys
+
+import numpy as np
 import pytest
+import zarr
 
 from benchmarks.memory import MIB, measured_run, write_parquet, write_with_ids, write_zarr
 from softmax_dask_pipelines import ScoreConfig
@@ -16,6 +22,39 @@ WIDE, NARROW = ["label", "confidence", "probabilities"], ["label", "confidence"]
 
 GROWTH = 1.15
 """The most that eight times the rows may take, by the promise in the README."""
+
+
+LIMIT = 480 * MIB
+"""Little more than a process is planned with, and what a thread needs beside it."""
+
+OF_A_VERB = """
+import sys
+from softmax_dask_pipelines import calibrate, evaluate
+verb, source, limit = sys.argv[1:]
+run = {"calibrate": lambda path, **options: calibrate(path, f"{path}.json", **options), "evaluate": evaluate}[verb]
+run(source, memory_limit=int(limit), threads=2)
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM:")).split()[1])
+"""
+"""Prints the most KiB that its process took."""
+
+
+@pytest.fixture(scope="module")
+def ten_times_the_limit(tmp_path_factory):
+    """A dump of 5 GB, of which a few MB lie on the disk: all chunks of an array are one file."""
+    path = tmp_path_factory.mktemp("memory") / "large.zarr"
+    rows, classes = 5000, 100
+    count = 10 * LIMIT // (rows * classes * 8) + 1
+    logits = np.tile(np.random.default_rng(0).normal(0, 3, (10, classes)), (rows // 10, 1))
+    group = zarr.create_group(path)
+    for name, chunk in (("logits", logits), ("target", np.arange(rows) % classes)):
+        shape = (count * rows, *chunk.shape[1:])
+        group.create_array(name, shape=shape, chunks=chunk.shape, dtype=chunk.dtype)[:rows] = chunk
+        folder = path / name / "c"
+        names = [folder / "/".join([str(number)] + ["0"] * (chunk.ndim - 1)) for number in range(count)]
+        for other in names[1:]:
+            other.parent.mkdir(exist_ok=True)
+            os.link(names[0], other)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +123,19 @@ def test_a_run_with_ids_and_names_stays_below_what_is_planned(with_ids, tmp_path
     run = measured_run(with_ids, tmp_path / f"out.{output}", threads=threads, partition_bytes=128 * MIB)
 
     assert run["peak_bytes"] <= run["plan_bytes"]
+
+
+@pytest.mark.parametrize("verb", ["evaluate", pytest.param("calibrate", marks=pytest.mark.long)])
+def test_sums_of_a_dump_ten_times_the_limit_stay_within_it(ten_times_the_limit, tmp_path, verb):
+    group = zarr.open_group(ten_times_the_limit, mode="r")
+    small = zarr.create_group(tmp_path / "small.zarr")
+    for name in ("logits", "target"):
+        small.create_array(name, data=group[name][:1000])
+    kernels_compiled = [sys.executable, "-c", OF_A_VERB, verb, str(tmp_path / "small.zarr"), str(LIMIT)]
+    subprocess.run(kernels_compiled, check=True, stdout=subprocess.DEVNULL)
+
+    line = [sys.executable, "-c", OF_A_VERB, verb, str(ten_times_the_limit), str(LIMIT)]
+    peak = int(subprocess.run(line, check=True, stdout=subprocess.PIPE).stdout) << 10
+
+    assert group["logits"].nbytes >= 10 * LIMIT
+    assert peak <= LIMIT

@@ -17,18 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_dask.kernels.counts import Counts
+from softmax_dask.kernels.cpu.band import in_band, softmax_band
 from softmax_dask.kernels.cpu.counting import count_decided, count_labelled
 from softmax_dask.kernels.cpu.exp2 import Inverse, Scale, inverse_of, scale_of
 from softmax_dask.kernels.cpu.finish import Outputs
 from softmax_dask.kernels.cpu.jacobian import Part, jacobian_lines, jacobian_row, jacobian_tile
 from softmax_dask.kernels.cpu.products import jvp_row, log_jvp_row, log_vjp_row
-from softmax_dask.kernels.cpu.row import decision_row, softmax_row, tail_row
+from softmax_dask.kernels.cpu.row import decision_row, softmax_row
 from softmax_dask.kernels.cpu.simd import FLOAT32_LANES
-from softmax_dask.kernels.cpu.tile import Shape, Strides, decision_tile, softmax_tile
+from softmax_dask.kernels.cpu.tail import RankOutputs, tail_row
+from softmax_dask.kernels.cpu.tile import Shape, Strides, decision_tile, softmax_tile, softmax_tile_past_caches
 from softmax_dask.kernels.cpu.topk import top_k_row
-from softmax_dask.kernels.masking import minus_infinity, without
+from softmax_dask.kernels.masking import without
 
-ARITHMETIC = 3
+ARITHMETIC = 5
 """Version of the arithmetic: raised by hand with any change that may change a bit of a result."""
 
 NAME = f"cpu-{FLOAT32_LANES}-lanes-v{ARITHMETIC}"
@@ -36,6 +38,7 @@ NAME = f"cpu-{FLOAT32_LANES}-lanes-v{ARITHMETIC}"
 
 _SOFTMAX_TILE_CLASSES = 160
 _DECISION_TILE_CLASSES = 256
+_ONE_SWEEP_CLASSES = 4096
 _JACOBIAN_TILE_CLASSES = 7
 _JACOBIAN_LINES_CLASSES = 48
 
@@ -50,6 +53,7 @@ _BITS: dict[np.dtype[Any], np.dtype[Any]] = {
 }
 
 _TOP_K = {"top_k_labels", "top_k_probabilities"}
+_TAILS = {"top_k_log_probabilities", "tail_mass", "tail_divergence"}
 _INTEGERS = {"label", "target_rank"}
 _WIDE = ("probabilities", "log_probabilities")
 _NO_TARGETS = np.empty(0, np.int64)
@@ -76,15 +80,29 @@ def softmax_rows(logits: _Rows, out: _Rows, temperature: float) -> None:
         return
     scale = _scales(temperature, out.dtype)[0]
     flat, source = _flat(logits)
-    if logits.shape[-1] <= _SOFTMAX_TILE_CLASSES:
+    classes, past_caches = logits.shape[-1], _past_caches(out)
+    if classes > _SOFTMAX_TILE_CLASSES:
+        softmax_row(flat, source.row, *logits.shape, scale, out.reshape(-1), past_caches)
+    elif _is_rows(logits, source) and out.flags.c_contiguous and in_band.py_func(classes, _lanes(out.dtype)):
+        softmax_band(flat, source.row, *logits.shape, scale, out.reshape(-1), past_caches)
+    elif _is_rows(logits, source) and past_caches:
+        softmax_tile_past_caches(flat, source.row, *logits.shape, scale, out.reshape(-1))
+    else:
         written, target = _flat(out)
         softmax_tile(flat, source, _shape(logits), scale, written, target)
-    else:
-        softmax_row(flat, source.row, *logits.shape, scale, out.reshape(-1), _past_caches(out))
+
+
+def _is_rows(logits: _Rows, source: Strides) -> bool:
+    """Whether classes lie next to each other, and all rows as far apart."""
+    return logits.ndim == 2 and source.class_ == 1
+
+
+def _lanes(floats: np.dtype[Any]) -> int:
+    return FLOAT32_LANES * 4 // floats.itemsize
 
 
 def _past_caches(out: _Rows) -> bool:
-    return out.nbytes >= _PAST_CACHES_BYTES and out.flags.aligned
+    return out.nbytes >= _PAST_CACHES_BYTES and out.flags.aligned and out.flags.c_contiguous
 
 
 def decision_rows(
@@ -97,6 +115,9 @@ def decision_rows(
     floats = _FLOAT64 if logits.dtype == _FLOAT64 else _FLOAT32
     scale, inverse, inverse64 = _scales(temperature, floats)
     truth = _NO_TARGETS if targets is None else targets
+    if _ranks_in_one_sweep(logits.shape, out):
+        _decide_ranks(flat, source.row, logits.shape, (scale, inverse, inverse64), truth, out, floats)
+        return
     narrow = _with_confidence(out, logits.shape[0], floats)
     outputs, wide = _outputs(narrow, floats)
     if logits.shape[-1] <= _DECISION_TILE_CLASSES:
@@ -107,19 +128,20 @@ def decision_rows(
         _top_k(flat, source.row, logits.shape[1], scale, narrow["confidence"], out)
 
 
+def _ranks_in_one_sweep(shape: tuple[int, ...], out: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether the k largest logits are found in the sweep of the sums: always where columns of the tail are wanted."""
+    k = next((array.shape[1] for name, array in out.items() if name in _TOP_K), 0)
+    return not _TAILS.isdisjoint(out) or (k > 0 and shape[-1] >= _ONE_SWEEP_CLASSES and fills_tails(shape[-1], k))
+
+
+def fills_tails(classes: int, k: int) -> bool:
+    """Whether `decision_rows` fills columns of the tail: in the same sweep."""
+    return classes > _DECISION_TILE_CLASSES and k < classes
+
+
 def tail_rows(logits: _Rows, labels: NDArray[np.int32], out: Mapping[str, NDArray[Any]], temperature: float) -> None:
-    """As `decision_rows`, of the rows without the classes of `labels`, (rows, k), C order; no wide columns."""
-    if logits.size == 0:
-        return
-    if logits.shape[1] <= _DECISION_TILE_CLASSES:
-        decision_rows(without(np, logits, labels), None, out, temperature)
-        return
-    flat, source = _flat(logits)
-    floats = _FLOAT64 if logits.dtype == _FLOAT64 else _FLOAT32
-    scale, _, inverse64 = _scales(temperature, floats)
-    masked = minus_infinity(logits.dtype).view(flat.dtype)[()]
-    outputs = _outputs(out, floats)[0]
-    tail_row(flat, source.row, *logits.shape, labels.reshape(-1), labels.shape[1], masked, scale, inverse64, outputs)
+    """As `decision_rows`, of the rows without the classes of `labels`, (rows, k); no wide columns."""
+    decision_rows(without(np, logits, labels), None, out, temperature)
 
 
 def jacobian_rows(logits: _Rows, out: _Rows, temperature: float, first: int = 0, second: int = 0) -> None:
@@ -201,6 +223,24 @@ def _top_k(
         for name, dtype in (("top_k_labels", np.dtype(np.int32)), ("top_k_probabilities", confidence.dtype))
     )
     top_k_row(flat, stride, rows, classes, k, scale, confidence, labels.reshape(-1), probabilities.reshape(-1))
+
+
+def _decide_ranks(
+    flat: _Rows,
+    stride: int,
+    shape: tuple[int, ...],
+    scales: tuple[Scale, Inverse, Inverse],
+    targets: NDArray[np.int64],
+    out: Mapping[str, NDArray[Any]],
+    floats: np.dtype[Any],
+) -> None:
+    ranks = {name: array.reshape(-1) for name, array in out.items() if name in _TAILS | _TOP_K}
+    nothing, k = np.empty(0, floats), next(array.shape[1] for name, array in out.items() if name in _TOP_K)
+    ranks.setdefault("top_k_labels", np.empty(shape[0] * k, np.int32))
+    given = RankOutputs(*(ranks.get(name, nothing) for name in RankOutputs._fields))
+    others = {name: array for name, array in out.items() if name not in ranks}
+    of_tail = _nothing_wanted(floats)._replace(entropy=np.empty(FLOAT32_LANES, floats))
+    tail_row(flat, stride, *shape, k, *scales, targets, _outputs(others, floats)[0], given, of_tail)
 
 
 @lru_cache(maxsize=64)

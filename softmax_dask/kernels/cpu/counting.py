@@ -20,7 +20,7 @@ from softmax_dask.kernels.counts import (
     WRONG,
     Counts,
 )
-from softmax_dask.kernels.cpu.compile import kernel, plain_step, step
+from softmax_dask.kernels.cpu.compile import kernel, step
 
 Array = Any
 """A one-dimensional array inside compiled code."""
@@ -103,7 +103,7 @@ def count_labelled(
     return count
 
 
-@plain_step
+@step
 def _small_nll(nll: float, into: Counts) -> Any:
     """In units of 2^-32; what is too large for a sum of 64 bits is counted, and 0 here."""
     if nll <= LARGE_NLL:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import step
+from softmax_dask.kernels.cpu.compile import owning_step, step
 from softmax_dask.kernels.cpu.exp2 import Inverse, Scale, anchor, exponential, log1p
 from softmax_dask.kernels.cpu.memory import load, store, store_first
 from softmax_dask.kernels.cpu.simd import Vector, absolute, fill, fma, lanes, where_equal, where_greater
@@ -81,7 +81,7 @@ class Waiting(NamedTuple):
     """and for the items of `Statistics`, (7, rows), float64"""
 
 
-@step
+@owning_step
 def room_for(rows: int, dtype: Any) -> Waiting:
     """Room for as many rows as a vector has lanes; no row has a target yet."""
     none = np.full((3, rows), np.nan, dtype)

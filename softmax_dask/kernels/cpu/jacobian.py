@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import kernel, plain_step, step
+from softmax_dask.kernels.cpu.compile import kernel, step
 from softmax_dask.kernels.cpu.exp2 import Anchor, Scale, anchor, exponential
 from softmax_dask.kernels.cpu.memory import (
     load,
@@ -23,7 +23,7 @@ from softmax_dask.kernels.cpu.memory import (
 )
 from softmax_dask.kernels.cpu.simd import Vector, fill, fma, lane, lanes, where_equal
 from softmax_dask.kernels.cpu.sweeps import find, largest, stream_scaled, sums_of_others, until_whole_line
-from softmax_dask.kernels.cpu.tile import Ahead, load_tile, probabilities, two_largest
+from softmax_dask.kernels.cpu.tile import Ahead, load_tile, probabilities, store_rows, two_largest
 from softmax_dask.kernels.cpu.tile import sums_of_others as sums_of_others_of_tile
 
 Array = Any
@@ -144,9 +144,9 @@ def jacobian_lines(
             last = min(width, rows - row) - 1
             load_tile(logits, row * stride, stride, last, classes, tile, 0)
             winner, rest = _shares_of_tile(tile, classes, scale, root)
-            _store_rows(tile, classes, shares, pitch)
+            store_rows(tile, 0, classes, shares, 0, pitch)
             _complements_of_tile(tile, classes, winner, rest, root)
-            _store_rows(tile, classes, complements, pitch)
+            store_rows(tile, 0, classes, complements, 0, pitch)
             for i in range(last + 1):
                 if through_room:
                     _write_matrix(shares, complements, numbers, i * pitch, part, room, (row - start + i) * size)
@@ -158,16 +158,7 @@ def jacobian_lines(
     settle()
 
 
-@plain_step
-def _store_rows(tile: Array, classes: int, rows: Array, pitch: int) -> None:
-    """From a row a lane to a row after the other."""
-    width = lanes(tile)
-    for begin in range(0, classes, width):
-        first = max(0, min(begin, classes - width))
-        store_columns(tile, first * width, rows, first, pitch, width - 1, width)
-
-
-@plain_step
+@step
 def _complements_of_tile(tile: Array, classes: int, winner: Vector, rest: Vector, root: float) -> None:
     """Replace s * root by (1 - s) * root."""
     width = lanes(tile)
@@ -176,7 +167,7 @@ def _complements_of_tile(tile: Array, classes: int, winner: Vector, rest: Vector
         store(tile, k * width, where_equal(winner, fill(tile, float(k)), rest, others))
 
 
-@plain_step
+@step
 def _write_matrix(
     shares: Array, complements: Array, numbers: Array, at: int, part: Part, out: Array, place: int
 ) -> None:
@@ -202,7 +193,7 @@ def _entries(shares: Array, at: int, j: int, number: Vector, complement: Vector,
     return fma(own, where_equal(number, fill(share, float(j)), complement, zero - share), zero)  # plus 0: never -0
 
 
-@plain_step
+@step
 def _stream_ready(room: Array, done: int, ready: int, head: int, out: Array, place: int) -> int:
     """Stream what is `ready` of a room and not `done`; how far it is done then. From `head` on, lines are whole."""
     width = lanes(out)

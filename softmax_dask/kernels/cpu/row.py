@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import kernel, plain_step, step
+from softmax_dask.kernels.cpu.compile import kernel, step
 from softmax_dask.kernels.cpu.exp2 import Anchor, Inverse, Scale, anchor, exponential
 from softmax_dask.kernels.cpu.finish import Outputs, Waiting, finish_waiting, over_temperature, room_for
-from softmax_dask.kernels.cpu.memory import load_first, settle, store_first
+from softmax_dask.kernels.cpu.memory import load, load_first, settle, store_first, stream
 from softmax_dask.kernels.cpu.simd import Vector, fill, lane, lanes
 from softmax_dask.kernels.cpu.sweeps import (
     Behind,
@@ -21,11 +21,10 @@ from softmax_dask.kernels.cpu.sweeps import (
     find,
     largest,
     rank,
-    scale_row,
-    stream_scaled,
     sums_of_others,
     two_largest,
     until_whole_line,
+    write_line,
 )
 
 Array = Any
@@ -45,36 +44,64 @@ def softmax_row(
     of `out` need be read in order to be written: a third less traffic.
     """
     width = lanes(logits)
-    pitch = -(-classes // width) * width
-    room = np.empty(2 * pitch, out.dtype) if past_caches else out
-    behind, peak = Behind(0, 0, 0, 0.0), largest(logits, 0, classes)
+    half = classes + 3 * width
+    room = np.empty(2 * half, out.dtype) if past_caches else out
+    head = until_whole_line(out, 0)
+    behind, peak = Behind(0, 0, 0, 0, 0.0), largest(logits, 0, classes)
     for row in range(rows):
         start, place = row * stride, row * classes
         ahead = stride if row + 1 < rows else 0
-        at = row % 2 * pitch if past_caches else place
-        head = min(until_whole_line(out, place), classes) if past_caches else 0
+        at = row % 2 * half + width if past_caches else place
         base = anchor(fill(logits, peak), scale)
         total, peak = exponentials(
             logits, start, start + classes, ahead, base, scale, room, at, behind, out, past_caches
         )
-        _finish_row(room, behind, classes // (2 * width) * 2 * width, out, past_caches)
-        factor = 1.0 / total
-        store_first(out, place, head, load_first(room, at, head) * fill(logits, factor))
-        behind = Behind(at + head, place + head, classes - head, factor)
-    _finish_row(room, behind, 0, out, past_caches)
+        _write_lines(room, behind, classes // (2 * width) * 2, out, past_caches)
+        if past_caches:
+            behind = _stream_first_line(room, behind, at, classes, 1.0 / total, out, place, head)
+        else:
+            _write_rest(room, behind, out)
+            behind = Behind(at, place, classes // width, classes % width, 1.0 / total)
+    _write_lines(room, behind, 0, out, past_caches)
+    _write_rest(room, behind, out)
     settle()
 
 
-@plain_step
-def _finish_row(room: Array, behind: Behind, most: int, out: Array, past_caches: bool) -> None:
-    """The rest of a row, of which up to `most` probabilities were written beside the next one."""
-    pair = 2 * lanes(out)
-    done = min(most, behind.size // pair * pair)
-    place, stop = behind.place + done, behind.place + behind.size
-    if past_caches:
-        stream_scaled(room, behind.at + done, behind.at + behind.size, behind.factor, out, place, 0)
+@step
+def _write_lines(room: Array, behind: Behind, done: int, out: Array, past_caches: bool) -> None:
+    """The lines of a row but for up to `done`, which were written beside the next row."""
+    width, factors = lanes(out), fill(out, behind.factor)
+    for k in range(min(done, behind.lines // 2 * 2), behind.lines):
+        write_line(room, behind, k * width, factors, out, past_caches)
+
+
+@step
+def _write_rest(room: Array, behind: Behind, out: Array) -> None:
+    """What is left of a row after its lines."""
+    done = behind.lines * lanes(out)
+    rest = load_first(room, behind.at + done, behind.rest) * fill(out, behind.factor)
+    store_first(out, behind.place + done, behind.rest, rest)
+
+
+@step
+def _stream_first_line(
+    room: Array, behind: Behind, at: int, classes: int, factor: float, out: Array, place: int, head: int
+) -> Behind:
+    """What is behind now: a row, of which the first line goes out at once, with what is left of the row before.
+
+    So every line is streamed whole. The first row has none before it, and its line `head` items.
+    """
+    width, factors = lanes(out), fill(out, factor)
+    if place == 0:
+        store_first(out, 0, head, load(room, at) * factors)
     else:
-        scale_row(out, place, stop, behind.factor)
+        left = behind.rest
+        head = width - left
+        rest = load(room, behind.at + behind.lines * width) * fill(out, behind.factor)
+        store_first(room, at - left, left, rest)
+        store_first(room, at, head, load(room, at) * factors)
+        stream(out, place - left, load(room, at - left))
+    return Behind(at + head, place + head, (classes - head) // width, (classes - head) % width, factor)
 
 
 @kernel
@@ -92,92 +119,89 @@ def decision_row(
     """Fill the columns that are wanted; `targets` is int64, (rows,), or empty."""
     width = lanes(logits)
     waiting = room_for(width, out.confidence.dtype)
+    top = two_largest(logits, 0, min(classes, _BLOCK))
     for first in range(0, rows, width):
         count = min(width, rows - first)
         for i in range(count):
             row = first + i
             start, place = row * stride, row * classes
-            stop = start + classes
+            stop, following = start + classes, min(row + 1, rows - 1) * stride
             if out.brier.size:
-                _decide(logits, start, stop, scale, waiting, i, True)
+                top = _decide(logits, start, stop, stride, top, following, scale, waiting, i, True)
             else:
-                _decide(logits, start, stop, scale, waiting, i, False)
+                top = _decide(logits, start, stop, stride, top, following, scale, waiting, i, False)
             if targets.size:
-                _compare_target(logits, start, stop, targets[row], waiting, i, out.target_rank.size > 0)
-            if out.probabilities.size:
-                _probabilities(logits, start, stop, scale, waiting, i, out.probabilities, place)
-            if out.log_probabilities.size:
-                _log_probabilities(logits, start, stop, scale, inverse, waiting, i, out.log_probabilities, place)
-        finish_waiting(first, count, waiting, scale, inverse64, out)
-
-
-@kernel
-def tail_row(
-    logits: Array,
-    stride: int,
-    rows: int,
-    classes: int,
-    labels: Array,
-    k: int,
-    masked: Any,
-    scale: Scale,
-    inverse64: Inverse,
-    out: Outputs,
-) -> None:
-    """As `decision_row`, of rows whose classes `labels`, (rows * k,), are `masked`, in a copy inside the cache."""
-    width = lanes(logits)
-    waiting = room_for(width, out.confidence.dtype)
-    room = np.empty(classes, logits.dtype)
-    for first in range(0, rows, width):
-        count = min(width, rows - first)
-        for i in range(count):
-            row = first + i
-            source = logits[row * stride : row * stride + classes]
-            for c in range(classes):  # not `room[:] = source`, which takes twice as long
-                room[c] = source[c]
-            for label in labels[row * k : (row + 1) * k]:
-                if label >= 0:
-                    room[label] = masked
-            _decide(room, 0, classes, scale, waiting, i, False)
+                compare_target(logits, start, stop, targets[row], waiting, i, out.target_rank.size > 0)
+            fill_wide(logits, start, stop, scale, inverse, waiting, i, out, place)
         finish_waiting(first, count, waiting, scale, inverse64, out)
 
 
 @step
-def _decide(logits: Array, start: int, stop: int, scale: Scale, waiting: Waiting, i: int, squared: bool) -> None:
-    """Find the row's largest logits and its sums; that of squares if `squared`."""
-    ahead = min(stop - start, _BLOCK)
+def _decide(
+    logits: Array,
+    start: int,
+    stop: int,
+    stride: int,
+    top: tuple[float, float],
+    following: int,
+    scale: Scale,
+    waiting: Waiting,
+    i: int,
+    squared: bool,
+) -> tuple[float, float]:
+    """Find the row's largest logits and its sums; that of squares if `squared`.
+
+    `top` has the two largest of its first block; returned are those of the row `following`. What is largest in a block
+    is asked before the sums of the one before it, which hide how long it takes to find out.
+    """
+    ahead = 2 * (stride if stop - start <= _BLOCK else _BLOCK)
     peak, second, winner = -np.inf, -np.inf, start
     total, weight, squares = 0.0, 0.0, 0.0
-    base = anchor(fill(logits, -np.inf), scale)
+    base, largest_here = anchor(fill(logits, -np.inf), scale), np.inf
     for block in range(start, stop, _BLOCK):
         end = min(block + _BLOCK, stop)
         hole = -1
-        if block == start or largest(logits, block, end) > second:
-            top, next_top = two_largest(logits, block, end)
-            if top > peak:
+        if largest_here > second:
+            if block > start:
+                top = two_largest(logits, block, end)
+            if top[0] > peak:
                 if block > start:
-                    total, weight, squares = _with_winner(total, weight, squares, peak, base, scale, fill(logits, top))
-                base = anchor(fill(logits, top), scale)
-                second, peak = max(peak, next_top), top
-                winner = find(logits, block, end, top)
+                    new_peak = fill(logits, top[0])
+                    total, weight, squares = with_winner(total, weight, squares, peak, base, scale, new_peak)
+                base = anchor(fill(logits, top[0]), scale)
+                second, peak = max(peak, top[1]), top[0]
+                winner = find(logits, block, end, peak)
                 hole = winner
             else:
-                second = max(second, top)
+                second = max(second, top[0])
+        if end < stop:
+            largest_here = largest(logits, end, min(end + _BLOCK, stop))
+        else:
+            top = two_largest(logits, following, following + min(stop - start, _BLOCK))
         found = sums_of_others(logits, block, end, hole, ahead, base, scale, squared)
         total, weight, squares = total + found[0], weight + found[1], squares + found[2]
     waiting.peak[i], waiting.second[i], waiting.label[i] = peak, second, winner - start
     waiting.total[i], waiting.weight[i], waiting.squares[i] = total, weight, squares
+    return top
 
 
 @step
-def _with_winner(
+def with_winner(
     total: float, weight: float, squares: float, peak: float, base: Anchor, scale: Scale, new_peak: Vector
 ) -> tuple[float, float, float]:
     """The sums with the term of the winner so far, relative to the anchor of a new, larger logit."""
     power, log2 = _exponential(new_peak, peak, base, scale)
     total, weight, squares = total + power, weight + power * log2, squares + power * power
+    total, weight, squares = moved(total, weight, squares, base, anchor(new_peak, scale), scale)
+    return total, weight, squares
+
+
+@step
+def moved(
+    total: float, weight: float, squares: float, base: Anchor, new: Anchor, scale: Scale
+) -> tuple[float, float, float]:
+    """The sums relative to another anchor: times a power of two, which is exact."""
     if total > 0.0:
-        new = anchor(new_peak, scale)
         a = np.float64(scale.a_hi) + np.float64(scale.a_lo)
         shift = np.float64(lane(base.shift, 0)) - np.float64(lane(new.shift, 0))
         steps = shift * a + (np.float64(lane(base.k, 0)) - np.float64(lane(new.k, 0)))
@@ -187,7 +211,8 @@ def _with_winner(
 
 
 @step
-def _compare_target(logits: Array, start: int, stop: int, target: int, waiting: Waiting, i: int, ranked: bool) -> None:
+def compare_target(logits: Array, start: int, stop: int, target: int, waiting: Waiting, i: int, ranked: bool) -> None:
+    """Keep the logit of the target, and if `ranked` its rank."""
     waiting.target[i] = np.nan
     if target >= 0:
         position = start + target
@@ -195,6 +220,25 @@ def _compare_target(logits: Array, start: int, stop: int, target: int, waiting: 
         waiting.target[i] = x
         if ranked:
             waiting.rank[i] = rank(logits, start, stop, position, x)
+
+
+@step
+def fill_wide(
+    logits: Array,
+    start: int,
+    stop: int,
+    scale: Scale,
+    inverse: Inverse,
+    waiting: Waiting,
+    i: int,
+    out: Outputs,
+    place: int,
+) -> None:
+    """Fill the wide columns that are wanted, of a row whose sums are known."""
+    if out.probabilities.size:
+        _probabilities(logits, start, stop, scale, waiting, i, out.probabilities, place)
+    if out.log_probabilities.size:
+        _log_probabilities(logits, start, stop, scale, inverse, waiting, i, out.log_probabilities, place)
 
 
 @step

@@ -163,6 +163,7 @@ smaller = _lanewise(lambda b, t, least, x: _select(b, "<", x, least, x, least))
 at_least = _lanewise(lambda b, t, x, low: _select(b, "<", x, low, low, x))
 """at_least(x, low): a NaN in x stays."""
 where_greater = _lanewise(lambda b, t, x, y, then, otherwise: _select(b, ">", x, y, then, otherwise))
+where_reaching = _lanewise(lambda b, t, x, y, then, otherwise: _select(b, ">=", x, y, then, otherwise))
 where_equal = _lanewise(lambda b, t, x, y, then, otherwise: _select(b, "==", x, y, then, otherwise))
 
 

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import plain_step, step
+from softmax_dask.kernels.cpu.compile import owning_step, step
 from softmax_dask.kernels.cpu.exp2 import FOLD, Anchor, Scale, add_exactly, exponential
 from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, prefetch_to_write, store, store_first, stream
 from softmax_dask.kernels.cpu.simd import (
@@ -128,7 +128,10 @@ class Behind(NamedTuple):
     """where they are in the room,"""
     place: int
     """where they go to in the results"""
-    size: int
+    lines: int
+    """registers,"""
+    rest: int
+    """and items after these"""
     factor: float
 
 
@@ -154,10 +157,10 @@ def exponentials(
 
     Meanwhile the row before becomes probabilities in `out`: memory reads, writes and the arithmetic all go on at once.
     """
-    width, classes = lanes(logits), stop - i
+    width = lanes(logits)
     factors, zero, most = fill(logits, behind.factor), fill(logits, 0.0), fill(logits, -np.inf)
     total, lost, most_b = zero, zero, most
-    shift, place, last = behind.at - behind.place, behind.place, behind.place + behind.size - 2 * width
+    done, most_done = 0, (behind.lines - 2) * width
     while i < stop:
         a, b = zero, zero
         end = min(i + 2 * FOLD * width, stop)
@@ -169,11 +172,11 @@ def exponentials(
             y = exponential(load(logits, i + width), base, scale)[0]
             store(room, at, x)
             store(room, at + width, y)
-            if place <= last:
-                _write_scaled(room, place + shift, factors, out, place, classes, past_caches)
-                _write_scaled(room, place + shift + width, factors, out, place + width, classes, past_caches)
+            if done <= most_done:
+                write_line(room, behind, done, factors, out, past_caches)
+                write_line(room, behind, done + width, factors, out, past_caches)
             a, b = a + x, b + y
-            i, at, place = i + 2 * width, at + 2 * width, place + 2 * width
+            i, at, done = i + 2 * width, at + 2 * width, done + 2 * width
         while i < end:
             count = min(width, end - i)
             most = larger(most, load_first(logits, i + ahead, count))
@@ -185,33 +188,24 @@ def exponentials(
 
 
 @step
-def _write_scaled(room: Array, at: int, factors: Vector, out: Array, place: int, later: int, past_caches: bool) -> None:
-    scaled = load(room, at) * factors
+def write_line(room: Array, behind: Behind, i: int, factors: Vector, out: Array, past_caches: bool) -> None:
+    """Items i.. of what lies behind, a register of them."""
+    scaled = load(room, behind.at + i) * factors
     if past_caches:
-        stream(out, place, scaled)
+        stream(out, behind.place + i, scaled)
     else:
-        prefetch_to_write(out, place + 2 * later)
-        store(out, place, scaled)
+        prefetch_to_write(out, behind.place + i + 2 * _SOON)
+        store(out, behind.place + i, scaled)
 
 
-@plain_step
-def scale_row(out: Array, i: int, stop: int, factor: float) -> None:
-    """Multiply by `factor`, in place."""
-    width, factors = lanes(out), fill(out, factor)
-    while i + width <= stop:
-        store(out, i, load(out, i) * factors)
-        i += width
-    if i < stop:
-        store_first(out, i, stop - i, load_first(out, i, stop - i) * factors)
+@owning_step
+def until_whole_line(out: Array, place: int) -> int:
+    """Items from out[place] to the next one with which a line of the cache begins."""
+    width: int = lanes(out)
+    return int(-(out.ctypes.data // out.itemsize + place) % width)
 
 
 @step
-def until_whole_line(out: Array, place: int) -> int:
-    """Items from out[place] to the next one with which a line of the cache begins."""
-    return -(out.ctypes.data // out.itemsize + place) % lanes(out)
-
-
-@plain_step
 def stream_scaled(values: Array, i: int, stop: int, factor: float, out: Array, place: int, head: int) -> None:
     """out[place:] = values[i:stop] * factor, past the caches but for lines that are shared with what lies beside.
 

@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import kernel, plain_step, step
+from softmax_dask.kernels.cpu.band import in_band
+from softmax_dask.kernels.cpu.behind import (
+    Behind,
+    finish_behind,
+    nothing_behind,
+    place_of_block,
+    put_behind,
+    room_for,
+    stream_line,
+)
+from softmax_dask.kernels.cpu.compile import kernel, step
 from softmax_dask.kernels.cpu.exp2 import (
     FOLD,
     Anchor,
@@ -77,6 +87,7 @@ def softmax_tile(logits: Array, source: Strides, shape: Shape, scale: Scale, out
     width, classes = lanes(logits), shape.classes
     together = _rows_together(logits, classes, out.itemsize)
     tiles = np.empty(together * classes + width * width, out.dtype)
+    nothing = Behind(0, 0, 0, 0, 0)
     for group in range(shape.groups):
         for row in range(0, shape.rows, together):
             count = min(together, shape.rows - row)
@@ -86,9 +97,31 @@ def softmax_tile(logits: Array, source: Strides, shape: Shape, scale: Scale, out
                 base = anchor(_largest(tiles, at, classes), scale)
                 soon = _ahead(group, row + together + i, source, width)
                 later = _ahead(group, row + together + i, target, width)
-                total = _exponentials(tiles, at, classes, base, scale, logits, soon, out, later)
+                total = _exponentials(tiles, at, classes, base, scale, logits, soon, out, later, tiles, nothing)
                 _scale_tile(tiles, at, classes, fill(total, 1.0) / total)
             _store_tiles(tiles, out, group * target.group + row * target.row, target, count, classes)
+
+
+@kernel
+def softmax_tile_past_caches(logits: Array, stride: int, rows: int, classes: int, scale: Scale, out: Array) -> None:
+    """As `softmax_tile`, of rows and into C order; a tile is streamed while the next one is computed."""
+    width, source = lanes(logits), Strides(0, stride, 1)
+    together = _rows_together(logits, classes, out.itemsize)
+    tiles = np.empty(together * classes + width * width, out.dtype)
+    behind = nothing_behind(out, classes * width + width * width)
+    room = room_for(behind, out)
+    for row in range(0, rows, together):
+        count = min(together, rows - row)
+        _load_tiles(logits, row * stride, source, count, classes, tiles)
+        for i in range(0, count, width):
+            at = i * classes
+            base = anchor(_largest(tiles, at, classes), scale)
+            soon = _ahead(0, row + together + i, source, width)
+            total = _exponentials(tiles, at, classes, base, scale, logits, soon, out, Ahead(0, 0), room, behind)
+            _scale_tile(tiles, at, classes, fill(total, 1.0) / total)
+            store_rows(tiles, at, classes, room, place_of_block(behind), classes)
+            behind = put_behind(room, behind, min(width, count - i) * classes, out, (row + i) * classes)
+    finish_behind(room, behind, out)
 
 
 @kernel
@@ -150,7 +183,7 @@ class Part(NamedTuple):
     classes: int
 
 
-@plain_step
+@step
 def _decide(
     tile: Array,
     at: int,
@@ -245,6 +278,15 @@ def _store_tiles(tiles: Array, out: Array, start: int, strides: Strides, count: 
 
 
 @step
+def store_rows(tile: Array, at: int, classes: int, rows: Array, start: int, pitch: int) -> None:
+    """From a row a lane to a row after the other, `pitch` items apart. All lanes, and whole registers of each."""
+    width = lanes(tile)
+    for begin in range(0, classes, width):
+        first = max(0, min(begin, classes - width))
+        store_columns(tile, at + first * width, rows, start + first, pitch, width - 1, width)
+
+
+@step
 def _store_part(tile: Array, out: Array, strides: Strides, part: Part) -> None:
     start = part.group * strides.group + part.row * strides.row
     _store_tiles(tile, out, start, strides, part.rows, part.classes)
@@ -311,16 +353,35 @@ def two_largest(tile: Array, at: int, classes: int) -> tuple[Vector, Vector, Vec
 
 @step
 def _exponentials(
-    tile: Array, at: int, classes: int, base: Anchor, scale: Scale, logits: Array, soon: Ahead, out: Array, later: Ahead
+    tile: Array,
+    at: int,
+    classes: int,
+    base: Anchor,
+    scale: Scale,
+    logits: Array,
+    soon: Ahead,
+    out: Array,
+    later: Ahead,
+    room: Array,
+    behind: Behind,
 ) -> Vector:
-    """Replace the logits of the tile by exponentials; their sums. Ask for what is read `soon` and written `later`."""
+    """Replace the logits of the tile by exponentials; their sums. Ask for what is read `soon` and written `later`.
+
+    Meanwhile stream what lies `behind`. Sums are added in the order of `softmax_band` where that takes the same rows
+    when they are not planes.
+    """
     width = lanes(tile)
     total, lost = fill(tile, 0.0), fill(tile, 0.0)
-    for start in range(0, classes, FOLD):
+    banded = in_band(classes, width)
+    parts, apart = (width, width) if banded else (-(-classes // FOLD), 1)
+    for i in range(parts):
         part = fill(tile, 0.0)
-        for k in range(start, min(start + FOLD, classes)):
+        first, stop = (i, classes) if banded else (i * FOLD, min(i * FOLD + FOLD, classes))
+        for k in range(first, stop, apart):
             prefetch(logits, soon.first + k * soon.apart)
-            prefetch_to_write(out, later.first + k * later.apart)
+            if later.apart:
+                prefetch_to_write(out, later.first + k * later.apart)
+            stream_line(room, behind, k, out)
             power = exponential(load(tile, at + k * width), base, scale)[0]
             store(tile, at + k * width, power)
             part = part + power

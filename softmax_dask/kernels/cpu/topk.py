@@ -1,6 +1,6 @@
 """The k largest logits of a row, in falling order; of equal ones the lower class first.
 
-A first sweep takes the largest logit of each of some groups: the lanes, or about twice k. The k-th largest of
+A first sweep takes the largest logit of each of some groups: the lanes, or about twice k. About the k-th largest of
 these is a bar that at least k logits reach, so the second sweep compares vectors and takes only the few that do
 into a pool. How many of a pool come before each of its logits is counted in vectors: that is its place.
 """
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_dask.kernels.cpu.compile import kernel, step
+from softmax_dask.kernels.cpu.compile import kernel, owning_step, step
 from softmax_dask.kernels.cpu.exp2 import Scale, anchor, exponential
 from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, store, store_first
 from softmax_dask.kernels.cpu.simd import (
@@ -31,7 +31,10 @@ Array = Any
 """A flat array inside compiled code."""
 
 # Groups a k, and room in the pool: more make the bar higher, and cost more to put in order.
-_GROUPS = 2
+GROUPS = 2
+
+# Of the range of the maxima, in the search for the bar: it is lower than their k-th by 2^-12 of the range at most.
+_HALVINGS = 12
 
 
 class Pool(NamedTuple):
@@ -56,9 +59,8 @@ def top_k_row(
     probabilities: Array,
 ) -> None:
     """Fill `labels` and `probabilities`, (rows * k,), given the confidence of each row; k <= classes."""
-    size = max(2, -(-_GROUPS * k // lanes(logits))) * lanes(logits)
-    pool = Pool(np.empty(size, confidence.dtype), np.empty(size, np.int64))
-    best = Pool(np.empty(k, confidence.dtype), np.empty(k, np.int64))
+    size = max(2, -(-GROUPS * k // lanes(logits))) * lanes(logits)
+    pool, best = pool_of(size, confidence.dtype), pool_of(k, confidence.dtype)
     for row in range(rows):
         place = row * k
         if confidence[row] != confidence[row]:
@@ -69,14 +71,20 @@ def top_k_row(
         _select(logits, start, start + classes, stride, k, pool, best)
         for i in range(k):
             labels[place + i] = best.positions[i] - start
-        _probabilities(best.values, k, scale, confidence[row], probabilities, place)
+        ranked_probabilities(best.values, 0, k, scale, confidence[row], probabilities, place)
+
+
+@owning_step
+def pool_of(size: int, dtype: Any) -> Pool:
+    """Room for so many logits."""
+    return Pool(np.empty(size, dtype), np.empty(size, np.int64))
 
 
 @step
 def _select(logits: Array, start: int, stop: int, ahead: int, k: int, pool: Pool, best: Pool) -> None:
     """Fill `best` with the k largest, in order. What lies `ahead` is asked for: the next row."""
     width = lanes(logits)
-    bar = _bar(logits, start, stop, k, pool, best)
+    bar = bar_of(logits, start, stop, k, pool.values)
     count, i = 0, start
     while i < stop:
         if i + 4 * width <= stop:
@@ -96,17 +104,28 @@ def _select(logits: Array, start: int, stop: int, ahead: int, k: int, pool: Pool
             pool.values[count], pool.positions[count] = lane(load_first(logits, position, 1), 0), position
             count += 1
             if count == pool.values.size:
-                _order(pool, count, k, best)
-                pool.values[:k], pool.positions[:k] = best.values, best.positions
+                order(pool, count, k, best)
+                keep(best, k, pool)
                 count = k
                 bar = next_number(best.values, best.values[k - 1], np.inf)  # an equal one comes too late
         i += step
-    _order(pool, count, k, best)
+    order(pool, count, k, best)
 
 
 @step
-def _order(pool: Pool, count: int, k: int, best: Pool) -> None:
-    """Fill `best` with the k largest of the first `count` logits of a pool, in order."""
+def keep(best: Pool, k: int, pool: Pool) -> None:
+    """The first k of `best` become those of a pool."""
+    for i in range(k):
+        pool.values[i], pool.positions[i] = best.values[i], best.positions[i]
+
+
+@step
+def order(pool: Pool, count: int, k: int, best: Pool) -> None:
+    """Fill `best` with the k largest of the first `count` logits of a pool, in order.
+
+    What comes after them in the pool is overwritten, up to a whole vector.
+    """
+    pool.values[count : -(-count // lanes(pool.values)) * lanes(pool.values)] = -np.inf
     for i in range(count):
         place = _place(pool.values, count, i)
         if place < k:
@@ -115,30 +134,62 @@ def _order(pool: Pool, count: int, k: int, best: Pool) -> None:
 
 @step
 def _place(values: Array, count: int, i: int) -> int:
-    """How many of the first `count` values come before that at i: larger ones, and equal ones that stand before it."""
-    width, x, place = lanes(values), values[i], 0
-    for start in range(0, count, width):
-        block = load_first(values, start, min(width, count - start))
-        earlier = (1 << max(0, min(i - start, width))) - 1
-        place += count_bits(bits_above(block, x) | bits_reaching(block, x) & earlier)
+    """How many of the first `count` values come before that at i: larger ones, and equal ones that stand before it.
+
+    After them, -inf up to a whole vector.
+    """
+    width, x = lanes(values), values[i]
+    own = i // width * width
+    block = load(values, own)
+    place: int = count_bits(bits_above(block, x) | bits_reaching(block, x) & ((1 << (i - own)) - 1))
+    for start in range(0, own, width):
+        place += count_bits(bits_reaching(load(values, start), x))
+    for start in range(own + width, count, width):
+        place += count_bits(bits_above(load(values, start), x))
     return place
 
 
 @step
-def _bar(logits: Array, start: int, stop: int, k: int, pool: Pool, best: Pool) -> Any:
-    """A value that at least k logits reach: the k-th largest maximum of groups, each a lane of the row or of a part."""
+def bar_of(logits: Array, start: int, stop: int, k: int, room: Array) -> Any:
+    """A value that at least k logits reach, and few more: about the k-th largest maximum of groups.
+
+    A group is a lane of the row or of a part of it; their maxima go to `room`.
+    """
     width = lanes(logits)
     if k <= width:
         return _kth_lane(largest_lanes(logits, start, stop), k)
-    part = -(-(stop - start) // pool.values.size) * width
+    part = -(-(stop - start) // room.size) * width
     count = 0
     for i in range(start, stop, part):
-        store(pool.values, count, largest_lanes(logits, i, min(i + part, stop)))
+        store(room, count, largest_lanes(logits, i, min(i + part, stop)))
         count += width
-    if count < k:
-        return lane(fill(logits, -np.inf), 0)
-    _order(pool, count, k, best)
-    return best.values[k - 1]
+    return _reached_by(room, count, k)
+
+
+@step
+def _reached_by(values: Array, count: int, k: int) -> Any:
+    """A value that k or a few more of whole vectors of values are at least; -inf if only that is."""
+    low, high, finite = np.inf, -np.inf, 0
+    for x in values[:count]:
+        if x > -np.inf:
+            low, high, finite = min(low, x), max(high, x), finite + 1
+    if finite < k:
+        return lane(fill(values, -np.inf), 0)
+    for _ in range(_HALVINGS):
+        middle = low + (high - low) / 2
+        if _count_reaching(values, count, middle) >= k:
+            low = middle
+        else:
+            high = middle
+    return lane(fill(values, low), 0)  # rounding moves it past none of the values that it was compared with
+
+
+@step
+def _count_reaching(values: Array, count: int, bar: float) -> Any:
+    width, reached = lanes(values), 0
+    for i in range(0, count, width):
+        reached += count_bits(bits_reaching(load(values, i), bar))
+    return reached
 
 
 @step
@@ -149,12 +200,15 @@ def _kth_lane(x: Vector, k: int) -> Any:
 
 
 @step
-def _probabilities(best: Array, k: int, scale: Scale, confidence: float, out: Array, place: int) -> None:
+def ranked_probabilities(
+    best: Array, first: int, k: int, scale: Scale, confidence: float, out: Array, place: int
+) -> None:
+    """Fill out[place:] with the probabilities of the k largest logits, in order, best[first:]."""
     width = lanes(best)
-    base = anchor(fill(best, best[0]), scale)
-    unit = exponential(fill(best, best[0]), base, scale)[0]
+    base = anchor(fill(best, best[first]), scale)
+    unit = exponential(fill(best, best[first]), base, scale)[0]
     for i in range(0, k, width):
         count = min(width, k - i)
         # Divided first: equal logits have a ratio of exactly 1, so all of them get the confidence to the bit.
-        ratio = exponential(load_first(best, i, count), base, scale)[0] / unit
+        ratio = exponential(load_first(best, first + i, count), base, scale)[0] / unit
         store_first(out, place + i, count, ratio * fill(best, confidence))

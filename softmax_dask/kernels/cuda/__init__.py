@@ -51,6 +51,11 @@ def decision_rows(logits: Array, targets: Array | None, out: Mapping[str, Array]
     rows.decision_rows(device(), logits, targets, out, temperature)
 
 
+def fills_tails(classes: int, k: int) -> bool:
+    """Never: `tail_rows` is a run of its own."""
+    return False
+
+
 def tail_rows(logits: Array, labels: Array, out: Mapping[str, Array], temperature: float) -> None:
     """As `decision_rows`, of the rows without the classes of `labels`, (rows, k)."""
     arrays = np if isinstance(logits, np.ndarray) else import_module("cupy")

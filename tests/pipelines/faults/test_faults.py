@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[3]
 
 
 SECTIONS = {
-    "kills": 20,
+    "kills": 15,
     "forgotten names": 30,
-    "failing calls": 20,
+    "failing calls": 12,
     "races": 4,
     "readers": 8,
     "mutants": 5,
@@ -40,7 +40,7 @@ def found_by(script: str, *arguments: object) -> dict[str, Any]:
     "section", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in SECTIONS]
 )
 def test_no_fault_shows_a_half_or_loses_a_row_and_the_next_run_completes_it(section):
-    found = found_by("campaign", "--power-stride", 120, "--seconds", 2, "--only", section)
+    found = found_by("campaign", "--stride", 60, "--power-stride", 120, "--seconds", 2, "--only", section)
 
     if section not in found:
         pytest.skip(f"no power cuts: {found['no power cuts']}")

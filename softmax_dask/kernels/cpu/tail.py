@@ -1,0 +1,284 @@
+"""Kernel for many classes that keeps the k largest logits of a row apart from its tail.
+
+A row is read twice, from memory once: for a bar that at least k + 1 logits reach, and for the sums of those below it;
+the few that reach it wait in a pool. In order, these are the k largest, the largest of the tail, and the rest of it.
+Sums of the tail are relative to its own largest logit, so that it keeps its digits however far below the others it
+is, and times a power of two they are a part of those of the row: one exponential a class gives the columns of both.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from softmax_dask.kernels.cpu.compile import kernel, step
+from softmax_dask.kernels.cpu.exp2 import FOLD, Anchor, Inverse, Scale, add_exactly, anchor, exponential
+from softmax_dask.kernels.cpu.finish import Outputs, Waiting, finish_waiting, over_temperature, room_for
+from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, store_first
+from softmax_dask.kernels.cpu.row import compare_target, fill_wide, moved, with_winner
+from softmax_dask.kernels.cpu.simd import (
+    Vector,
+    bits_reaching,
+    fill,
+    fma,
+    lane,
+    lanes,
+    lowest_bit,
+    sum_lanes,
+    where_reaching,
+)
+from softmax_dask.kernels.cpu.sweeps import next_number
+from softmax_dask.kernels.cpu.topk import GROUPS, Pool, bar_of, keep, order, pool_of, ranked_probabilities
+
+Array = Any
+"""A flat array inside compiled code."""
+
+# Logits whose weights are added in float32 before float64 takes them.
+_BLOCK = 1024
+
+
+class RankOutputs(NamedTuple):
+    """Arrays of what the kernel finds beside a row's own columns; but for the labels empty where it is not wanted."""
+
+    top_k_labels: Array
+    """(rows * k,), int32; as long are"""
+    top_k_probabilities: Array
+    top_k_log_probabilities: Array
+    tail_mass: Array
+    """(rows,), and"""
+    tail_divergence: Array
+
+
+@kernel
+def tail_row(
+    logits: Array,
+    stride: int,
+    rows: int,
+    classes: int,
+    k: int,
+    scale: Scale,
+    inverse: Inverse,
+    inverse64: Inverse,
+    targets: Array,
+    out: Outputs,
+    ranks: RankOutputs,
+    of_tail: Outputs,
+) -> None:
+    """As `decision_row`; k is below classes, and `of_tail` has room for the entropy of as many rows as lanes."""
+    width = lanes(logits)
+    waiting, lower = room_for(width, out.confidence.dtype), room_for(width, out.confidence.dtype)
+    groups = np.empty(max(2, -(-GROUPS * (k + 1) // width)) * width, out.confidence.dtype)
+    pool = pool_of(groups.size + 2 * width, groups.dtype)
+    best = pool_of(pool.values.size, groups.dtype)
+    kept, masses = np.empty(width * k, groups.dtype), np.empty(width)
+    for first in range(0, rows, width):
+        count = min(width, rows - first)
+        for i in range(count):
+            row = first + i
+            start, stop = row * stride, row * stride + classes
+            masses[i] = _decide(logits, start, stop, stride, k, scale, groups, pool, best, waiting, lower, i, out)
+            for rank in range(k):
+                ranks.top_k_labels[row * k + rank] = best.positions[rank] - start
+                kept[i * k + rank] = best.values[rank]
+            if targets.size:
+                compare_target(logits, start, stop, targets[row], waiting, i, out.target_rank.size > 0)
+            fill_wide(logits, start, stop, scale, inverse, waiting, i, out, row * classes)
+        finish_waiting(first, count, waiting, scale, inverse64, out)
+        finish_waiting(0, count, lower, scale, inverse64, of_tail)
+        for i in range(count):
+            others = waiting.statistics[1, i]
+            _finish_ranks(first + i, i, k, kept, others, scale, inverse, ranks)
+            mass = masses[i] / np.float64(waiting.terms[0, i]) / (1.0 + others)
+            _finish_tail(first + i, mass, np.log(classes - k) - np.float64(of_tail.entropy[i]), ranks)
+
+
+@step
+def _decide(
+    logits: Array,
+    start: int,
+    stop: int,
+    ahead: int,
+    k: int,
+    scale: Scale,
+    groups: Array,
+    pool: Pool,
+    best: Pool,
+    waiting: Waiting,
+    lower: Waiting,
+    i: int,
+    out: Outputs,
+) -> Any:
+    """Put the largest logits in order; keep the sums of the row and those of its tail, the mass of which is returned
+    relative to the anchor of the row.
+    """
+    squared = out.brier.size > 0
+    found, total, weight, squares, base = _gather(logits, start, stop, ahead, k + 1, scale, groups, pool, best, squared)
+    order(pool, found, found, best)
+    if found <= k:  # all others are NaN
+        for rank in range(k + 1):
+            best.values[rank], best.positions[rank] = np.nan, start
+    peak, next_peak = best.values[0], best.values[k]
+    base_of_tail, base_of_row = anchor(fill(logits, next_peak), scale), anchor(fill(logits, peak), scale)
+    total, weight, squares = moved(total, weight, squares, base, base_of_tail, scale)
+    part = _sums(best.values, k + 1, found, base_of_tail, scale)
+    total, weight, squares = total + part[0], weight + part[1], squares + part[2]
+    lower.peak[i], lower.second[i] = next_peak, next_peak
+    lower.total[i], lower.weight[i], lower.squares[i] = total, weight, squares
+    mass, weight, squares = with_winner(total, weight, squares, next_peak, base_of_tail, scale, fill(logits, peak))
+    part = _sums(best.values, 1, k, base_of_row, scale)
+    waiting.peak[i], waiting.second[i], waiting.label[i] = peak, best.values[1], best.positions[0] - start
+    waiting.total[i], waiting.weight[i], waiting.squares[i] = mass + part[0], weight + part[1], squares + part[2]
+    return mass
+
+
+@step
+def _gather(
+    logits: Array,
+    start: int,
+    stop: int,
+    ahead: int,
+    k: int,
+    scale: Scale,
+    groups: Array,
+    pool: Pool,
+    best: Pool,
+    squared: bool,
+) -> tuple[int, float, float, float, Anchor]:
+    """Put into the pool whatever may be among the k largest; how many, and the sums of the others, with their anchor.
+
+    What lies `ahead` is asked for: the next row.
+    """
+    bar = bar_of(logits, start, stop, k, groups)
+    base, zero, run = anchor(fill(logits, bar), scale), fill(logits, 0.0), 2 * FOLD * lanes(logits)
+    total, weight, squares = 0.0, 0.0, 0.0
+    count, i = 0, start
+    while i < stop:
+        sums, lost, weights, of_squares = zero, zero, zero, zero
+        end = min(i + _BLOCK, stop)
+        while i < end and count <= groups.size:
+            i, count, part, weights, of_squares = _gather_run(
+                logits,
+                i,
+                min(i + run, end),
+                ahead,
+                bar,
+                base,
+                scale,
+                groups.size,
+                pool,
+                count,
+                weights,
+                of_squares,
+                squared,
+            )
+            sums, lost = add_exactly(sums, lost, part)
+        total, weight = total + (sum_lanes(sums) + sum_lanes(lost)), weight + sum_lanes(weights)
+        squares += sum_lanes(of_squares)
+        if count > groups.size:
+            order(pool, count, count, best)
+            bar = next_number(best.values, best.values[k - 1], np.inf)  # an equal one comes too late
+            new = anchor(fill(logits, bar), scale)
+            total, weight, squares = moved(total, weight, squares, base, new, scale)
+            dropped = _sums(best.values, k, count, new, scale)
+            total, weight, squares = total + dropped[0], weight + dropped[1], squares + dropped[2]
+            keep(best, k, pool)
+            base, count = new, k
+    return count, total, weight, squares, base
+
+
+@step
+def _gather_run(
+    logits: Array,
+    i: int,
+    stop: int,
+    ahead: int,
+    bar: float,
+    base: Anchor,
+    scale: Scale,
+    limit: int,
+    pool: Pool,
+    count: int,
+    weight: Vector,
+    squares: Vector,
+    squared: bool,
+) -> tuple[int, int, Vector, Vector, Vector]:
+    """Up to `stop`, or until the pool has more than `limit`: where that is, how many it has, and parts of the sums."""
+    width, bars, none = lanes(logits), fill(logits, bar), fill(logits, -np.inf)
+    a, b = fill(logits, 0.0), fill(logits, 0.0)
+    weight_b = b
+    while i + 2 * width <= stop and count <= limit:
+        prefetch(logits, i + ahead)
+        prefetch(logits, i + ahead + width)
+        x, y = load(logits, i), load(logits, i + width)
+        hits = bits_reaching(x, bar) | bits_reaching(y, bar) << width
+        if hits:
+            count = _take(logits, i, hits, pool, count)
+        x, x_log2 = exponential(where_reaching(x, bars, none, x), base, scale)
+        y, y_log2 = exponential(where_reaching(y, bars, none, y), base, scale)
+        a, weight = a + x, fma(x, x_log2, weight)
+        b, weight_b = b + y, fma(y, y_log2, weight_b)
+        if squared:
+            squares = fma(y, y, fma(x, x, squares))
+        i += 2 * width
+    while i < stop and count <= limit:
+        step = min(width, stop - i)
+        x = load_first(logits, i, step)
+        count = _take(logits, i, bits_reaching(x, bar) & ((1 << step) - 1), pool, count)  # the others are -inf
+        x, x_log2 = exponential(where_reaching(x, bars, none, x), base, scale)
+        a, weight = a + x, fma(x, x_log2, weight)
+        if squared:
+            squares = fma(x, x, squares)
+        i += step
+    return i, count, a + b, weight + weight_b, squares
+
+
+@step
+def _take(logits: Array, i: int, hits: int, pool: Pool, count: int) -> int:
+    while hits:
+        position = i + lowest_bit(hits)
+        hits &= hits - 1
+        pool.values[count], pool.positions[count] = lane(load_first(logits, position, 1), 0), position
+        count += 1
+    return count
+
+
+@step
+def _sums(values: Array, i: int, stop: int, base: Anchor, scale: Scale) -> tuple[float, float, float]:
+    """The sum of exponentials, of each times its log2, and of their squares."""
+    width = lanes(values)
+    total, weight, squares = 0.0, 0.0, 0.0
+    while i < stop:
+        power, log2 = exponential(load_first(values, i, min(width, stop - i)), base, scale)
+        total, weight = total + sum_lanes(power), weight + sum_lanes(power * log2)
+        squares += sum_lanes(power * power)
+        i += width
+    return total, weight, squares
+
+
+@step
+def _finish_ranks(
+    row: int, i: int, k: int, kept: Array, others: float, scale: Scale, inverse: Inverse, out: RankOutputs
+) -> None:
+    """Of the k largest logits kept[i * k:]: their labels, where there are any, and what else is wanted of them."""
+    place = row * k
+    if others != others:
+        for rank in range(k):
+            out.top_k_labels[place + rank] = -1
+    if out.top_k_probabilities.size:
+        confidence = 1.0 / (1.0 + others)
+        ranked_probabilities(kept, i * k, k, scale, confidence, out.top_k_probabilities, place)
+    if out.top_k_log_probabilities.size:
+        width, peak, log_sum = lanes(kept), fill(kept, kept[i * k]), fill(kept, np.log1p(others))
+        for rank in range(0, k, width):
+            count = min(width, k - rank)
+            gap = load_first(kept, i * k + rank, count) - peak
+            log = over_temperature(gap, inverse, 0.0 - log_sum)
+            store_first(out.top_k_log_probabilities, place + rank, count, log)
+
+
+@step
+def _finish_tail(row: int, mass: float, missing: float, out: RankOutputs) -> None:
+    """Given the entropy that the tail is short of; NaN where there is no tail, and where the row is undecidable."""
+    if out.tail_mass.size:
+        out.tail_mass[row] = mass
+    if out.tail_divergence.size:
+        out.tail_divergence[row] = mass * (missing if missing > 0.0 else 0.0)
