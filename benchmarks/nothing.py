@@ -109,6 +109,9 @@ class _Writer:
     def advance(self, rows: int, carried: Mapping[str, Any], targets: NDArray[np.int64] | None) -> None:
         self.buffers.advance(rows, carried, targets)
 
+    def drain(self) -> None:
+        """Nothing is under way."""
+
     def close(self) -> tuple[StoredObject, ...]:
         return ()
 

@@ -195,10 +195,14 @@ def _row_bytes(sizes: Sizes) -> int:
 
 
 def _partition_rows(sizes: Sizes, unit: int, threads: int) -> int:
-    """About PARTITION_BYTES, less when the dump is small, so that each thread gets a few; a multiple of `unit`."""
-    full = PARTITION_BYTES // _row_bytes(sizes) // unit * unit
-    fair = -(-sizes.rows // (threads * _TASKS_PER_THREAD * unit)) * unit
-    return max(unit, min(full, fair))
+    """About PARTITION_BYTES, less when the dump is small; a multiple of `unit`.
+
+    Each thread gets a few, and all get as many: with one more than they can share, one works and the others wait.
+    """
+    full = max(1, PARTITION_BYTES // _row_bytes(sizes) // unit)
+    units = -(-sizes.rows // unit)
+    each = max(_TASKS_PER_THREAD, -(-units // (full * threads)))
+    return max(1, -(-units // (threads * each))) * unit
 
 
 def _reduced(rows: int, times: int, unit: int) -> int:
@@ -206,11 +210,14 @@ def _reduced(rows: int, times: int, unit: int) -> int:
 
 
 def _task_bytes(sizes: Sizes, chunk: int, partition: int) -> int:
-    """Of one thread: a decoded block and what decoding takes; results as computed, encoded, and twice being written."""
+    """Of one thread: a decoded block and what decoding takes; results as computed, encoded, and twice being written.
+
+    Columns of one value a row are kept for a partition, while those of the one before are encoded and stored.
+    """
     reading = sizes.read_rows * sizes.row_bytes + sizes.read_overhead_bytes
     computing = chunk * (sizes.wide_bytes + 3 * sizes.widest_bytes) + 2 * chunk * sizes.classes * 4
     computing += chunk * sizes.scratch_bytes
-    gathering = 2 * min(partition, max(1, sizes.rows)) * sizes.narrow_bytes
+    gathering = 3 * min(partition, max(1, sizes.rows)) * sizes.narrow_bytes
     return reading + computing + gathering + sizes.counting_bytes
 
 

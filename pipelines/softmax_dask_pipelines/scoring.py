@@ -5,6 +5,8 @@ source -> plan -> partitions -> task (read, kernel, write) on Dask's threads -> 
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace as replaced
 from os import PathLike, fspath
 from threading import Event
 from time import perf_counter
@@ -246,12 +248,22 @@ def _score_missing(
 
     if client is None and job.config.cluster.kind == "local":
         totals.compile_s = _compile_kernels(job, task)
-        again = Retrying(task, retries=job.config.retries, stop=task.stop)
-        run_on_threads(again, missing, threads=job.plan.threads, take=take, stop=task.stop)
+        _score_on_threads(job, task, missing, take)
     else:
         from softmax_dask_pipelines.cluster_scoring import score_on_cluster
 
         totals.compile_s = score_on_cluster(job, task, missing, client=client, take=take)
+
+
+def _score_on_threads(job: Job, task: ScoreTask, missing: Sequence[int], take: Callable[[Receipt], None]) -> None:
+    """Here; while some threads wait for a disk, as many as the plan has compute.
+
+    These are always the same: each thread keeps memory of its own for blocks, which others do not use again.
+    """
+    threads = job.plan.threads
+    with ThreadPoolExecutor(threads, thread_name_prefix="softmax-dask-compute") as computing:
+        again = Retrying(replaced(task, threads=computing), retries=job.config.retries, stop=task.stop)
+        run_on_threads(again, missing, threads=2 * threads, take=take, stop=task.stop)
 
 
 def task_of(job: Job, sink: Sink, stop: Event, counts: CountsPlace | None = None) -> ScoreTask:

@@ -1,6 +1,8 @@
 """What a worker does with one partition: read a block, compute it into the sink's buffers, go on; then a receipt."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 from time import perf_counter
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_dask import COLUMNS, Metrics, MetricsCounter, decisions, metric_columns, metrics_to_bytes
+from softmax_dask import COLUMNS, MetricsCounter, decisions, metric_columns, metrics_to_bytes
 from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.checksums import crc32c_of
 from softmax_dask_pipelines.errors import InterruptedRunError, NonFiniteRowsError
@@ -35,12 +37,11 @@ class CountsPlace:
     durable: bool
     """Whether what is written must survive a power cut."""
 
-    def put(self, number: int, counted: Metrics) -> StoredObject:
+    def put(self, number: int, counted: bytes) -> StoredObject:
         """Write what partition `number` has counted; what was written."""
-        data = metrics_to_bytes(counted)
         path = self.path(number)
-        storage.put(path, [data], durable=self.durable)
-        return StoredObject(path.name, len(data), crc32c_of([data]))
+        storage.put(path, [counted], durable=self.durable)
+        return StoredObject(path.name, len(counted), crc32c_of([counted]))
 
     def path(self, number: int) -> AnyPath:
         """Its file."""
@@ -65,10 +66,20 @@ class ScoreTask:
     """Fills columns in place of `decisions`, whose arguments it takes, where these are not computed here."""
     counts: CountsPlace | None = None
     """Where metrics are left; None: nobody wants them."""
+    threads: Executor | None = None
+    """Where partitions are computed; who calls the task waits, and stores what is left while others are computed.
+    None: all in the thread that calls."""
 
     def __call__(self, number: int) -> Receipt:
         """Score partition `number` and store it. Nothing of it is visible yet."""
-        return _Scoring(self, self.plan.partition(number)).run()
+        if self.threads is None:
+            return self._computed(number).finish()
+        return self.threads.submit(self._computed, number).result().finish()
+
+    def _computed(self, number: int) -> "_Scoring":
+        scoring = _Scoring(self, self.plan.partition(number))
+        scoring.compute()
+        return scoring
 
     def decide(
         self, logits: NDArray[Any], targets: NDArray[np.int64] | None, out: dict[str, NDArray[Any]]
@@ -117,24 +128,41 @@ class _Scoring:
         self._notes: list[str] = []
         self._seconds = {"read": 0.0, "kernel": 0.0, "write": 0.0}
 
-    def run(self) -> Receipt:
-        try:
+    def compute(self) -> None:
+        """All rows; encoded, and not all of them stored."""
+        with self._abandoned_on_error():
             self._score_all()
+            begin = perf_counter()
+            self._writer.drain()
+            self._seconds["write"] += perf_counter() - begin
             counted = self._counter.metrics()
-            objects, metrics = self._closed(counted)
-        except BaseException:
-            self._writer.abandon()
-            raise
+            self._tally, self._counted = tally_of(counted, self._tails), metrics_to_bytes(counted)
+            del self._counter
+
+    def finish(self) -> Receipt:
+        """Store what is left; its objects are whole when this returns."""
+        number, place = self._partition.number, self._task.counts
+        with self._abandoned_on_error():
+            objects = self._writer.close()
+            metrics = None if place is None else place.put(number, self._counted)
         return Receipt(
-            partition=self._partition.number,
+            partition=number,
             notes=tuple(self._notes),
-            tally=tally_of(counted, self._tails),
+            tally=self._tally,
             objects=objects,
             read_s=self._seconds["read"],
             kernel_s=self._seconds["kernel"],
             write_s=self._seconds["write"],
             metrics=metrics,
         )
+
+    @contextmanager
+    def _abandoned_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._writer.abandon()
+            raise
 
     def _score_all(self) -> None:
         blocks = self._task.source.read(self._partition.start, self._partition.stop)
@@ -149,14 +177,6 @@ class _Scoring:
         block = next(blocks, None)
         self._seconds["read"] += perf_counter() - begin
         return block
-
-    def _closed(self, counted: Metrics) -> tuple[tuple[StoredObject, ...], StoredObject | None]:
-        """Objects of the output; and what was counted, if that is kept."""
-        begin = perf_counter()
-        objects, place = self._writer.close(), self._task.counts
-        metrics = None if place is None else place.put(self._partition.number, counted)
-        self._seconds["write"] += perf_counter() - begin
-        return objects, metrics
 
     def _score(self, block: SourceBlock) -> None:
         done, rows = 0, len(block.logits)

@@ -228,6 +228,17 @@ def test_each_thread_gets_a_few_partitions_of_a_small_dump():
     assert 8 <= plan.count <= 16
 
 
+@pytest.mark.parametrize("threads", [2, 3, 5])
+@pytest.mark.parametrize("rows", [402_000, 1_000_000])
+def test_threads_get_equally_many_partitions(rows, threads):
+    one = dataclasses.replace(PLAIN, rows=rows)
+
+    plan = planned(one, threads=threads)
+
+    # Of whole chunks: one of them may be left out, and none is over.
+    assert plan.count % threads in (0, threads - 1)
+
+
 def test_with_little_memory_partitions_become_smaller_before_threads_become_fewer():
     of = dataclasses.replace(PLAIN, narrow_bytes=1000)  # long ids: what is gathered for a partition is most of it
     ample = planned(of, threads=4)

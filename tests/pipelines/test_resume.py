@@ -335,7 +335,8 @@ def test_a_full_disk_keeps_what_is_done(source, output, scored, monkeypatch):
 
     run(source, output)
 
-    assert len(scored[0]) - len(scored[1]) == 3
+    # Another one may have been stored when the disk was full, and not be written down yet.
+    assert len(scored[0]) - len(scored[1]) in (2, 3)
     assert files_of(output) == never_stopped(source, output)
 
 

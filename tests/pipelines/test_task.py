@@ -2,7 +2,9 @@
 
 import pickle
 from collections.abc import Iterator, Mapping
-from threading import Event
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Barrier, Event, current_thread
 from typing import Any
 
 import numpy as np
@@ -72,7 +74,7 @@ class KeepingWriter:
         }
         self.ids: list[str] = []
         self.targets: list[int] = []
-        self.closed = self.abandoned = False
+        self.closed = self.abandoned = self.drained = False
         self._chunk_rows, self._filled = chunk_rows, 0
 
     def reserve(self, rows: int) -> dict[str, NDArray[Any]]:
@@ -87,7 +89,11 @@ class KeepingWriter:
     def abandon(self) -> None:
         self.abandoned = True
 
+    def drain(self) -> None:
+        self.drained = True
+
     def close(self) -> tuple[StoredObject, ...]:
+        assert self.drained, "closed with columns that wait"
         self.closed = True
         return StoredObject("a", 30, 0), StoredObject("b", 12, 0)
 
@@ -226,6 +232,38 @@ def test_no_rows_give_an_empty_receipt():
 
     assert receipt.tally.rows == 0
     assert task.sink.writers[0].closed
+
+
+def test_a_partition_is_computed_while_the_last_objects_of_another_are_stored(monkeypatch):
+    with ThreadPoolExecutor(1) as computing, ThreadPoolExecutor(2) as calling:
+        task = replace(make_task(dumps.logits()), threads=computing)
+        all_stored = Barrier(2)
+
+        def store(writer):
+            all_stored.wait(timeout=20)  # never met, if the only thread that computes stored too
+            return ()
+
+        monkeypatch.setattr(KeepingWriter, "close", store)
+
+        receipts = list(calling.map(task, range(2)))
+
+    assert [receipt.partition for receipt in receipts] == [0, 1]
+
+
+def test_partitions_are_computed_in_the_threads_that_are_given(monkeypatch):
+    names = set()
+
+    def spy(logits, columns, **options):
+        names.add(current_thread().name)
+        return decisions(logits, columns, **options)
+
+    monkeypatch.setattr(task_module, "decisions", spy)
+
+    with ThreadPoolExecutor(1, "computing") as computing, ThreadPoolExecutor(4) as calling:
+        task = replace(make_task(dumps.logits(), partition_rows=10), threads=computing)
+        list(calling.map(task, range(task.plan.count)))
+
+    assert names == {"computing_0"}
 
 
 def test_a_task_that_is_told_to_stop_writes_nothing():

@@ -122,6 +122,12 @@ class PartitionWriter(Protocol):
         `targets` are copied.
         """
 
+    def drain(self) -> None:
+        """All rows are there: encode what is left, wait for what was written so far, keep what `close` needs alone.
+
+        `close` does it where nobody has; done before, other threads may compute while this one waits in `close`.
+        """
+
     def close(self) -> tuple[StoredObject, ...]:
         """Write what is left, and wait; what the partition has stored. Nothing of it is visible yet."""
 

@@ -31,6 +31,11 @@ class Background(Generic[T]):
         self._under_way.append(future)
         self._all.append(future)
 
+    def drain(self) -> None:
+        """Wait until none is under way; the first error is raised."""
+        while self._under_way:
+            self._under_way.popleft().result()
+
     def finish(self) -> tuple[T, ...]:
         """What the calls returned, in the order in which they were made; the first error, once none is under way."""
         self._pool.shutdown(wait=True)

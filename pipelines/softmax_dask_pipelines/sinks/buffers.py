@@ -68,6 +68,10 @@ class PartitionBuffers:
         """The current chunk is written: its buffers may be filled again."""
         self.chunk_start = self.filled
 
+    def release_wide(self) -> None:
+        """No chunk is to come: the memory of the wide columns is given back."""
+        self.wide = {}
+
     def take(self, column: CarriedColumn) -> Any:
         """Its values handed over since they were last taken, at least one, as one pyarrow.ChunkedArray."""
         pieces, self._carried[column.source_name] = self._carried[column.source_name], []

@@ -100,6 +100,11 @@ class ParquetPartitionWriter:
                 self._write_rows()
                 on_error.pop_all()
 
+    def drain(self) -> None:
+        """Wait for what is being synced, and give back the memory of wide columns."""
+        self._syncs.drain()
+        self._buffers.release_wide()
+
     def close(self) -> tuple[StoredObject, ...]:
         """Write the footer; the file then has its name."""
         buffers = self._buffers

@@ -21,6 +21,9 @@ from softmax_dask_pipelines.sinks.places import Place, sync_folders
 from softmax_dask_pipelines.sinks.zarr_codecs import encode_numbers, encode_string_runs, encode_strings
 from softmax_dask_pipelines.sinks.zarr_layout import ArrayLayout, array_layouts, metadata_documents
 
+_Object = tuple[str, list[bytes]]
+"""Its key, and its bytes in parts."""
+
 
 class ZarrSink:
     """Zarr group at `spec.path`."""
@@ -98,6 +101,8 @@ class ZarrPartitionWriter:
         self._spec, self._layouts, self._chunks, self._number = spec, layouts, chunks, number
         self._buffers = PartitionBuffers(spec, number)
         self._writes: Background[StoredObject] = Background()
+        self._encoded: list[_Object] = []
+        self._is_drained = False
 
     def reserve(self, rows: int) -> dict[str, NDArray[Any]]:
         """Views of the next rows, at most `rows`."""
@@ -109,12 +114,23 @@ class ZarrPartitionWriter:
         if self._buffers.wide and self._buffers.chunk_is_ready():
             self._write_wide()
 
+    def drain(self) -> None:
+        """Wait for the chunks of wide columns, and encode the columns of one value a row; no buffer is kept."""
+        buffers = self._buffers
+        assert buffers.is_complete(), f"{buffers.filled} of {len(buffers.rows)} rows when drained"
+        self._writes.drain()
+        buffers.release_wide()
+        if len(buffers.rows) > 0:
+            self._encode_narrow()
+        del self._buffers
+        self._is_drained = True
+
     def close(self) -> tuple[StoredObject, ...]:
         """Write the columns of one value a row."""
-        buffers = self._buffers
-        assert buffers.is_complete(), f"{buffers.filled} of {len(buffers.rows)} rows when closed"
-        if len(buffers.rows) > 0:
-            self._write_narrow()
+        if not self._is_drained:
+            self.drain()
+        for key, parts in self._encoded:
+            self._writes.call(self._chunks.put, key, parts)
         return self._writes.finish()
 
     def abandon(self) -> None:
@@ -125,46 +141,44 @@ class ZarrPartitionWriter:
         buffers = self._buffers
         chunk = (buffers.rows.start + buffers.chunk_start) // self._spec.chunk_rows
         for name, values in buffers.wide.items():
-            self._put_numbers(name, chunk, values, buffers.filled - buffers.chunk_start)
+            self._writes.call(
+                self._chunks.put, *self._numbers(name, chunk, values, buffers.filled - buffers.chunk_start)
+            )
         buffers.next_chunk()
 
-    def _write_narrow(self) -> None:
+    def _encode_narrow(self) -> None:
         buffers, spec = self._buffers, self._spec
         for name, values in buffers.narrow.items():
             if name in self._layouts:  # `label` may be there for the names alone
-                self._put_numbers(name, self._number, values, buffers.filled)
+                self._encoded.append(self._numbers(name, self._number, values, buffers.filled))
         if buffers.targets is not None:
-            self._put_numbers("target", self._number, buffers.targets, buffers.filled)
+            self._encoded.append(self._numbers("target", self._number, buffers.targets, buffers.filled))
         if "label_name" in spec.columns:
-            self._put_strings("label_name", _label_names(spec, buffers.narrow["label"][: buffers.filled]))
-        for column in spec.carried:
-            self._write_carried(column)
+            self._encoded.append(
+                self._strings("label_name", _label_names(spec, buffers.narrow["label"][: buffers.filled]))
+            )
+        self._encoded += map(self._carried, spec.carried)
 
-    def _write_carried(self, column: CarriedColumn) -> None:
+    def _carried(self, column: CarriedColumn) -> _Object:
         values, layout = self._buffers.take(column), self._layouts[column.name]
         if layout.dtype is None and column.is_repeated:
             padding = ("", self._spec.partition_rows - len(values))
-            self._put(layout.key(self._number), encode_string_runs([*repeated_texts(values), padding]))
-            return
+            return layout.key(self._number), encode_string_runs([*repeated_texts(values), padding])
         if layout.dtype is None:
-            self._put_strings(column.name, carried_texts(values))
-            return
+            return self._strings(column.name, carried_texts(values))
         chunk = np.empty(layout.chunks, layout.dtype)
         chunk[: len(values)] = carried_numbers(values, column.name)
-        self._put_numbers(column.name, self._number, chunk, len(values))
+        return self._numbers(column.name, self._number, chunk, len(values))
 
-    def _put_numbers(self, name: str, chunk: int, values: NDArray[Any], filled: int) -> None:
-        """Write a whole chunk, of which the first `filled` rows are results."""
+    def _numbers(self, name: str, chunk: int, values: NDArray[Any], filled: int) -> _Object:
+        """A whole chunk, of which the first `filled` rows are results."""
         values[filled:] = self._layouts[name].fill
-        self._put(self._layouts[name].key(chunk), encode_numbers(values))
+        return self._layouts[name].key(chunk), encode_numbers(values)
 
-    def _put_strings(self, name: str, values: NDArray[np.object_]) -> None:
+    def _strings(self, name: str, values: NDArray[np.object_]) -> _Object:
         padded = np.full(self._spec.partition_rows, "", dtype=object)
         padded[: len(values)] = values
-        self._put(self._layouts[name].key(self._number), encode_strings(padded))
-
-    def _put(self, key: str, parts: list[bytes]) -> None:
-        self._writes.call(self._chunks.put, key, parts)
+        return self._layouts[name].key(self._number), encode_strings(padded)
 
 
 def _missing(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[tuple[int, int]]:

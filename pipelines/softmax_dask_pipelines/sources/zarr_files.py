@@ -5,6 +5,7 @@ Keys are paths inside the store, `logits/c/0/0`. What zarr-python reads goes thr
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,8 +88,7 @@ class FolderFiles:
 
     def stored_bytes(self, key: str) -> int:
         """Size of all files in the folder `key`."""
-        paths = (os.path.join(parent, name) for parent, _, names in os.walk(self._at(key)) for name in names)
-        return sum(status.st_size for status in map(os.stat, paths) if stat.S_ISREG(status.st_mode))
+        return _bytes_below(self._at(key))
 
     def look_anew(self, key: str) -> None:
         """Nothing: the system is asked each time."""
@@ -108,3 +108,15 @@ class FolderFiles:
 
     def _at(self, key: str) -> str:
         return os.path.join(self.path, key) if key else self.path
+
+
+def _bytes_below(folder: str) -> int:
+    """Of all files; folders that may not be read are left out. `os.walk` takes twice as long."""
+    total = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                total += _bytes_below(entry.path)
+            elif stat.S_ISREG((status := entry.stat()).st_mode):
+                total += status.st_size
+    return total

@@ -26,12 +26,12 @@ from softmax_dask_pipelines.sources import blocks
 if small := int(sys.argv.pop(1)):
     plan.CHUNK_BYTES = blocks.READ_BYTES = small >> 2
     plan.PARTITION_BYTES = small
-begun, real = sys.argv.pop(1), task._Scoring.run
+begun, real = sys.argv.pop(1), task._Scoring.compute
 def run(self):
     with open(begun, "a") as file:
         file.write(f"{self._partition.number}\\n")
     return real(self)
-task._Scoring.run = run
+task._Scoring.compute = run
 main(prog_name="softmax-dask")
 """
 """The command, in partitions of so many bytes (0: as it likes)."""
