@@ -224,6 +224,15 @@ def test_nor_is_one_of_ids_or_targets(name, bucket, proxy, tmp_path):
         score(address, tmp_path / "out.parquet")
 
 
+@pytest.mark.parametrize("name", ["id", "target"])
+def test_nor_is_their_metadata_so_that_they_would_be_left_out(name, bucket, proxy, tmp_path):
+    address = bucket.upload(dumps.zarr_group(tmp_path / "dump", dumps.logits(), chunks=(10, 5)), "dump")
+    proxy.spoil("", f"/dump/{name}/zarr.json", faults.says(404, "NoSuchKey"))
+
+    with pytest.raises(SourceUnavailableError, match=f"{name}/zarr.json: was listed, and is not there"):
+        score(address, tmp_path / "out.parquet")
+
+
 def test_a_chunk_that_nobody_has_written_is_missing(bucket, tmp_path):
     address = bucket.upload(dumps.zarr_array(tmp_path / "dump", dumps.logits(), chunks=(10, 5)), "dump")
     bucket.remove("dump/c/3/0")
@@ -235,14 +244,15 @@ def test_a_chunk_that_nobody_has_written_is_missing(bucket, tmp_path):
     assert filled.tally.rows == 103
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_store_that_is_away_is_exit_75(method, bucket, proxy, tmp_path):
-    address = bucket.upload(dumps.zarr_array(tmp_path / "dump", dumps.logits(), chunks=(10, 5)), "dump")
-    proxy.spoil(method, "/dump", faults.says(500, "InternalError"), reaches=False)
+@pytest.mark.parametrize(("kind", "method"), [("zarr-v3", "GET"), ("parquet-file", "GET"), ("parquet-file", "HEAD")])
+def test_a_store_that_is_away_is_exit_75(kind, method, bucket, proxy, tmp_path):
+    path = LAYOUTS[kind][0](tmp_path)
+    address = bucket.upload(path, path.name)
+    rule = proxy.spoil(method, "/dump", faults.says(500, "InternalError"), reaches=False)
 
     outcome = softmax_dask("score", address, tmp_path / "out.parquet")
 
-    assert outcome.code == 75
+    assert (outcome.code, rule.met > 0) == (75, True)
     assert outcome.err.splitlines()[-1].startswith(f"Error: {address}")
     assert "expected a store that answers" in outcome.err
     assert not (tmp_path / "out.parquet").exists()
