@@ -114,3 +114,14 @@ def test_the_kernel_is_told_of_all_results_at_once(run, monkeypatch):
 
     assert results.nbytes > cpu._PAST_CACHES_BYTES
     assert sizes == [results.nbytes]
+
+
+@pytest.mark.parametrize("classes", [5, 10, 24, 100])
+def test_jacobians_between_items_of_memory_go_through_the_caches(classes):
+    logits = sample(classes, np.float32)
+    expected = jacobian(logits)
+    out = np.empty(expected.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(expected.shape)
+
+    cpu.jacobian_rows(logits, out, 1.0)
+
+    np.testing.assert_array_equal(out, expected)

@@ -150,12 +150,24 @@ def jacobian_lines(
             for i in range(last + 1):
                 if through_room:
                     _write_matrix(shares, complements, numbers, i * pitch, part, room, (row - start + i) * size)
-                    done = _stream_ready(room, done, (row - start + i + 1) * size - _LAG, head, out, start * size)
                 else:
                     _write_matrix(shares, complements, numbers, i * pitch, part, out, (row + i) * size)
-        if through_room:
+                if past_caches:
+                    done = _stream_ready(room, done, (row - start + i + 1) * size - _LAG, head, out, start * size)
+        if past_caches:
             stream_scaled(room, done, (stop - start) * size, 1.0, out, start * size + done, 0 if done else head)
-    settle()
+        elif through_room:
+            _copy(room, (stop - start) * size, out, start * size)
+    if past_caches:
+        settle()
+
+
+@step
+def _copy(room: Array, count: int, out: Array, place: int) -> None:
+    """out[place:] = room[:count], wherever `out` lies: nothing is streamed between items of memory."""
+    width = lanes(out)
+    for i in range(0, count, width):
+        store_first(out, place + i, min(width, count - i), load(room, i))
 
 
 @step
