@@ -16,7 +16,7 @@ from softmax_dask.kernels.cpu.finish import Outputs, Waiting, finish_waiting, ov
 from softmax_dask.kernels.cpu.memory import load, load_first, settle, store_first, stream
 from softmax_dask.kernels.cpu.simd import Vector, fill, lane, lanes
 from softmax_dask.kernels.cpu.sweeps import (
-    Behind,
+    RowBehind,
     exponentials,
     find,
     largest,
@@ -47,7 +47,7 @@ def softmax_row(
     half = classes + 3 * width
     room = np.empty(2 * half, out.dtype) if past_caches else out
     head = until_whole_line(out, 0)
-    behind, peak = Behind(0, 0, 0, 0, 0.0), largest(logits, 0, classes)
+    behind, peak = RowBehind(0, 0, 0, 0, 0.0), largest(logits, 0, classes)
     for row in range(rows):
         start, place = row * stride, row * classes
         ahead = stride if row + 1 < rows else 0
@@ -61,14 +61,14 @@ def softmax_row(
             behind = _stream_first_line(room, behind, at, classes, 1.0 / total, out, place, head)
         else:
             _write_rest(room, behind, out)
-            behind = Behind(at, place, classes // width, classes % width, 1.0 / total)
+            behind = RowBehind(at, place, classes // width, classes % width, 1.0 / total)
     _write_lines(room, behind, 0, out, past_caches)
     _write_rest(room, behind, out)
     settle()
 
 
 @step
-def _write_lines(room: Array, behind: Behind, done: int, out: Array, past_caches: bool) -> None:
+def _write_lines(room: Array, behind: RowBehind, done: int, out: Array, past_caches: bool) -> None:
     """The lines of a row but for up to `done`, which were written beside the next row."""
     width, factors = lanes(out), fill(out, behind.factor)
     for k in range(min(done, behind.lines // 2 * 2), behind.lines):
@@ -76,7 +76,7 @@ def _write_lines(room: Array, behind: Behind, done: int, out: Array, past_caches
 
 
 @step
-def _write_rest(room: Array, behind: Behind, out: Array) -> None:
+def _write_rest(room: Array, behind: RowBehind, out: Array) -> None:
     """What is left of a row after its lines."""
     done = behind.lines * lanes(out)
     rest = load_first(room, behind.at + done, behind.rest) * fill(out, behind.factor)
@@ -85,8 +85,8 @@ def _write_rest(room: Array, behind: Behind, out: Array) -> None:
 
 @step
 def _stream_first_line(
-    room: Array, behind: Behind, at: int, classes: int, factor: float, out: Array, place: int, head: int
-) -> Behind:
+    room: Array, behind: RowBehind, at: int, classes: int, factor: float, out: Array, place: int, head: int
+) -> RowBehind:
     """What is behind now: a row, of which the first line goes out at once, with what is left of the row before.
 
     So every line is streamed whole. The first row has none before it, and its line `head` items.
@@ -101,7 +101,7 @@ def _stream_first_line(
         store_first(room, at - left, left, rest)
         store_first(room, at, head, load(room, at) * factors)
         stream(out, place - left, load(room, at - left))
-    return Behind(at + head, place + head, (classes - head) // width, (classes - head) % width, factor)
+    return RowBehind(at + head, place + head, (classes - head) // width, (classes - head) % width, factor)
 
 
 @kernel

@@ -121,8 +121,8 @@ def _above(logits: Array, i: int, stop: int, x: float) -> Vector:
     return a + b
 
 
-class Behind(NamedTuple):
-    """Exponentials of the row before, which wait for their sum."""
+class RowBehind(NamedTuple):
+    """Exponentials of the row before, which wait for their sum; `behind` has results that want nothing more."""
 
     at: int
     """where they are in the room,"""
@@ -135,7 +135,7 @@ class Behind(NamedTuple):
     factor: float
 
 
-# Logits beyond the largest of the next row's seen so far that are asked for: memory takes as long as they do.
+# So many logits before they are looked at, memory is asked for those of the next row.
 _SOON = 1024
 
 
@@ -149,7 +149,7 @@ def exponentials(
     scale: Scale,
     room: Array,
     at: int,
-    behind: Behind,
+    behind: RowBehind,
     out: Array,
     past_caches: bool,
 ) -> tuple[float, Any]:
@@ -188,7 +188,7 @@ def exponentials(
 
 
 @step
-def write_line(room: Array, behind: Behind, i: int, factors: Vector, out: Array, past_caches: bool) -> None:
+def write_line(room: Array, behind: RowBehind, i: int, factors: Vector, out: Array, past_caches: bool) -> None:
     """Items i.. of what lies behind, a register of them."""
     scaled = load(room, behind.at + i) * factors
     if past_caches:
