@@ -29,7 +29,9 @@ from softmax_dask.kernels.cpu.exp2 import (
     add_exactly,
     anchor,
     exponential,
+    inverse_in,
     log1p,
+    scale_in,
 )
 from softmax_dask.kernels.cpu.finish import Outputs, Statistics, finish_rows, over_temperature
 from softmax_dask.kernels.cpu.memory import (
@@ -64,6 +66,10 @@ _CACHE_LINE_BYTES = 64
 _TILES_BYTES = 16 << 10
 
 
+Items = tuple[int, ...]
+"""Of a `Shape` or of `Strides`, as kernels are given them: to look at a named tuple takes Numba 2 microseconds."""
+
+
 class Shape(NamedTuple):
     """Of an array of logits or of wide results."""
 
@@ -82,8 +88,10 @@ class Strides(NamedTuple):
 
 
 @kernel
-def softmax_tile(logits: Array, source: Strides, shape: Shape, scale: Scale, out: Array, target: Strides) -> None:
+def softmax_tile(logits: Array, source: Items, shape: Items, constants: Array, out: Array, target: Items) -> None:
     """Fill `out`, of strides `target`, with probabilities of logits of strides `source`."""
+    source, shape, target = Strides(*source), Shape(*shape), Strides(*target)
+    scale = scale_in(constants)
     width, classes = lanes(logits), shape.classes
     together = _rows_together(logits, classes, out.itemsize)
     tiles = np.empty(together * classes + width * width, out.dtype)
@@ -103,8 +111,9 @@ def softmax_tile(logits: Array, source: Strides, shape: Shape, scale: Scale, out
 
 
 @kernel
-def softmax_tile_past_caches(logits: Array, stride: int, rows: int, classes: int, scale: Scale, out: Array) -> None:
+def softmax_tile_past_caches(logits: Array, stride: int, rows: int, classes: int, constants: Array, out: Array) -> None:
     """As `softmax_tile`, of rows and into C order; a tile is streamed while the next one is computed."""
+    scale = scale_in(constants)
     width, source = lanes(logits), Strides(0, stride, 1)
     together = _rows_together(logits, classes, out.itemsize)
     tiles = np.empty(together * classes + width * width, out.dtype)
@@ -127,18 +136,20 @@ def softmax_tile_past_caches(logits: Array, stride: int, rows: int, classes: int
 @kernel
 def decision_tile(
     logits: Array,
-    source: Strides,
-    shape: Shape,
-    scale: Scale,
-    inverse: Inverse,
+    source: Items,
+    shape: Items,
+    constants: Array,
     targets: Array,
-    out: Outputs,
-    wide: tuple[Strides, Strides],
+    out: tuple[Array, ...],
+    wide: Items,
 ) -> None:
-    """Fill the columns that are wanted; `targets` is int64, a class a row, or empty.
+    """Fill the columns of `Outputs` that are wanted; `targets` is int64, a class a row, or empty.
 
-    `wide` has the strides of the probabilities and of the log-probabilities.
+    `wide` has the strides of the probabilities, then those of the log-probabilities.
     """
+    source, shape, out = Strides(*source), Shape(*shape), Outputs(*out)
+    scale, inverse = scale_in(constants), inverse_in(constants)
+    strides = Strides(wide[0], wide[1], wide[2]), Strides(wide[3], wide[4], wide[5])
     width, classes = lanes(logits), shape.classes
     together = _rows_together(logits, classes, out.confidence.itemsize)
     tiles = np.empty(together * classes + width * width, out.confidence.dtype)
@@ -151,7 +162,7 @@ def decision_tile(
                 part = Part(group, row + i, min(width, count - i), classes)
                 soon = _ahead(group, row + together + i, source, width)
                 before = group * shape.rows
-                _decide(tiles, i * classes, block, logits, soon, before, part, scale, inverse, targets, out, wide)
+                _decide(tiles, i * classes, block, logits, soon, before, part, scale, inverse, targets, out, strides)
 
 
 class Ahead(NamedTuple):
