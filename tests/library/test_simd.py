@@ -196,6 +196,22 @@ def test_operations_on_one_vector_match_numpy(dtype, operation, expected):
     np.testing.assert_array_equal(found, expected(x))
 
 
+@pytest.mark.parametrize("x", [0.0, -0.0, 1.0, -1.0, 1e-40, -1e-45, 3e38, "-max", -np.inf])
+def test_next_above_matches_numpy(dtype, x):
+    x = np.full(32, -np.finfo(dtype).max if x == "-max" else x, dtype)
+
+    found = of_one(simd.next_above)(x)
+
+    np.testing.assert_array_equal(found, np.nextafter(x, dtype(np.inf)))
+
+
+@pytest.mark.parametrize("x", [np.inf, np.nan])
+def test_nothing_is_above_infinity(dtype, x):
+    found = of_one(simd.next_above)(np.full(32, x, dtype))
+
+    np.testing.assert_array_equal(found, np.nan)
+
+
 def test_larger_ignores_nan_on_the_right(dtype):
     nan, one = np.full(32, np.nan, dtype), np.ones(32, dtype)
 

@@ -51,9 +51,11 @@ from softmax_dask.kernels.cpu.simd import (
     fma,
     lanes,
     larger,
+    next_above,
     smaller,
     where_equal,
     where_greater,
+    where_reaching,
 )
 
 Array = Any
@@ -353,12 +355,13 @@ def two_largest(tile: Array, at: int, classes: int) -> tuple[Vector, Vector, Vec
     """Largest and second largest logit (equal on ties), and the lowest class of the largest."""
     width = lanes(tile)
     most = fill(tile, -np.inf)
-    second, label = most, fill(tile, 0.0)
+    second, label, number, one = most, fill(tile, 0.0), fill(tile, 0.0), fill(tile, 1.0)
     for k in range(classes):
         x = load(tile, at + k * width)
-        label = where_greater(x, most, fill(tile, float(k)), label)
+        label = where_greater(x, most, number, label)
         second = larger(second, smaller(most, x))
         most = larger(most, x)
+        number = number + one  # k in all lanes: to make it of k anew would take five instructions
     return most, second, label
 
 
@@ -417,14 +420,15 @@ def sums_of_others(
     Ask for what is read `soon`.
     """
     width = lanes(tile)
-    zero = fill(tile, 0.0)
-    total, lost, weight, weight_lost, squares = zero, zero, zero, zero, zero
+    zero, one = fill(tile, 0.0), fill(tile, 1.0)
+    total, lost, weight, weight_lost, squares, number = zero, zero, zero, zero, zero, zero
     for start in range(0, classes, FOLD):
         part, part_weight, part_squares = zero, zero, zero
         for k in range(start, min(start + FOLD, classes)):
             prefetch(logits, soon.first + k * soon.apart)
             power, log2 = exponential(load(tile, at + k * width), base, scale)
-            power = where_equal(label, fill(tile, float(k)), zero, power)
+            power = where_equal(label, number, zero, power)
+            number = number + one
             part = part + power
             part_weight = fma(power, log2, part_weight)
             if squared:
@@ -439,9 +443,10 @@ def sums_of_others(
 def _logit_of(tile: Array, at: int, classes: int, number: Vector) -> Vector:
     """The logit of each row's target; NaN where it is -1."""
     width = lanes(tile)
-    logit = fill(tile, np.nan)
+    logit, class_, one = fill(tile, np.nan), fill(tile, 0.0), fill(tile, 1.0)
     for k in range(classes):
-        logit = where_equal(number, fill(tile, float(k)), load(tile, at + k * width), logit)
+        logit = where_equal(number, class_, load(tile, at + k * width), logit)
+        class_ = class_ + one
     return logit
 
 
@@ -449,12 +454,12 @@ def _logit_of(tile: Array, at: int, classes: int, number: Vector) -> Vector:
 def _rank(tile: Array, at: int, classes: int, number: Vector, logit: Vector) -> Vector:
     """How many classes come before the target: larger logits, and equal ones of lower classes."""
     width = lanes(tile)
-    zero, one = fill(tile, 0.0), fill(tile, 1.0)
-    rank = zero
+    zero, one, above = fill(tile, 0.0), fill(tile, 1.0), next_above(logit)
+    rank, class_ = zero, zero
     for k in range(classes):
-        x = load(tile, at + k * width)
-        before = where_greater(number, fill(tile, float(k)), one, zero)
-        rank = rank + where_greater(x, logit, one, where_equal(x, logit, before, zero))
+        bar = where_greater(number, class_, logit, above)
+        rank = rank + where_reaching(load(tile, at + k * width), bar, one, zero)
+        class_ = class_ + one
     return rank
 
 
