@@ -1,5 +1,5 @@
 // From what was found in a row to its columns. See softmax_dask/kernels/cpu/finish.py.
-enum { DECIDE = 1, ENTROPY = 2, RANK = 4, SQUARES = 8 };  // what a kernel looks for; 0 is probabilities alone
+enum { DECIDE = 1, ENTROPY = 2, RANK = 4, SQUARES = 8, WIDE = 16 };  // what a kernel is for; 0 is probabilities alone
 
 template <typename A, typename O> struct Columns {  // null where a column is not wanted
   int* label;

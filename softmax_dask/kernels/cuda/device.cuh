@@ -7,8 +7,9 @@ typedef unsigned long long u64;
 typedef long long i64;
 
 #define DEVICE __device__ __forceinline__
-// Registers for 384 threads a multiprocessor, 168 each: with fewer some kernels spill.
-#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads, (threads) < 384 ? 384 / (threads) : 1)
+// `resident`: threads that a multiprocessor must have registers for.
+#define KERNEL(threads, resident) \
+  extern "C" __global__ void __launch_bounds__(threads, (threads) < (resident) ? (resident) / (threads) : 1)
 #define SHARED(type, name, count) __shared__ __align__(16) type name[count]
 
 struct alignas(16) Word4 { u32 w[4]; };
@@ -27,6 +28,10 @@ DEVICE int blocks() { return gridDim.x; }
 
 DEVICE Word4 load16(const void* p) {
   uint4 q = __ldcs((const uint4*)p);
+  return {{q.x, q.y, q.z, q.w}};
+}
+DEVICE Word4 load16_kept(const void* p) {
+  uint4 q = *(const uint4*)p;
   return {{q.x, q.y, q.z, q.w}};
 }
 DEVICE void store16(void* p, Word4 v) { __stcs((uint4*)p, make_uint4(v.w[0], v.w[1], v.w[2], v.w[3])); }
@@ -56,6 +61,27 @@ DEVICE float larger(float a, float b) {  // the other one of a NaN
   return r;
 }
 DEVICE double larger(double a, double b) { return fmax(a, b); }
+#if __CUDA_ARCH__ >= 800
+#define PAIRS  // of 16-bit numbers, as `larger`
+DEVICE u32 larger_halves(u32 a, u32 b) {
+  u32 r;
+  asm("max.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+  return r;
+}
+DEVICE u32 larger_bfloats(u32 a, u32 b) {
+  u32 r;
+  asm("max.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+  return r;
+}
+DEVICE float at_least(float x, float low) {  // NaN stays
+  float r;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(x), "f"(low));
+  return r;
+}
+#else
+DEVICE float at_least(float x, float low) { return x < low ? low : x; }
+#endif
+DEVICE double at_least(double x, double low) { return x < low ? low : x; }
 DEVICE bool same(float a, float b) {
   u32 r;
   asm("set.eq.u32.f32 %0, %1, %2;" : "=r"(r) : "f"(a), "f"(b));

@@ -52,8 +52,7 @@ template <typename T> struct Powers {
     magic = Constants<A>::magic() - k;
   }
   DEVICE A of(A x, A& log2) const {  // -inf gives exactly 0, NaN stays
-    A t = x - shift;
-    t = t < low ? low : t;
+    const A t = at_least(x - shift, low);
     const A rounded = fused(t, scale.hi, magic);
     const A f = fused(t, scale.lo, fused(t, scale.hi, magic - rounded));
     log2 = f + (rounded - Constants<A>::magic());

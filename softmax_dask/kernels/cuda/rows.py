@@ -54,7 +54,7 @@ def decision_rows(
     ranked = len(columns) < len(out)
     if ranked and "confidence" not in columns:
         columns["confidence"] = device.empty(logits.shape[:1], floats)
-    wide = next((columns[name].dtype for name in _WIDE if name in columns), floats)
+    wide = next((columns[name].dtype for name in _WIDE if name in columns), None)
     kernel = row_kernel(logits.shape[1], logits.dtype, wide, _work(columns))
     _launch_columns(device, kernel, logits, targets, columns, temperature)
     if ranked:

@@ -32,16 +32,21 @@ _WARP_CLASSES = 1024
 
 
 class Work(IntFlag):
-    """What a kernel of rows looks for; nothing: probabilities alone. As in columns.cuh."""
+    """What a kernel of rows looks for, and whether it writes wide columns; nothing: probabilities alone.
+
+    As in columns.cuh.
+    """
 
     DECIDE = 1
     ENTROPY = 2
     RANK = 4
     SQUARES = 8
+    WIDE = 16
 
 
 _RANKED = Work.DECIDE | Work.ENTROPY | Work.RANK
-WORKS = (Work(0), Work.DECIDE, Work.DECIDE | Work.ENTROPY, _RANKED, _RANKED | Work.SQUARES)
+WORKS = (Work.DECIDE, Work.DECIDE | Work.ENTROPY, _RANKED, _RANKED | Work.SQUARES)
+"""What rows may be looked at for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,12 @@ def _part_of_warp(packs: int, dtype: np.dtype[Any]) -> Place:
 
 def _tile(classes: int) -> Place:
     lanes = min(16, _power_of_two(-(-classes // 16)))
-    return Place("tile", lanes, 16 if classes <= 16 * lanes else 32)
+    return Place("tile", lanes, _even(-(-classes // lanes)))
+
+
+def _even(n: int) -> int:
+    """The smallest even number that is no less."""
+    return n + n % 2
 
 
 def _power_of_two(n: int) -> int:
@@ -109,21 +119,21 @@ def _power_of_two(n: int) -> int:
 
 
 @cache
-def row_kernel(classes: int, dtype: np.dtype[Any], wide: np.dtype[Any], work: Work) -> Kernel:
-    """Columns of rows; `wide` is the dtype of probabilities and their logarithms."""
+def row_kernel(classes: int, dtype: np.dtype[Any], wide: np.dtype[Any] | None, work: Work) -> Kernel:
+    """Columns of rows; `wide` is the dtype of probabilities and their logarithms, None where none are wanted."""
     return kernel_at(place_of(classes, dtype), dtype, wide, work)
 
 
 @cache
-def kernel_at(place: Place, dtype: np.dtype[Any], wide: np.dtype[Any], work: Work) -> Kernel:
+def kernel_at(place: Place, dtype: np.dtype[Any], wide: np.dtype[Any] | None, work: Work) -> Kernel:
     """Columns of rows that lie in `place`."""
-    t, o = DTYPES[dtype], DTYPES[wide]
     if place.kind == "stream":
         work |= Work.DECIDE
-    if work and place.members == _WARP * _MOST_WARPS:
-        work |= Work.ENTROPY  # without it, the compiler runs out of registers there
-    name = f"{place.kind}_{place.members}_{place.held}_{t}_{o}_{int(work)}"
-    threads = max(BLOCK, place.members)
+    if work and wide is not None:
+        work |= Work.WIDE
+    t = DTYPES[dtype]
+    o = DTYPES[wide or (dtype if dtype.itemsize == 8 else np.dtype(np.float32))]
+    name = "_".join(map(str, (place.kind, place.members, place.held, t, *([o] if wide else []), int(work))))
     warps = place.members // _WARP
     bodies = {
         "part": f"held_rows<{t}, {o}, PartOfWarp<{t}, {place.members}, {place.held}>, {int(work)}>",
@@ -131,10 +141,16 @@ def kernel_at(place: Place, dtype: np.dtype[Any], wide: np.dtype[Any], work: Wor
         "warps": f"held_rows<{t}, {o}, Warps<{t}, {warps}, {place.held}>, {int(work)}>",
         "stream": f"stream_rows<{t}, {o}, {warps}, {place.held}, {int(work)}>",
     }
-    if warps > 1:
-        threads = place.members
-    line = f"ROW_KERNEL({name}, {t}, {o}, {threads}, ({bodies[place.kind]}))"
+    threads = place.members if warps > 1 else BLOCK
+    line = f"ROW_KERNEL({name}, {t}, {o}, {threads}, {_resident(place, dtype)}, ({bodies[place.kind]}))"
     return Kernel(name, line, threads, threads // place.members, place.members)
+
+
+def _resident(place: Place, dtype: np.dtype[Any]) -> int:
+    """Threads that a multiprocessor must have registers for: as many as none of these kernels spills with."""
+    if dtype.itemsize == 8:
+        return 384
+    return 768 if place.kind in ("part", "tile") else 512
 
 
 @cache
@@ -178,7 +194,8 @@ def every_kernel() -> Iterator[Kernel]:
     for dtype in DTYPES:
         floats = np.dtype(np.float64) if dtype.itemsize == 8 else np.dtype(np.float32)
         wides = [floats] if dtype.itemsize == 8 else [d for d in DTYPES if d.itemsize < 8]
-        kernels = [kernel_at(p, dtype, w, k) for p in every_place(dtype) for w in wides for k in WORKS]
+        kernels = [kernel_at(p, dtype, w, k) for p in every_place(dtype) for w in wides for k in (Work(0), *WORKS)]
+        kernels += [kernel_at(p, dtype, None, k) for p in every_place(dtype) for k in WORKS]
         kernels += [product_kernel(c, dtype, kind) for c in (2, 100, 5000) for kind in ("jvp", "log_jvp", "log_vjp")]
         kernels += [share_kernel(c, dtype) for c in (2, 100, 5000)] + [top_k_kernel(c, dtype) for c in (2, 5000)]
         found |= {kernel.name: kernel for kernel in [*kernels, matrix_kernel(floats)]}
