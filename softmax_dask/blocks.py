@@ -59,7 +59,7 @@ def decide(
     moved = x if plan.is_last else with_axis(x, plan.axis, -1)
     planes = not moved.flags.c_contiguous and _are_planes(backend, moved, plan)
     if out:
-        _require_known(out, plan.names)
+        _require_known(out, plan)
     results = {}
     for column in plan.columns:
         given = out.get(column.name) if out else None
@@ -81,11 +81,12 @@ def _are_planes(backend: Backend, moved: Array, plan: Plan) -> bool:
     )
 
 
-def _require_known(out: Mapping[str, Array], columns: tuple[str, ...]) -> None:
+def _require_known(out: Mapping[str, Array], plan: Plan) -> None:
     if len(out) > 1 and len({id(array) for array in out.values()}) < len(out):
         raise OutputBufferError("out has one array for two columns; expected one for each.")
-    if unknown := sorted([name for name in out if name not in columns]):
-        raise OutputBufferError(f"out has {', '.join(unknown)}; expected only the columns {', '.join(columns)}.")
+    if not out.keys() <= plan.dtypes.keys():
+        unknown = ", ".join(sorted(out.keys() - plan.dtypes.keys()))
+        raise OutputBufferError(f"out has {unknown}; expected only the columns {', '.join(plan.names)}.")
 
 
 def require_targets(backend: Backend, targets: Array, shape: tuple[int, ...], classes: int) -> Array:
@@ -132,7 +133,7 @@ def _result(
     """
     shape, wanted = moved.shape, plan.dtypes[column.name]
     if column.per != "class":
-        shape = (*shape[:-1], *column.tail(shape[-1], top_k))
+        shape = shape[:-1] + column.tail(shape[-1], top_k)
     if given is None and planes and column.per == "class":
         like_logits = (*shape[: plan.axis], shape[-1], *shape[plan.axis : -1])
         return with_axis(backend.arrays.empty(like_logits, wanted), plan.axis, -1)

@@ -39,8 +39,9 @@ class Column:
 
     def tail(self, classes: int, top_k: int, members: int = 0) -> tuple[int, ...]:
         """Shape of one row's values: () where there is one value a row."""
-        lengths = {"class": (classes,), "rank": (top_k,), "member": (members,)}
-        return lengths.get(self.per, ())
+        if self.per == "row":
+            return ()
+        return ({"class": classes, "rank": top_k, "member": members}[self.per],)
 
 
 def _table(*columns: Column) -> Mapping[str, Column]:
