@@ -411,6 +411,19 @@ def test_lowest_bit_is_that_which_trailing_zeros_lead_to(number):
     assert found == number
 
 
+def test_load_lanes_picks_a_row_of_a_tile_for_each_lane(dtype):
+    width = 32  # lanes at most, so that any number of them finds its rows
+    rows = np.random.default_rng(0).integers(0, 9, width)
+    tile = np.arange(3 + 9 * width, dtype=dtype)
+    out = np.full(width, -1, dtype)
+
+    count = pick_lanes(tile, 3, rows.astype(dtype), out)
+
+    lanes = np.arange(count)
+    np.testing.assert_array_equal(out[:count], tile[3 + rows[:count] * count + lanes])
+    np.testing.assert_array_equal(out[count:], -1)
+
+
 # ---- exp2
 
 
@@ -602,6 +615,12 @@ def fill_exponentials(x, peak, constants, out):
     base = exp2.anchor(simd.fill(x, peak), scale)
     for i in range(0, x.size, simd.lanes(x)):
         memory.store(out, i, exp2.exponential(memory.load(x, i), base, scale)[0])
+
+
+@njit(error_model="numpy")
+def pick_lanes(tile, at, rows, out):
+    memory.store(out, 0, memory.load_lanes(tile, at, memory.load(rows, 0)))
+    return simd.lanes(tile)
 
 
 @njit(error_model="numpy")

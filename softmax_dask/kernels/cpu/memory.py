@@ -176,6 +176,32 @@ def load_integers(typing: Any, like: Any, array: Any, index: Any, last: Any) -> 
 
 
 @intrinsic
+def load_lanes(typing: Any, array: Any, index: Any, rows: Any) -> Any:
+    """Lane l is array[index + rows[l] * lanes + l], of a tile: a row for each lane."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _memory_type(context, array)
+        numbers, words = ir.VectorType(I32, memory.count), ir.VectorType(I64, memory.count)
+        first = builder.mul(builder.fptosi(args[2], numbers), constant(numbers, memory.count))
+        offsets = builder.mul(
+            builder.zext(builder.add(first, lane_numbers(memory.count)), words), constant(words, _item_bytes(array))
+        )
+        base = builder.ptrtoint(_address(context, builder, array, args[0], args[1]), I64)
+        pointers = ir.VectorType(memory.element.as_pointer(), memory.count)
+        return call(
+            builder,
+            f"llvm.masked.gather.{suffix(memory)}.v{memory.count}p0",
+            memory,
+            builder.inttoptr(builder.add(offsets, splat(builder, words, base)), pointers),
+            ir.Constant(I32, _item_bytes(array)),
+            constant(ir.VectorType(ir.IntType(1), memory.count), 1),
+            ir.Constant(memory, ir.Undefined),
+        )
+
+    return Vec(lane_dtype(array))(array, types.intp, rows), generate
+
+
+@intrinsic
 def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
     """Store a full vector at array[index:]; the array has the vector's lane type."""
 
