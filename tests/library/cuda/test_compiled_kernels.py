@@ -74,7 +74,7 @@ def test_logits_are_loaded_16_bytes_at_a_time(tmp_path, classes, dtype, work):
 
     wide = [line for line in loads(lines) if ".128" in line]
     # All but those of a row's target, and for each pack one: so many are in flight before the first is used.
-    assert len(wide) >= variants.place_of(classes, dtype).held
+    assert len(wide) >= variants.place_of(classes, dtype, work).held
     assert not any("LDL" in line or "STL" in line for line in lines)
     if not work:
         assert wide == loads(lines)
@@ -94,8 +94,8 @@ BUDGETS: list[Any] = [
 @disassembled
 @pytest.mark.parametrize(("dtype", "work", "budget"), BUDGETS, ids=str)
 def test_decisions_of_long_rows_keep_their_budget_of_instructions(tmp_path, dtype, work, budget):
-    kernel = variants.row_kernel(100_000, dtype, FLOAT32, work)
-    logits_a_pass = variants.place_of(100_000, dtype).held * 16 // dtype.itemsize
+    kernel = variants.row_kernel(100_000, dtype, None, work)
+    logits_a_pass = variants.place_of(100_000, dtype, work).held * 16 // dtype.itemsize
 
     loop = nvrtc.innermost_loop(machine_code(kernel, tmp_path), r"LDG\.E.*128")
 
@@ -118,6 +118,6 @@ def test_16_bit_logits_cost_one_exponential_each(tmp_path, classes):
 def test_the_kernel_hangs_on_class_count_dtype_and_columns_alone(dtype, classes):
     wide = np.dtype(np.float64) if dtype == np.float64 else FLOAT32
 
-    names = {variants.row_kernel(classes, dtype, wide, work).name for work in variants.WORKS}
+    names = {variants.row_kernel(classes, dtype, w, work).name for work in variants.WORKS for w in (None, wide)}
 
     assert names <= {kernel.name for kernel in EVERY}
