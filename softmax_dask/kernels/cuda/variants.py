@@ -159,7 +159,7 @@ def _crowd(threads: int, work: Work) -> int:
 def _resident(place: Place, dtype: np.dtype[Any], work: Work) -> int:
     """Threads that a multiprocessor must have registers for: as many as none of these kernels spills with."""
     if dtype.itemsize == 8:
-        return 384
+        return 256 if place.kind == "stream" and work & Work.RANK else 384
     packs = place.held if place.kind != "tile" else 0
     if work & (Work.RANK | Work.WIDE):
         if dtype.itemsize == 2 and packs > 4:
