@@ -141,6 +141,7 @@ class ZarrPartitionWriter:
         buffers = self._buffers
         chunk = (buffers.rows.start + buffers.chunk_start) // self._spec.chunk_rows
         for name, values in buffers.wide.items():
+            self._writes.wait()
             self._writes.call(
                 self._chunks.put, *self._numbers(name, chunk, values, buffers.filled - buffers.chunk_start)
             )
