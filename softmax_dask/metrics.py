@@ -319,7 +319,7 @@ class _Gathered:
         place = slice(self._rows, self._rows + rows)
         for name, values in columns.items():
             self._columns[name][place] = values
-        if self._targets is not None:
+        if self._targets is not None and targets is not None:
             self._targets[place] = targets
         self._rows = place.stop
 

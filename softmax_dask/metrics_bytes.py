@@ -51,7 +51,7 @@ def metrics_from_bytes(data: bytes) -> Metrics:
         The bytes are not all those that it gave, or those of another version.
     """
     found, kept = _read(data)
-    arrays = {name: items.whole() for name, items in kept.items()}
+    arrays: dict[str, Any] = {name: items.whole() for name, items in kept.items()}
     return Metrics(**found, **{name: arrays[name] for name in _ARRAYS}, confusions=_confusions(arrays))
 
 

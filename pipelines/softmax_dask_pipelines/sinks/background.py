@@ -29,7 +29,7 @@ class Background(Generic[T]):
             self._under_way.popleft().result()
 
     def call(self, function: Callable[..., T], *arguments: Any) -> None:
-        """Begin to call `function`, once fewer than all threads are busy; the first error of earlier calls is raised."""
+        """Begin to call `function`, once fewer than all threads are busy; raises what earlier calls have raised."""
         self.wait()
         future = self._pool.submit(function, *arguments)
         self._under_way.append(future)
