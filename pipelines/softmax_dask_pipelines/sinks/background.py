@@ -20,17 +20,13 @@ class Background(Generic[T]):
         self._under_way: deque[Future[T]] = deque()
         self._all: list[Future[T]] = []
 
-    def wait(self) -> None:
-        """Until fewer than all threads are busy; the first error of earlier calls is raised.
+    def call(self, function: Callable[..., T], *arguments: Any) -> None:
+        """Begin to call `function`, once fewer than all threads are busy; the first error of earlier calls is raised.
 
-        Who waits before making what the next call gets holds the memory of no more than `threads` calls.
+        So what waits here holds the memory of `threads` calls at most.
         """
         while len(self._under_way) >= self._threads:
             self._under_way.popleft().result()
-
-    def call(self, function: Callable[..., T], *arguments: Any) -> None:
-        """Begin to call `function`, once fewer than all threads are busy; raises what earlier calls have raised."""
-        self.wait()
         future = self._pool.submit(function, *arguments)
         self._under_way.append(future)
         self._all.append(future)

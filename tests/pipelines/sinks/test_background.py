@@ -1,6 +1,6 @@
 """Calls on other threads: in order, a few at a time, and none left behind."""
 
-from threading import Barrier, Event, Thread, get_ident
+from threading import Barrier, Event, get_ident
 
 import pytest
 
@@ -25,20 +25,6 @@ def test_calls_are_made_beside_the_caller_and_beside_each_other():
     together.wait()
 
     assert get_ident() not in background.finish()
-
-
-def test_who_waits_first_finds_room_for_a_call():
-    background, go, begun = Background[None](2), Event(), Event()
-    waiter = Thread(target=lambda: (background.wait(), begun.set()))
-    for _ in range(2):
-        background.call(go.wait)
-
-    waiter.start()
-
-    assert not begun.wait(0.05)
-    go.set()
-    assert begun.wait(60)
-    background.finish()
 
 
 def test_the_caller_waits_where_as_many_are_under_way_as_may_be():
