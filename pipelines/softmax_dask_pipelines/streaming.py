@@ -1,7 +1,7 @@
 """Rows of the host computed on a GPU: copied through pinned memory, on several streams, so that copies overlap work.
 
-The one module of the pipelines that imports CuPy; imported when a GPU is asked for. Tested with a stand-in for CuPy where
-there is no GPU.
+The one module of the pipelines that imports CuPy; imported when a GPU is asked for. Tested with a stand-in for CuPy
+where there is no GPU.
 """
 
 from collections.abc import Mapping
