@@ -48,7 +48,7 @@ BUGS = {
         "DEVICE Found<A> look(",
     ),
     "one pack too far is read": Bug("k * 512 < end ?", "k * 512 < end + 4096 ?", 1000),
-    "an address that is not aligned": Bug("load_words(window + k * 512)", "load_words(window + k * 512 + 4)", 1000),
+    "an address that is not aligned": Bug("<LAST>(window + k * 512)", "<LAST>(window + k * 512 + 4)", 1000),
     "the rest of a pack comes from the wrong neighbour": Bug("(lane + 1) % 32), skip", "(lane + 2) % 32), skip", 1001),
     "the last thread has no neighbour": Bug("more = skip && lane == 0", "more = false && lane == 0", 2501),
     "what the last thread hands on is lost": Bug("if (spill && lane == 31) {", "if (false) {", 2501),
@@ -69,7 +69,7 @@ BUGS = {
     "a tile is filled before it has been read": Bug(
         "    meet();  // the tile before this one has been read\n", "", 257
     ),
-    "the next row is not the next": Bug("top + Place::ROWS :", "top + 2 * Place::ROWS :", 100),
+    "the next row is not the next": Bug("top + Place::ROWS :", "top + 2 * Place::ROWS :", 2500),
     "rows are asked for before those on their way are taken": Bug(
         "      place.settle(",
         "      place.fetch(logits, stride, next, rows, classes, fetched);\n      place.settle(",
