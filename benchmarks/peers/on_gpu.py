@@ -1,7 +1,9 @@
 """A GPU through CuPy: timing, checks, and the peers that are installed. Imported on a machine that has one."""
 
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from time import perf_counter
 from typing import Any
@@ -124,27 +126,30 @@ class Gpu:
     # ---- from the host
 
     def stream_rates(self, size: int) -> dict[str, float]:
-        """Logits of the host, in blocks as `score` has them: copied alone, and decided."""
+        """Logits of the host, in blocks as `score` has them: copied alone, and decided by one thread and by many."""
         streams = import_module("softmax_dask_pipelines.streaming").HostStreams()
         rows, classes = (8 << 20) // 2000, 1000
         block = np.random.default_rng(0).normal(0, 4, (rows, classes)).astype(np.float16)
-        out = {"label": np.empty(rows, np.int32), "confidence": np.empty(rows, np.float32)}
         options: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "dtype": np.dtype(np.float32)}
         pinned, device = cupyx.empty_pinned(block.shape, block.dtype), cupy.empty(block.shape, block.dtype)
         count = size // block.nbytes
-        return {
-            "copied from pinned memory": _rate(lambda: device.set(pinned), count, block.nbytes),
-            "decided": _rate(lambda: streams(block, tuple(out), out=out, **options), count, block.nbytes),
-        }
+
+        def decide(_: Any = None) -> None:
+            out = {"label": np.empty(rows, np.int32), "confidence": np.empty(rows, np.float32)}
+            streams(block, tuple(out), out=out, **options)
+
+        rates = {"copied from pinned memory": _rate(lambda _: device.set(pinned), count, block.nbytes, map)}
+        for threads in (1, os.cpu_count() or 1):
+            with ThreadPoolExecutor(threads) as pool:
+                rates[f"decided by {threads} threads"] = _rate(decide, count, block.nbytes, pool.map)
+        return rates
 
 
-def _rate(run: Callable[[], Any], count: int, size: int) -> float:
-    run()
-    cupy.cuda.Device().synchronize()
-    begin = perf_counter()
-    for _ in range(count):
-        run()
-    cupy.cuda.Device().synchronize()
+def _rate(run: Callable[[Any], Any], count: int, size: int, all_of: Callable[..., Iterable[Any]]) -> float:
+    for _ in range(2):  # the first time is a warm-up
+        begin = perf_counter()
+        list(all_of(run, range(count)))
+        cupy.cuda.Device().synchronize()
     return count * size / (perf_counter() - begin) / 1e9
 
 
