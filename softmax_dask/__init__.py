@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from softmax_dask.facts import KernelFacts, kernel_facts, kernel_name
     from softmax_dask.jacobians import jacobian, jvp, log_softmax_jvp, log_softmax_vjp, vjp
     from softmax_dask.metrics import Metrics, MetricsCounter, confidence_edges, metric_columns
-    from softmax_dask.metrics_bytes import metrics_from_bytes, metrics_to_bytes
+    from softmax_dask.metrics_bytes import MetricsSum, metrics_from_bytes, metrics_to_bytes
     from softmax_dask.metrics_json import metrics_document, metrics_from_document
     from softmax_dask.nll_sums import shifted
     from softmax_dask.notices import SingleClassWarning, SoftmaxDaskWarning, TopKWarning
@@ -83,6 +83,7 @@ _HOMES = {
     "Metrics": "metrics",
     "MetricsCounter": "metrics",
     "MetricsError": "errors",
+    "MetricsSum": "metrics_bytes",
     "OutputBufferError": "errors",
     "SingleClassWarning": "notices",
     "SoftmaxDaskError": "errors",
@@ -150,6 +151,7 @@ __all__ = [
     "Metrics",
     "MetricsCounter",
     "MetricsError",
+    "MetricsSum",
     "OutputBufferError",
     "SingleClassWarning",
     "SoftmaxDaskError",

@@ -17,13 +17,17 @@ from softmax_dask import risk
 from softmax_dask.confusions import Confusion, Confusions
 from softmax_dask.dispatch import backend_of, is_on_device
 from softmax_dask.errors import MetricsError
-from softmax_dask.kernels.counts import BINS, LARGE_NLL, ONE, RANKS, SLAB_ROWS, Counts, fine_edges, no_counts
+from softmax_dask.kernels.counts import BINS, FINE_BINS, LARGE_NLL, ONE, RANKS, SLAB_ROWS, Counts, fine_edges, no_counts
 
 _COLUMNS = ("label", "confidence", "entropy")
 _COLUMNS_OF_TARGETS = ("nll", "brier", "target_rank")
 
 _SLABS_OF_PAIRS = 16
 """After which confused rows are sorted."""
+
+GATHERED_ROWS = 1 << 15
+"""Rows of small blocks that are counted at once: counters of 1.5 MB are out of the cache whenever a block of logits has
+gone through it, and a thousand rows then wait for memory most of the time."""
 
 Counters = NDArray[np.int64]
 
@@ -231,6 +235,7 @@ class MetricsCounter:
         self._confusions = Confusions()
         self._wrong: list[Counters] = []
         """pairs that are not in the confusions yet"""
+        self._gathered = _Gathered({}, None)
 
     def add(self, columns: Mapping[str, Any], targets: Any = None) -> None:
         """Count rows; see `Metrics.of`.
@@ -246,14 +251,29 @@ class MetricsCounter:
         rows = len(known["label"])
         if len({rows, *map(len, known.values())} | ({len(truth)} if truth is not None else set())) != 1:
             raise MetricsError("columns and targets have different lengths; expected a value of each for every row.")
-        for start in range(0, rows, SLAB_ROWS):
-            slab = slice(start, start + SLAB_ROWS)
-            self._add({name: values[slab] for name, values in known.items()}, None if truth is None else truth[slab])
+        if rows <= GATHERED_ROWS // 2:
+            self._gather(known, truth, rows)
+        else:
+            self._count(known, truth)
 
     def metrics(self) -> Metrics:
         """Of what was counted so far."""
+        self._count(*self._gathered.taken())
         self._settle()
         return _metrics_of(self._classes, self._counts, self._sums, self._bin_confidence, self._confusions)
+
+    def _gather(self, columns: dict[str, NDArray[Any]], targets: Counters | None, rows: int) -> None:
+        """Copy rows, which are counted when they have become many."""
+        if not self._gathered.takes(columns, targets, rows):
+            self._count(*self._gathered.taken())
+            self._gathered = _Gathered(columns, targets)
+        self._gathered.add(columns, targets, rows)
+
+    def _count(self, columns: dict[str, NDArray[Any]], targets: Counters | None) -> None:
+        for start in range(0, len(columns.get("label", ())), SLAB_ROWS):
+            slab = slice(start, start + SLAB_ROWS)
+            part = {name: values[slab] for name, values in columns.items()}
+            self._add(part, None if targets is None else targets[slab])
 
     def _settle(self) -> None:
         """Take pairs into the counts by class, and into the confusions where they differ: many at once cost less."""
@@ -281,6 +301,39 @@ class MetricsCounter:
         _take(counts.bins[2], self._bin_confidence)
 
 
+class _Gathered:
+    """Copies of rows that wait to be counted, of columns such as those that it is made with."""
+
+    def __init__(self, columns: Mapping[str, NDArray[Any]], targets: Counters | None) -> None:
+        self._kinds = _kinds(columns, targets)
+        self._columns = {name: np.empty(GATHERED_ROWS, values.dtype) for name, values in columns.items()}
+        self._targets = None if targets is None else np.empty(GATHERED_ROWS, np.int64)
+        self._rows = 0
+
+    def takes(self, columns: Mapping[str, NDArray[Any]], targets: Counters | None, rows: int) -> bool:
+        """Whether there is room for rows of such columns."""
+        return self._rows + rows <= GATHERED_ROWS and self._kinds == _kinds(columns, targets)
+
+    def add(self, columns: Mapping[str, NDArray[Any]], targets: Counters | None, rows: int) -> None:
+        """Copy so many rows."""
+        place = slice(self._rows, self._rows + rows)
+        for name, values in columns.items():
+            self._columns[name][place] = values
+        if self._targets is not None and targets is not None:
+            self._targets[place] = targets
+        self._rows = place.stop
+
+    def taken(self) -> tuple[dict[str, NDArray[Any]], Counters | None]:
+        """The rows; there are none then."""
+        place, self._rows = slice(self._rows), 0
+        columns = {name: values[place] for name, values in self._columns.items()}
+        return columns, None if self._targets is None else self._targets[place]
+
+
+def _kinds(columns: Mapping[str, NDArray[Any]], targets: Counters | None) -> list[Any]:
+    return [targets is not None, *((name, values.dtype) for name, values in columns.items())]
+
+
 def _taken(counts: Counts, classes: int) -> Confusions:
     """The pairs that differ; all move to the counts by class."""
     pairs = counts.pairs.reshape(classes, classes)
@@ -299,7 +352,7 @@ def _metrics_of(
 ) -> Metrics:
     """In arrays of their own."""
     rows, undecidable, labelled, labelled_undecidable, infinite_nll, _ = counts.rows.tolist()
-    unlabelled, wrong, right = counts.histogram.T
+    histogram, labelled_histogram, correct_histogram = _histograms(counts)
     return Metrics(
         classes=classes,
         rows=rows,
@@ -319,11 +372,19 @@ def _metrics_of(
         bin_rows=counts.bins[0] + counts.bins[1],
         bin_correct=counts.bins[1].copy(),
         bin_confidence=tuple(bin_confidence),
-        histogram=unlabelled + wrong + right,
-        labelled_histogram=wrong + right,
-        correct_histogram=right.copy(),
+        histogram=histogram,
+        labelled_histogram=labelled_histogram,
+        correct_histogram=correct_histogram,
         confusions=confusions,
     )
+
+
+def _histograms(counts: Counts) -> tuple[Counters, Counters, Counters]:
+    """Of decidable rows, of those that are labelled, and of those that are correct."""
+    unlabelled, wrong, right = counts.histogram.T
+    if not counts.rows[2]:  # none is labelled
+        return unlabelled.copy(), np.zeros(FINE_BINS, np.int64), np.zeros(FINE_BINS, np.int64)
+    return unlabelled + wrong + right, wrong + right, right.copy()
 
 
 def _take(counters: Counters, sums: list[int]) -> None:

@@ -16,6 +16,28 @@ def put(path: ObjectPath, parts: Sequence[Buffer], *, scratch: ObjectPath | None
     return len(data)
 
 
+class Begun:
+    """An object that is kept until it is sent."""
+
+    def __init__(self, path: ObjectPath, parts: Sequence[Buffer]) -> None:
+        self._path, self._parts = path, parts
+
+    def finish(self) -> int:
+        """Send it; bytes written."""
+        parts, self._parts = self._parts, ()
+        return put(self._path, parts)
+
+    def drop(self) -> None:
+        """Nothing: nothing was sent."""
+
+
+def begin(
+    path: ObjectPath, parts: Sequence[Buffer], *, scratch: ObjectPath | None = None, durable: bool = True
+) -> Begun:
+    """The first half of `put`: nothing yet, all that takes time is the store's."""
+    return Begun(path, parts)
+
+
 def put_new(path: ObjectPath, parts: Sequence[Buffer]) -> bool:
     """Write an object where none is; False, and nothing changed, where there is one: of two writers one wins."""
     return path.store.put_new(path.key, b"".join(parts))

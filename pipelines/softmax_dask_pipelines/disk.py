@@ -11,7 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import sleep
 
@@ -69,8 +69,42 @@ def put(path: Path, parts: Sequence[Buffer], *, scratch: Path | None = None, dur
     ----------
     scratch : folder for the temporary file, on the same file system; the file's own, if none is given
     """
-    with writing(path, scratch=scratch) as temporary:
-        return _write_file(temporary, parts, durable=durable)
+    return Begun(path, parts, scratch=scratch, durable=durable).finish()
+
+
+class Begun:
+    """A file whose bytes the system has, so that nobody else need keep them. It has no name before `finish`."""
+
+    def __init__(self, path: Path, parts: Sequence[Buffer], *, scratch: Path | None, durable: bool) -> None:
+        self._durable = durable
+        with ExitStack() as stack:
+            temporary = stack.enter_context(writing(path, scratch=scratch))
+            self._descriptor = _open_new(temporary)
+            stack.callback(os.close, self._descriptor)
+            self._size = sum(_write_all(self._descriptor, part) for part in parts)
+            # What was opened stays open until `finish`, or goes with the first error.
+            self._open = stack.pop_all()
+
+    def finish(self) -> int:
+        """Wait for the disk, and give the file its name; bytes written."""
+        with self._open:
+            if self._durable:
+                os.fsync(self._descriptor)
+        return self._size
+
+    def drop(self) -> None:
+        """Remove it, unless it was finished."""
+        with suppress(_DroppedError), self._open:
+            raise _DroppedError
+
+
+class _DroppedError(Exception):
+    """A file that nobody wants any more."""
+
+
+def begin(path: Path, parts: Sequence[Buffer], *, scratch: Path | None = None, durable: bool = True) -> Begun:
+    """The first half of `put`, which hands the bytes over; its `finish` waits for the disk."""
+    return Begun(path, parts, scratch=scratch, durable=durable)
 
 
 def put_new(path: Path, parts: Sequence[Buffer]) -> bool:
@@ -78,7 +112,7 @@ def put_new(path: Path, parts: Sequence[Buffer]) -> bool:
     temporary = _temporary(path, path.parent)
     try:
         with plain_errors(path):
-            _write_file(temporary, parts, durable=True)
+            _write_file(temporary, parts)
             made = _link(temporary, path)
     finally:
         with suppress(OSError, PipelineError):
@@ -249,12 +283,15 @@ def _temporary(path: Path, folder: Path) -> Path:
     return folder / f"{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}"
 
 
-def _write_file(path: Path, parts: Sequence[Buffer], *, durable: bool) -> int:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+def _open_new(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+
+def _write_file(path: Path, parts: Sequence[Buffer]) -> int:
+    descriptor = _open_new(path)
     try:
         size = sum(_write_all(descriptor, part) for part in parts)
-        if durable:
-            os.fsync(descriptor)
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
     return size

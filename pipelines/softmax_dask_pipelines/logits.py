@@ -8,9 +8,12 @@ from uuid import uuid4
 import dask.array as da
 import numpy as np
 
+from softmax_dask import BLOCK_BYTES
 from softmax_dask_pipelines.config import options_of_stores
-from softmax_dask_pipelines.plan import CHUNK_BYTES
 from softmax_dask_pipelines.sources import Source, SourceFacts, SourceRequest, open_source
+
+CHUNK_BYTES = BLOCK_BYTES
+"""Logits of a chunk: a task of Dask's costs as much as some hundred rows."""
 
 
 def open_logits(

@@ -14,8 +14,9 @@ from softmax_dask_pipelines.errors import MemoryBudgetError
 PARTITION_BYTES = 128 << 20
 """Logits and results of a partition: a task of 0.1 s or more, output objects of a megabyte or more."""
 
-CHUNK_BYTES = BLOCK_BYTES
-"""Logits, or one wide column, of a chunk: with its results it fits the caches that cores share."""
+CHUNK_BYTES = BLOCK_BYTES // 2
+"""Logits, or one wide column, of a chunk: with its results it fits the caches that cores share. Each thread holds some,
+as computed, encoded and being written: of twice the size a run takes twice the memory, see benchmarks/growth.py."""
 
 PROCESS_BYTES = 400 << 20
 """A process with everything imported: 280 MiB measured, 320 when it compiles the kernels, see benchmarks/memory.py.

@@ -10,9 +10,7 @@ from contextlib import contextmanager
 from threading import Event
 from typing import Any
 
-import dask.array as da
 import dask.threaded
-import numpy as np
 from dask.callbacks import Callback
 
 _WAVE = 1000
@@ -46,38 +44,24 @@ def run_on_threads(
 def _run_wave(
     function: Callable[[int], Any], numbers: Sequence[int], pool: ThreadPoolExecutor, take: Callable[[Any], None]
 ) -> None:
-    # `map_blocks` by block id alone: an input array would be three times the tasks.
-    wave = da.map_blocks(
-        _call,
-        function=function,
-        numbers=numbers,
-        chunks=((1,) * len(numbers),),
-        dtype=object,
-        meta=np.empty(0, object),
-        name=f"wave-{numbers[0]}",
-    )
-    with _Receipts(wave.name, take):
-        # Optimised, the only task of a wave would be fused with the concatenation, and lose its name.
+    # A graph as it is: `map_blocks` of as many blocks takes milliseconds before the first task begins.
+    name = f"wave-{numbers[0]}"
+    wave = {(name, number): (function, number) for number in numbers}
+    with _Receipts(name, take):
         # The string "threads" would import distributed.
-        wave.compute(scheduler=dask.threaded.get, pool=pool, optimize_graph=False)
-
-
-def _call(*, function: Callable[[int], Any], numbers: Sequence[int], block_id: tuple[int, ...]) -> Any:
-    result = np.empty(1, object)
-    result[0] = function(numbers[block_id[0]])
-    return result
+        dask.threaded.get(wave, list(wave), pool=pool)
 
 
 class _Receipts(Callback):  # type: ignore[misc]
-    """Hands over each block's result as it finishes."""
+    """Hands over the result of each task of a wave as it finishes."""
 
     def __init__(self, name: str, take: Callable[[Any], None]) -> None:
         self._name, self._take = name, take
         super().__init__()
 
     def _posttask(self, key: Any, value: Any, dsk: Any, state: Any, worker: Any) -> None:
-        if isinstance(key, tuple) and key[0] == self._name:  # also called for the final concatenation
-            self._take(value[0])
+        if isinstance(key, tuple) and key[0] == self._name:
+            self._take(value)
 
 
 @contextmanager

@@ -19,9 +19,11 @@ from softmax_dask_pipelines.disk import (
 from softmax_dask_pipelines.object_path import AnyPath, Buffer, ObjectPath
 
 __all__ = [
+    "Begun",
     "Buffer",
     "Log",
     "Store",
+    "begin",
     "exchange",
     "files",
     "lines",
@@ -53,10 +55,21 @@ class Log(Protocol):
         """No more is appended."""
 
 
+class Begun(Protocol):
+    """A file or object that is not there yet; what must be waited for is left to `finish`."""
+
+    def finish(self) -> int:
+        """Wait until it is whole and has its name; bytes written."""
+
+    def drop(self) -> None:
+        """Leave nothing of it, unless it was finished."""
+
+
 class Store(Protocol):
     """What runs ask of the place where an output is; paths are its own: `Path` of `disk`, `ObjectPath` of `bucket`."""
 
     def put(self, path: Any, parts: Sequence[Buffer], *, scratch: Any = None, durable: bool = True) -> int: ...  # noqa: D102
+    def begin(self, path: Any, parts: Sequence[Buffer], *, scratch: Any = None, durable: bool = True) -> Begun: ...  # noqa: D102
     def put_new(self, path: Any, parts: Sequence[Buffer]) -> bool: ...  # noqa: D102
     def open_log(self, path: Any) -> Log: ...  # noqa: D102
     def lines(self, path: Any) -> Iterator[bytes]: ...  # noqa: D102
@@ -76,6 +89,11 @@ def put(path: AnyPath, parts: Sequence[Buffer], *, scratch: AnyPath | None = Non
     durable : False: whole, but not safe from a power cut; a bucket knows no such thing
     """
     return _store_of(path).put(path, parts, scratch=scratch, durable=durable)
+
+
+def begin(path: AnyPath, parts: Sequence[Buffer], *, scratch: AnyPath | None = None, durable: bool = True) -> Begun:
+    """`put` in two halves. This one takes over the bytes: of a disk, `parts` are needed no more when it returns."""
+    return _store_of(path).begin(path, parts, scratch=scratch, durable=durable)
 
 
 def put_new(path: AnyPath, parts: Sequence[Buffer]) -> bool:

@@ -1,6 +1,6 @@
 """What a worker does with one partition: read a block, compute it into the sink's buffers, go on; then a receipt."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from softmax_dask_pipelines.plan import Partition, Plan
 from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.rules import MADE, Rule
 from softmax_dask_pipelines.sinks import OutputSpec, PartitionWriter, Sink, StoredObject
+from softmax_dask_pipelines.sinks.background import Background
 from softmax_dask_pipelines.sinks.buffers import column_dtype, computed_columns
 from softmax_dask_pipelines.sources import Source, SourceBlock
 from softmax_dask_pipelines.tally import sums_of_tails, tally_of
@@ -121,6 +122,8 @@ class _Scoring:
     def __init__(self, task: ScoreTask, partition: Partition) -> None:
         self._task = task
         self._partition = partition
+        self._logits: NDArray[Any]
+        """Of the block that is scored, until its last rows are stored."""
         self._writer: PartitionWriter = task.sink.writer(partition.number)
         self._counter = MetricsCounter(task.source.facts.classes)
         self._tails: dict[str, float] = {}
@@ -142,9 +145,14 @@ class _Scoring:
     def finish(self) -> Receipt:
         """Store what is left; its objects are whole when this returns."""
         number, place = self._partition.number, self._task.counts
+        counting: Background[StoredObject] = Background(1)
         with self._abandoned_on_error():
-            objects = self._writer.close()
-            metrics = None if place is None else place.put(number, self._counted)
+            if place is not None:
+                counting.call(place.put, number, self._counted)
+            try:
+                objects = self._writer.close()
+            finally:
+                metrics = counting.finish()
         return Receipt(
             partition=number,
             notes=tuple(self._notes),
@@ -153,7 +161,7 @@ class _Scoring:
             read_s=self._seconds["read"],
             kernel_s=self._seconds["kernel"],
             write_s=self._seconds["write"],
-            metrics=metrics,
+            metrics=metrics[0] if metrics else None,
         )
 
     @contextmanager
@@ -169,8 +177,9 @@ class _Scoring:
         while (block := self._next(blocks)) is not None:
             if self._row == 0:
                 self._note_probabilities(block)
-            self._score(block)
-            del block  # before the next one is read: that takes the same memory, which is in the cache
+            self._logits, carried, targets = block.logits, block.carried, block.targets
+            del block  # so that nothing but `_score` keeps its logits
+            self._score(carried, targets)
 
     def _next(self, blocks: Iterator[SourceBlock]) -> SourceBlock | None:
         begin = perf_counter()
@@ -178,16 +187,20 @@ class _Scoring:
         self._seconds["read"] += perf_counter() - begin
         return block
 
-    def _score(self, block: SourceBlock) -> None:
-        done, rows = 0, len(block.logits)
+    def _score(self, carried: Mapping[str, Any], targets: NDArray[np.int64] | None) -> None:
+        """The rows of a block, beside which these stand."""
+        done, rows = 0, len(self._logits)
         while done < rows:
             if self._task.stop.is_set():
                 raise InterruptedRunError("stopped between two blocks, because the run ends.")
             out = self._writer.reserve(rows - done)
-            count = len(next(iter(out.values())))
-            self._compute(block, slice(done, done + count), out)
-            self._store(block, slice(done, done + count))
-            done += count
+            piece = slice(done, done + len(next(iter(out.values()))))
+            done = piece.stop
+            truth = None if targets is None else targets[piece]
+            self._compute(piece, truth, out)
+            if done == rows:
+                del self._logits  # what is encoded, and the next block, take the same memory, which is in the cache
+            self._store({name: values[piece] for name, values in carried.items()}, truth, piece.stop - piece.start)
 
     def _note_probabilities(self, block: SourceBlock) -> None:
         rows = min(_ROWS_LOOKED_AT, max(1, _VALUES_LOOKED_AT // block.logits.shape[1]))
@@ -198,11 +211,9 @@ class _Scoring:
                 "They are scored as logits. Write their logarithms to get the same probabilities back."
             )
 
-    def _compute(self, block: SourceBlock, rows: slice, out: dict[str, NDArray[Any]]) -> None:
+    def _compute(self, rows: slice, targets: NDArray[np.int64] | None, out: dict[str, NDArray[Any]]) -> None:
         begin = perf_counter()
-        logits = block.logits[rows]
-        targets = None if block.targets is None else block.targets[rows]
-        out = self._task.decide(logits, targets, out)
+        out = self._task.decide(self._logits[rows], targets, out)
         self._count(out, targets)
         self._seconds["kernel"] += perf_counter() - begin
 
@@ -218,12 +229,10 @@ class _Scoring:
         for name, total in sums_of_tails(out).items():
             self._tails[name] = self._tails.get(name, 0.0) + total
 
-    def _store(self, block: SourceBlock, rows: slice) -> None:
+    def _store(self, carried: dict[str, Any], targets: NDArray[np.int64] | None, rows: int) -> None:
         begin = perf_counter()
-        carried = {name: values[rows] for name, values in block.carried.items()}
-        targets = None if block.targets is None else block.targets[rows]
-        self._writer.advance(rows.stop - rows.start, carried, targets)
-        self._row += rows.stop - rows.start
+        self._writer.advance(rows, carried, targets)
+        self._row += rows
         self._seconds["write"] += perf_counter() - begin
 
 

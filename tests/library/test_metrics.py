@@ -10,7 +10,9 @@ import pytest
 
 from softmax_dask import (
     Metrics,
+    MetricsCounter,
     MetricsError,
+    MetricsSum,
     confidence_edges,
     decisions,
     metric_columns,
@@ -389,6 +391,66 @@ def test_damaged_bytes_are_refused(place):
 
     with pytest.raises(MetricsError, match="or damaged"):
         metrics_from_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("cut", [1, 3, 900, 997])
+@pytest.mark.parametrize("room", [2, 10, 1 << 15])
+def test_small_blocks_are_counted_as_all_rows_at_once(cut, room, monkeypatch):
+    monkeypatch.setattr("softmax_dask.metrics.GATHERED_ROWS", room)
+    logits, targets = sample()
+    columns, counter = columns_of(logits, targets), MetricsCounter(CLASSES)
+
+    for start in range(0, 997, cut):
+        block = {name: values[start : start + cut].copy() for name, values in columns.items()}
+        counter.add(block, targets[start : start + cut])
+        for values in block.values():  # who counts uses the memory again
+            values[...] = 3
+
+    assert text_of(counter.metrics()) == text_of(metrics_of(logits, targets))
+
+
+def test_blocks_with_and_without_targets_are_counted_into_one():
+    logits, targets = sample()
+    columns, counter = columns_of(logits, targets), MetricsCounter(CLASSES)
+    parts = [Metrics.of(columns, targets, classes=CLASSES), Metrics.of(columns, classes=CLASSES)]
+
+    counter.add(columns)
+    counter.add(columns, targets)
+
+    assert text_of(counter.metrics()) == text_of(Metrics.merged(parts))
+
+
+@pytest.mark.parametrize("parts", [0, 1, 3, 40])
+@pytest.mark.parametrize("classes", [2, 300])
+def test_kept_metrics_add_up_to_those_that_are_merged(parts, classes):
+    first, part = metrics_of(*sample(classes=classes)), metrics_of(*sample(rows=50, classes=classes))
+    summed = MetricsSum(first)
+
+    for _ in range(parts):
+        summed.add(metrics_to_bytes(part))
+
+    assert text_of(summed.metrics()) == text_of(Metrics.merged([first] + parts * [part]))
+    assert text_of(first) == text_of(metrics_of(*sample(classes=classes)))
+
+
+def test_kept_sketches_add_up():
+    part = replace(Metrics.none(1000), confusions=Confusions.of(crowd()))
+    summed = MetricsSum(Metrics.none(1000))
+
+    summed.add(metrics_to_bytes(part))
+    summed.add(metrics_to_bytes(part))
+
+    assert text_of(summed.metrics()) == text_of(Metrics.merged([part, part]))
+
+
+@pytest.mark.parametrize("data", [b"", metrics_to_bytes(Metrics.none(3)), metrics_to_bytes(Metrics.none(2))[:-1]])
+def test_a_sum_refuses_what_is_damaged_or_of_other_classes_and_stays_as_it_was(data):
+    summed = MetricsSum(Metrics.none(2))
+
+    with pytest.raises(MetricsError, match=r"or damaged|of 3 classes; expected 2"):
+        summed.add(data)
+
+    assert text_of(summed.metrics()) == text_of(Metrics.none(2))
 
 
 def test_bytes_keep_a_sketch():

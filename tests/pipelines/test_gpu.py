@@ -3,7 +3,7 @@
 import json
 import sys
 from importlib import import_module
-from threading import Thread
+from threading import Event, Thread
 from types import ModuleType
 from typing import Any
 
@@ -158,6 +158,36 @@ def test_threads_take_turns(gpu):
 
     for logits, out in zip(samples, outs, strict=True):
         np.testing.assert_array_equal(out["label"], logits.argmax(axis=1))
+
+
+def test_rows_are_copied_to_pinned_memory_while_another_thread_has_the_gpu(gpu, monkeypatch):
+    module = import_module("softmax_dask_pipelines.streaming")
+    streams, copied = module.HostStreams(), Event()
+    pinned = module._Slot._pinned
+    monkeypatch.setattr(module._Slot, "_pinned", lambda *arguments: (pinned(*arguments), copied.set())[0])
+    logits = sample(30)[0]
+    out = {"label": np.empty(30, np.int32)}
+    thread = Thread(target=streams, args=(logits, ("label",)), kwargs={"out": out, **OPTIONS})
+
+    with streams._turn:
+        thread.start()
+        assert copied.wait(60)
+        assert not gpu.launched
+
+    thread.join()
+    np.testing.assert_array_equal(out["label"], logits.argmax(axis=1))
+
+
+def test_large_blocks_go_in_pieces(gpu, monkeypatch):
+    module = import_module("softmax_dask_pipelines.streaming")
+    monkeypatch.setattr(module, "_PIECE_BYTES", 4000)
+    logits = sample(100)[0]
+    out = {"label": np.empty(100, np.int32)}
+
+    module.HostStreams()(logits, ("label",), out=out, **OPTIONS)
+
+    assert len(gpu.launched) == 3
+    np.testing.assert_array_equal(out["label"], logits.argmax(axis=1))
 
 
 def test_an_error_leaves_nothing_waiting(gpu):

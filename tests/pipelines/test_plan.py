@@ -152,29 +152,29 @@ def test_a_chunk_is_made_of_whole_reads_or_is_an_equal_part_of_one(of, threads):
     ("of", "chunk_rows", "partition_rows"),
     [
         # PARTITION_BYTES of logits and results, 33 reads of 8 MB and 8 bytes a row
-        (PLAIN, 2000, 32_000),
+        (PLAIN, 1000, 32_000),
         # the same bytes, now with two wide columns beside the logits
-        (WIDE, 2000, 10_000),
+        (WIDE, 1000, 10_000),
         # a tiny dump is one chunk: eight threads have nothing to share
         (dataclasses.replace(PLAIN, rows=10, read_rows=10), 10, 10),
         # a small dump: each of eight threads gets three partitions
-        (dataclasses.replace(PLAIN, rows=100_000), 2000, 6000),
+        (dataclasses.replace(PLAIN, rows=100_000), 1000, 6000),
         # no rows: one partition, so that the output has its schema
         (dataclasses.replace(PLAIN, rows=0, read_rows=1), 1, 1),
-        # 2 classes: a million rows a chunk, four reads of 2 MB; ten million rows are fewer than three a thread
+        # 2 classes: half a million rows a chunk, two reads of 2 MB; ten million rows are fewer than three a thread
         (
             dataclasses.replace(PLAIN, classes=2, row_bytes=8, read_rows=250_000, boundary_rows=250_000),
-            1_000_000,
-            1_000_000,
+            500_000,
+            500_000,
         ),
-        # 250,000 classes: 8 rows of a million bytes a chunk
-        (dataclasses.replace(PLAIN, classes=250_000, row_bytes=1_000_000, read_rows=8, boundary_rows=8), 8, 128),
+        # 250,000 classes: 4 rows of a million bytes a chunk
+        (dataclasses.replace(PLAIN, classes=250_000, row_bytes=1_000_000, read_rows=8, boundary_rows=8), 4, 128),
         # shards of 12 reads: partitions are whole shards, 24,000 rows, though more would fit
-        (dataclasses.replace(PLAIN, boundary_rows=24_000), 2000, 24_000),
+        (dataclasses.replace(PLAIN, boundary_rows=24_000), 1000, 24_000),
         # a row group of 4 GB is cut: each of its parts decodes it from its start
-        (dataclasses.replace(PLAIN, boundary_rows=1_000_000), 2000, 32_000),
-        # reads of a prime number of rows, larger than a chunk: four parts; partitions are as near to whole reads
-        (dataclasses.replace(PLAIN, read_rows=7919, boundary_rows=7919), 1980, 31_680),
+        (dataclasses.replace(PLAIN, boundary_rows=1_000_000), 1000, 33_000),
+        # reads of a prime number of rows, larger than a chunk: eight parts; partitions are as near to whole reads
+        (dataclasses.replace(PLAIN, read_rows=7919, boundary_rows=7919), 990, 31_680),
         # one row is larger than a chunk should be
         (dataclasses.replace(PLAIN, classes=4_000_000, row_bytes=16_000_000, read_rows=1, boundary_rows=1), 1, 8),
     ],

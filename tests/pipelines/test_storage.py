@@ -241,6 +241,52 @@ def test_put_without_durability_syncs_nothing(tmp_path, monkeypatch):
     assert (tmp_path / "chunk").read_bytes() == b"bytes"
 
 
+def test_what_is_begun_has_its_bytes_and_no_name_until_it_is_finished(tmp_path):
+    data = bytearray(b"logits at rest")
+    begun = storage.begin(tmp_path / "chunk", [data])
+    data[:] = bytes(len(data))  # who wrote it uses the memory again
+
+    [temporary] = os.listdir(tmp_path)
+    assert temporary.endswith(".tmp")
+    assert begun.finish() == 14
+    assert os.listdir(tmp_path) == ["chunk"]
+    assert (tmp_path / "chunk").read_bytes() == b"logits at rest"
+
+
+def test_what_is_begun_is_synced_by_who_finishes_it(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(disk.os, "fsync", synced.append)
+
+    begun = storage.begin(tmp_path / "chunk", [b"bytes"])
+
+    assert synced == []
+    begun.finish()
+    assert len(synced) == 1
+
+
+@pytest.mark.parametrize("finish", [False, True])
+def test_what_is_dropped_leaves_nothing_unless_it_was_finished(tmp_path, finish):
+    begun = storage.begin(tmp_path / "chunk", [b"bytes"])
+    if finish:
+        begun.finish()
+
+    begun.drop()
+    begun.drop()
+
+    assert os.listdir(tmp_path) == finish * ["chunk"]
+
+
+def test_a_begun_file_that_does_not_reach_the_disk_is_a_plain_error_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk.os, "fsync", _raising(OSError(errno.ENOSPC, "full")))
+    begun = storage.begin(tmp_path / "chunk", [b"bytes"])
+
+    with pytest.raises(DiskFullError, match="chunk: no space left"):
+        begun.finish()
+    begun.drop()
+
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_put_new_writes_a_file_once(tmp_path, monkeypatch, links):
     if not links:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier, Event, current_thread
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pyarrow as pa
@@ -166,6 +167,28 @@ def test_blocks_chunks_and_partitions_change_no_bit(partition_rows, chunk_rows, 
 
     expected = decisions(data, EVERYTHING, targets=targets, temperature=1.5)
     assert [task.sink.column(name).tobytes() for name in EVERYTHING] == [expected[n].tobytes() for n in EVERYTHING]
+
+
+def test_a_block_is_given_back_before_its_last_rows_are_stored(monkeypatch):
+    task, kept, lives = make_task(dumps.logits(), read_rows=16, chunk_rows=10), [], []
+    read, advance = CountingSource.read, KeepingWriter.advance
+
+    def copied(block):
+        logits = block.logits.copy()
+        kept[:] = [ref(logits)]
+        return replace(block, logits=logits)
+
+    def note(writer, rows, carried, targets):
+        lives.append(kept[0]() is not None)
+        advance(writer, rows, carried, targets)
+
+    monkeypatch.setattr(CountingSource, "read", lambda *given: map(copied, read(*given)))
+    monkeypatch.setattr(KeepingWriter, "advance", note)
+
+    task(0)
+
+    # Reads of 16 rows in chunks of 10: 10 and 6, 4, 10 and 2, ...: the last piece of each read has no block.
+    assert lives == [True, False, True, True, False, False]
 
 
 def test_ids_and_targets_go_with_their_rows():

@@ -1,7 +1,7 @@
 """What OUTPUT.job knows of an output: its commits, and the plan that is open, if a run did not end."""
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -56,7 +56,7 @@ class PlanRecord:
     def made(cls, **fields: Any) -> "PlanRecord":
         """The plan of these fields, with its id."""
         plan = cls(id="", **fields)
-        return replace(plan, id=blake2b(record("plan", asdict(plan)), digest_size=8).hexdigest())
+        return replace(plan, id=blake2b(record("plan", fields_of(plan)), digest_size=8).hexdigest())
 
     @property
     def partitions(self) -> int:
@@ -168,7 +168,16 @@ def read_commit(folder: AnyPath, number: int) -> Commit:
 
 def put_commit(folder: AnyPath, commit: Commit) -> bool:
     """Write the document that decides; False where another run has done so meanwhile."""
-    return storage.put_new(commit_path(folder, commit.plan.commit), [record("commit", asdict(commit))])
+    found = fields_of(commit) | {
+        "plan": fields_of(commit.plan),
+        "documents": [fields_of(stored) for stored in commit.documents],
+    }
+    return storage.put_new(commit_path(folder, commit.plan.commit), [record("commit", found)])
+
+
+def fields_of(record: PlanRecord | Commit | StoredObject) -> dict[str, Any]:
+    """Of a dataclass, as they are: `asdict` copies all that is in them."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def stale_plans(history: History) -> list[PlanRecord]:

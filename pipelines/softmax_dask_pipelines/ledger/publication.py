@@ -5,8 +5,8 @@ plan document -> partitions, a journal line each -> seal -> commit document, whi
 
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from threading import current_thread, main_thread
 from types import TracebackType
@@ -20,6 +20,7 @@ from softmax_dask_pipelines.ledger.history import (
     PlanRecord,
     commit_numbers,
     commit_path,
+    fields_of,
     leftovers,
     path_of_plan,
     put_commit,
@@ -86,7 +87,7 @@ class Building:
             if open_plan is not None and open_plan.id != self._plan.id:
                 _drop(self._history, open_plan)
             if self._plan != open_plan:
-                storage.put(path, [record("plan", asdict(self._plan))])
+                storage.put(path, [record("plan", fields_of(self._plan))])
                 storage.sync_folder(path.parent)
             self._sink.prepare()
             if self._sidecars is not None:
@@ -121,9 +122,12 @@ class Building:
         """All partitions are done: make them durable."""
         assert self._done == self._partitions, f"{self._done} of {self._partitions} are done"
         self._close()
-        self._documents = self._sink.seal()
-        if self._sidecars is not None:
-            self._sidecars.seal()
+        # Side by side: both make little and wait for the disk.
+        with ThreadPoolExecutor(1) as other:
+            sealing = other.submit(self._sink.seal)
+            if self._sidecars is not None:
+                self._sidecars.seal()
+            self._documents = sealing.result()
 
     def publish(self, result: Result) -> None:
         """Commit, and make visible; the figures go into the records.

@@ -18,6 +18,7 @@ from typing import Any
 from softmax_dask import (
     Metrics,
     MetricsError,
+    MetricsSum,
     metrics_document,
     metrics_from_bytes,
     metrics_from_document,
@@ -28,7 +29,7 @@ from softmax_dask_pipelines.errors import OutputExistsError, StorageFailedError
 from softmax_dask_pipelines.job import Job
 from softmax_dask_pipelines.ledger.history import Commit, History, PlanRecord
 from softmax_dask_pipelines.metrics_about import about
-from softmax_dask_pipelines.object_path import AnyPath
+from softmax_dask_pipelines.object_path import AnyPath, ObjectPath
 from softmax_dask_pipelines.receipts import Receipt
 from softmax_dask_pipelines.task import CountsPlace
 
@@ -89,27 +90,35 @@ class Sidecars:
         return found.metrics if found.whole is None else found.whole
 
     def _merged(self, total: Metrics, numbers: Sequence[int]) -> Metrics:
-        for parts in self._counted(numbers):
-            total = Metrics.merged([total, *parts])
-        return total
+        summed = MetricsSum(total)
+        for number, data in zip(numbers, self._counted(numbers), strict=True):
+            try:
+                summed.add(data)
+            except MetricsError as error:
+                raise self._damaged(number) from error
+        return summed.metrics()
 
-    def _counted(self, numbers: Sequence[int]) -> Iterator[list[Metrics]]:
-        """Some at a time: a merge costs a copy of the whole, be it of two or of many."""
+    def _counted(self, numbers: Sequence[int]) -> Iterator[bytes]:
+        """What partitions have left; of a store some at a time."""
+        if not isinstance(self.place.folder, ObjectPath):  # to begin a thread takes as long as to read a file
+            yield from map(self._read, numbers)
+            return
         with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
             for start in range(0, len(numbers), _READ_AT_ONCE):
-                yield list(pool.map(self._read, numbers[start : start + _READ_AT_ONCE]))
+                yield from pool.map(self._read, numbers[start : start + _READ_AT_ONCE])
 
-    def _read(self, number: int) -> Metrics:
+    def _read(self, number: int) -> bytes:
         path = self.place.path(number)
-        try:
-            with storage.plain_errors(path):
-                return metrics_from_bytes(path.read_bytes())
-        except MetricsError as error:
-            storage.remove(path)  # so that its partition counts as not done
-            raise StorageFailedError(
-                f"{path}: is damaged; expected what partition {number} has counted. It is removed: run the same "
-                "command again, which scores that partition again."
-            ) from error
+        with storage.plain_errors(path):
+            return path.read_bytes()
+
+    def _damaged(self, number: int) -> StorageFailedError:
+        path = self.place.path(number)
+        storage.remove(path)  # so that its partition counts as not done
+        return StorageFailedError(
+            f"{path}: is damaged; expected what partition {number} has counted. It is removed: run the same "
+            "command again, which scores that partition again."
+        )
 
 
 @dataclass(frozen=True, slots=True)

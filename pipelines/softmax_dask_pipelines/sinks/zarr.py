@@ -4,6 +4,7 @@ Chunks first, each array's `zarr.json` next, the root's last: until then there i
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,20 +88,42 @@ class _Chunks:
     durable: bool
 
     def put(self, key: str, parts: list[bytes]) -> StoredObject:
-        size = storage.put(self.folder / key, parts, scratch=self.scratch, durable=self.durable)
-        return StoredObject(key, size, crc32c_of_object(parts))
+        """Write one, and wait until it is whole."""
+        return self.begin(key, parts).finish()
+
+    def begin(self, key: str, parts: list[bytes]) -> "_BegunChunk":
+        """Write one, and leave the waiting to who finishes it."""
+        begun = storage.begin(self.folder / key, parts, scratch=self.scratch, durable=self.durable)
+        return _BegunChunk(key, crc32c_of_object(parts), begun)
+
+
+@dataclass(frozen=True, slots=True)
+class _BegunChunk:
+    """One that is written, but perhaps not on the disk."""
+
+    key: str
+    crc32c: int
+    begun: storage.Begun
+
+    def finish(self) -> StoredObject:
+        return StoredObject(self.key, self.begun.finish(), self.crc32c)
+
+    def drop(self) -> None:
+        self.begun.drop()
 
 
 class ZarrPartitionWriter:
     """Encodes each chunk of the wide columns when it is full, and all other columns at the end.
 
-    Chunks are encoded by the thread that computes, and written and synced by others.
+    Chunks are encoded and handed to the system by the thread that computes: then nobody holds them. Others wait until
+    they are on the disk.
     """
 
     def __init__(self, spec: OutputSpec, layouts: dict[str, ArrayLayout], chunks: "_Chunks", number: int) -> None:
         self._spec, self._layouts, self._chunks, self._number = spec, layouts, chunks, number
         self._buffers = PartitionBuffers(spec, number)
         self._writes: Background[StoredObject] = Background()
+        self._begun: list[_BegunChunk] = []
         self._encoded: list[_Object] = []
         self._is_drained = False
 
@@ -136,14 +159,20 @@ class ZarrPartitionWriter:
     def abandon(self) -> None:
         """Let what is being written end."""
         self._writes.abandon()
+        for chunk in self._begun:
+            chunk.drop()
 
     def _write_wide(self) -> None:
         buffers = self._buffers
         chunk = (buffers.rows.start + buffers.chunk_start) // self._spec.chunk_rows
         for name, values in buffers.wide.items():
-            self._writes.call(
-                self._chunks.put, *self._numbers(name, chunk, values, buffers.filled - buffers.chunk_start)
-            )
+            filled = buffers.filled - buffers.chunk_start
+            begun = self._chunks.begin(*self._numbers(name, chunk, values, filled))
+            self._begun.append(begun)
+            with ExitStack() as on_error:
+                on_error.callback(begun.drop)
+                self._writes.call(begun.finish)
+                on_error.pop_all()
         buffers.next_chunk()
 
     def _encode_narrow(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
 from stat import S_ISREG
+from threading import local
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,25 @@ class _NotPlainError(Exception):
     """Something is not as this lane needs it."""
 
 
+class _Scratch(local):
+    """Memory of one thread, for the bytes of a chunk before they are decoded. Pickled, it is another one, and empty.
+
+    Kept from one read to the next: given back, it would leave a hole that a larger chunk does not fit.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def of(self, length: int) -> memoryview:
+        """So many bytes; void when the next are asked for."""
+        if len(self._bytes) < length:
+            self._bytes = np.empty(length + length // 8, np.uint8)
+        return self._bytes.data[:length]
+
+    def __reduce__(self) -> tuple[type["_Scratch"], tuple[()]]:
+        return _Scratch, ()
+
+
 @dataclass(frozen=True, slots=True)
 class DirectLane:
     """What is the same for all chunks of an array."""
@@ -33,6 +53,7 @@ class DirectLane:
     files: FolderFiles
     decoder: Decoder
     dtype: np.dtype[Any]
+    scratch: _Scratch
 
     @classmethod
     def of(cls, chunks: ChunkFiles) -> "DirectLane | None":
@@ -43,7 +64,7 @@ class DirectLane:
         is_known = array.shards is None or chunks.index is not None
         if not isinstance(files, FolderFiles) or decoder is None or not dtype.isnative or not is_known:
             return None
-        return cls(chunks, files, decoder, dtype)
+        return cls(chunks, files, decoder, dtype, _Scratch())
 
     def reader(self) -> "DirectReader":
         """Something to read blocks with, in one thread."""
@@ -51,11 +72,10 @@ class DirectLane:
 
 
 class DirectReader:
-    """Reads blocks, and keeps the memory that chunks are read into before they are decoded."""
+    """Reads blocks."""
 
     def __init__(self, lane: DirectLane) -> None:
         self._lane, self._chunks, self._decoder = lane, lane.chunks, lane.decoder
-        self._encoded = np.empty(0, np.uint8)
         self._scratch = np.empty(0, lane.dtype)
         self._index: tuple[str, NDArray[np.uint64]] | None = None
 
@@ -129,9 +149,7 @@ class DirectReader:
         elif self._decoder.has_checksum:
             self._decoder.decode(file.read(length), out)
         else:
-            if len(self._encoded) < length:
-                self._encoded = np.empty(length + length // 8, np.uint8)
-            encoded = self._encoded.data[:length]
+            encoded = self._lane.scratch.of(length)
             _require(_filled(file, encoded) == length)
             self._decoder.decode(encoded, out)
 

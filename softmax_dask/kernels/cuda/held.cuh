@@ -1,6 +1,7 @@
 // Rows that fit the registers of the threads that share them: every logit is read once, whatever is wanted.
 
 // Sum of the exponentials, plainly in runs of FOLD and then exactly: plain float32 sums break the contract.
+// Each is a term of the sum, not exact to the last bit: half as many instructions as those of probabilities.
 template <typename T> struct Fold { static const int RUN = sizeof(T) == 2 ? 16 : 8; };
 
 template <typename T, int N, int WORK, typename Held, typename A>
@@ -12,12 +13,12 @@ DEVICE void add_up(const Held& v, const Powers<T>& powers, Sum<A>& total, A& wei
     for (int j = i; j < i + Fold<T>::RUN && j < N; ++j) {
       if (WORK & ENTROPY) {
         A log2;
-        const A power = powers.of(v.at(j), log2);
+        const A power = powers.term(v.at(j), log2);
         part = part + power;
         weight = fused(power, log2, weight);
         if (WORK & SQUARES) squares = fused(power, power, squares);
       } else {
-        part = part + powers.of(v.at(j));
+        part = part + powers.term(v.at(j));
       }
     }
     total.add(part);
@@ -25,10 +26,11 @@ DEVICE void add_up(const Held& v, const Powers<T>& powers, Sum<A>& total, A& wei
 }
 
 // The largest logit of each group: few groups are searched.
-template <int GROUPS, typename A> struct Tops {
+template <typename Held, typename A> struct Tops {
+  static const int GROUP = Held::GROUP, GROUPS = Held::GROUPS;
   A top[GROUPS];
 
-  template <typename Held> DEVICE explicit Tops(const Held& v) {
+  DEVICE explicit Tops(const Held& v) {
 #pragma unroll
     for (int k = 0; k < GROUPS; ++k) top[k] = v.largest(k);
   }
@@ -41,11 +43,11 @@ template <int GROUPS, typename A> struct Tops {
 };
 
 // Where in `v` the first logit `peak` is; NONE if it is not here.
-template <int GROUP, int GROUPS, typename Held, typename A>
-DEVICE int find(const Held& v, const Tops<GROUPS, A>& tops, A peak) {
+template <typename Held, typename A> DEVICE int find(const Held& v, const Tops<Held, A>& tops, A peak) {
+  const int GROUP = Held::GROUP;
   int found = NONE;
 #pragma unroll
-  for (int k = 0; k < GROUPS; ++k) {
+  for (int k = 0; k < Held::GROUPS; ++k) {
     if (found == NONE && same(tops.top[k], peak)) {
 #pragma unroll
       for (int j = GROUP - 1; j >= 0; --j)
@@ -55,13 +57,15 @@ DEVICE int find(const Held& v, const Tops<GROUPS, A>& tops, A peak) {
   return found;
 }
 
-template <int GROUP, int GROUPS, typename Held, typename A>
-DEVICE void replace(Held& v, Tops<GROUPS, A>& tops, int place, A x) {
+template <typename Held, typename A> DEVICE void replace(Held& v, Tops<Held, A>& tops, int place, A x) {
+  const int GROUP = Held::GROUP;
+  // Bits, for comparisons of indices become an index, and registers have none.
+  const u32 group = 1u << place / GROUP, here = 1u << place % GROUP;
 #pragma unroll
-  for (int k = 0; k < GROUPS; ++k) {
-    if (place / GROUP == k) {
+  for (int k = 0; k < Held::GROUPS; ++k) {
+    if (group >> k & 1) {
 #pragma unroll
-      for (int j = 0; j < GROUP; ++j) v.set(k * GROUP + j, x, place % GROUP == j);
+      for (int j = 0; j < GROUP; ++j) v.set(k * GROUP + j, x, here >> j & 1);
       tops.top[k] = v.largest(k);
     }
   }
@@ -80,17 +84,16 @@ DEVICE int count_before(const typename Place::Held& v, i64 target, A x, const Pl
 template <typename T, int WORK, typename Place, typename A>
 DEVICE Found<A> look(typename Place::Held& v, i64 target, A target_logit, Temperature<A> t, const Place& at,
                      const Group<Place::MEMBERS>& group) {
-  const int GROUP = Place::GROUP, GROUPS = Place::N / GROUP;
   Found<A> found;
-  Tops<GROUPS, A> tops(v);
+  Tops<typename Place::Held, A> tops(v);
   const A most = tops.largest();
   found.rank = WORK & RANK ? count_before(v, target, target_logit, at) : 0;
   found.peak = group.template all<Largest>(0, most);
-  const int place = same(most, found.peak) ? find<GROUP>(v, tops, found.peak) : NONE;
+  const int place = same(most, found.peak) ? find(v, tops, found.peak) : NONE;
   const int mine = place == NONE ? NONE : at.column(place);
   found.winner = group.template all<Lowest>(1, mine);
   const bool held = mine == found.winner && mine != NONE;
-  if (held) replace<GROUP>(v, tops, place, minus_infinity<A>());
+  if (held) replace(v, tops, place, minus_infinity<A>());
 
   const Powers<T> powers(found.peak, t.scale);
   Sum<A> total;
@@ -113,14 +116,14 @@ DEVICE Found<A> look(typename Place::Held& v, i64 target, A target_logit, Temper
   if (WORK & RANK) found.rank = group.template read<Added>(5, found.rank);
   if (WORK & SQUARES) found.squares = group.template read<Added>(6, found.squares);
 
-  if (WORK & WIDE && held) replace<GROUP>(v, tops, place, found.peak);
+  if (WORK & WIDE && held) replace(v, tops, place, found.peak);
   return found;
 }
 
 // Probabilities alone: `v` becomes exponentials; returns what to multiply them by.
 template <typename T, typename Place, typename A>
 DEVICE A to_exponentials(const typename Place::Held& x, A* v, Temperature<A> t, const Group<Place::MEMBERS>& group) {
-  const Tops<Place::N / Place::GROUP, A> tops(x);
+  const Tops<typename Place::Held, A> tops(x);
   const A peak = group.template all<Largest>(0, tops.largest());
   const Powers<T> powers(peak, t.scale);
   Sum<A> total;
@@ -135,16 +138,16 @@ DEVICE A to_exponentials(const typename Place::Held& x, A* v, Temperature<A> t, 
 }
 
 template <typename T, typename Place, typename A, typename O>
-DEVICE void write_wide(const typename Place::Held& v, const Found<A>& found, i64 row, i64 rows, int classes,
+DEVICE void write_wide(const typename Place::Held& v, const Found<A>& found, i64 top, i64 rows, int classes,
                        Temperature<A> t, const Place& place, const Columns<A, O>& out) {
   const Powers<T> powers(found.peak, t.scale);
   if (out.probabilities) {
     const A share = share_of<T>(found, powers);
-    place.store(out.probabilities, row, rows, classes, [&](int i) { return powers.of(v.at(i)) * share; });
+    place.store(out.probabilities, top, rows, classes, [&](int i) { return powers.of(v.at(i)) * share; });
   }
   if (out.log_probabilities) {
-    const A log_sum = (A)log_sum_of<T>(found, powers);
-    place.store(out.log_probabilities, row, rows, classes,
+    const A log_sum = log_sum_of<T>(found, powers);
+    place.store(out.log_probabilities, top, rows, classes,
                 [&](int i) { return over_temperature(v.at(i) - found.peak, t.near, t.near_lost, -log_sum); });
   }
 }
@@ -159,18 +162,18 @@ DEVICE void held_rows(const T* logits, i64 stride, i64 rows, int classes, int ba
   SHARED(Found<A>, kept, 32);  // the same where a block has no registers left; each thread reads what it wrote
   const Place place((char*)memory);
   const Group<Place::MEMBERS> group = {board};
-  const int sub = row_of_block<Place::MEMBERS>();
+  const i64 step = (i64)blocks() * batch * Place::ROWS;
   typename Place::Fetched fetched;
-  place.fetch(logits, stride, (i64)block() * batch * Place::ROWS + sub, rows, classes, fetched);
-  for (i64 first = (i64)block() * batch; first * Place::ROWS < rows; first += (i64)blocks() * batch) {
+  place.fetch(logits, stride, (i64)block() * batch * Place::ROWS, rows, classes, fetched);
+  for (i64 first = (i64)block() * batch * Place::ROWS; first < rows; first += step) {
     Found<A> mine = {};  // of row `member` of the batch
     for (int i = 0; i < batch; ++i) {
-      const i64 row = (first + i) * Place::ROWS + sub;
-      const i64 next = i + 1 < batch ? row + Place::ROWS : (first + (i64)blocks() * batch) * Place::ROWS + sub;
+      const i64 top = first + i * Place::ROWS, next = i + 1 < batch ? top + Place::ROWS : first + step;
       typename Place::Held v;
-      place.settle(logits, stride, row, rows, classes, fetched, v);
+      place.settle(logits, stride, top, classes, fetched, v);
       if (AHEAD) place.fetch(logits, stride, next, rows, classes, fetched);
       if (WORK) {
+        const i64 row = top + row_of_block<Place::MEMBERS>();
         i64 target = -1;
         A target_logit = 0;
         if (WORK & RANK && targets && row < rows) {
@@ -178,18 +181,20 @@ DEVICE void held_rows(const T* logits, i64 stride, i64 rows, int classes, int ba
           if (target >= 0 && target < classes) target_logit = (A)decode(load(logits + row * stride + target));
         }
         const Found<A> found = look<T, WORK>(v, target, target_logit, t, place, group);
-        if (WORK & WIDE) write_wide<T>(v, found, row, rows, classes, t, place, out);
+        if (WORK & WIDE) write_wide<T>(v, found, top, rows, classes, t, place, out);
         if (i == group.member() && Place::MEMBERS > 32) put(kept + i, found);
         if (i == group.member() && Place::MEMBERS <= 32) mine = found;
       } else {
         A power[Place::N];
         const A share = to_exponentials<T, Place>(v, power, t, group);
-        place.store(out.probabilities, row, rows, classes, [&](int i) { return power[i] * share; });
+        place.store(out.probabilities, top, rows, classes, [&](int i) { return power[i] * share; });
       }
       if (!AHEAD) place.fetch(logits, stride, next, rows, classes, fetched);
     }
-    const i64 row = (first + group.member()) * Place::ROWS + sub;
-    if (WORK && group.member() < batch && row < rows)
-      finish<T, WORK>(Place::MEMBERS > 32 ? get(kept + group.member()) : mine, logits + row * stride, row, classes, t, targets, out);
+    const i64 row = first + group.member() * Place::ROWS + row_of_block<Place::MEMBERS>();
+    if (WORK && group.member() < batch && row < rows) {
+      if (Place::MEMBERS > 32) mine = get(kept + group.member());
+      finish<T, WORK>(mine, logits + row * stride, row, classes, t, targets, out);
+    }
   }
 }

@@ -78,10 +78,11 @@ def jacobian_rows(
     arguments = (*_rows(logits), *_scale(temperature, floats), root, shares, winners, rests)
     device.launch(kernel, blocks_for(device, kernel, rows), arguments)
     part = (first, out.shape[1], second, out.shape[2])
+    entries = matrix_kernel(floats)
     entries_a_block = BLOCK * 16 // floats.itemsize
     device.launch(
-        matrix_kernel(floats),
-        min(device.blocks, -(-out.size // entries_a_block)),
+        entries,
+        min(device.blocks(entries), -(-out.size // entries_a_block)),
         (shares, winners, rests, np.int64(rows), np.int32(classes), root, *map(np.int32, part), out),
     )
 

@@ -30,16 +30,18 @@ template <int WORDS> DEVICE Words<WORDS> words_from_lane(Words<WORDS> mine, int 
   return mine;
 }
 
-template <bool KEPT = false> DEVICE Words<4> load_words(const char* p) {
-  const Word4 q = KEPT ? load16_kept(p) : load16(p);
+template <bool LAST = false> DEVICE Words<4> load_words(const char* p) {
+  const Word4 q = load16<LAST>(p);
   return {{q.w[0], q.w[1], q.w[2], q.w[3]}};
 }
 template <typename T> DEVICE Words<4> nothing() {  // 16 bytes of -inf
   const u32 high = minus_infinity_word<T>(), low = sizeof(T) == 8 ? 0 : high;
   return {{low, high, low, high}};
 }
-DEVICE void store_words(void* p, Words<2> v) { store8(p, {{v.w[0], v.w[1]}}); }
-DEVICE void store_words(void* p, Words<4> v) { store16(p, {{v.w[0], v.w[1], v.w[2], v.w[3]}}); }
+template <bool ASIDE = false> DEVICE void store_words(void* p, Words<2> v) { store8<ASIDE>(p, {{v.w[0], v.w[1]}}); }
+template <bool ASIDE = false> DEVICE void store_words(void* p, Words<4> v) {
+  store16<ASIDE>(p, {{v.w[0], v.w[1], v.w[2], v.w[3]}});
+}
 DEVICE void put_words(char* shared, Words<4> v) { put((Word4*)shared, {{v.w[0], v.w[1], v.w[2], v.w[3]}}); }
 
 // ---- numbers of 2, 4 or 8 bytes in words
@@ -83,12 +85,17 @@ DEVICE float largest_item(const u32* w, bfloat*) { return largest_of_pairs<bfloa
 // Logits that a thread holds, packed as they lie in memory.
 template <typename T, int PACKS> struct Packs {
   typedef typename Number<T>::Float A;
-  static const int V = 16 / sizeof(T);
+  static const int V = 16 / sizeof(T), N = V * PACKS, GROUP = N < 8 ? N : 8, GROUPS = N / GROUP;
   Words<4> pack[PACKS];
 
   DEVICE A at(int i) const { return (A)decode(item_of(pack[i / V].w, i % V, (T*)0)); }
   DEVICE void set(int i, A x, bool here) { set_item(pack[i / V].w, i % V, Encode<T>::of(x), here); }
-  DEVICE A largest(int k) const { return (A)largest_item(pack[k].w, (T*)0); }
+  DEVICE A largest(int group) const {
+    A most = (A)largest_item(pack[group * GROUP / V].w, (T*)0);
+#pragma unroll
+    for (int k = 1; k < GROUP / V; ++k) most = larger(most, (A)largest_item(pack[group * GROUP / V + k].w, (T*)0));
+    return most;
+  }
   DEVICE void end(int k, int there) {  // what is not there is -inf
 #pragma unroll
     for (int j = 0; j < V; ++j) set(k * V + j, minus_infinity<A>(), j >= there);
@@ -96,15 +103,15 @@ template <typename T, int PACKS> struct Packs {
 };
 
 // Writes numbers begin..end-1 of `pack` to `out`.
-template <typename O, int WORDS> DEVICE void store_part(O* out, int begin, int end, Words<WORDS> pack) {
+template <bool ASIDE, typename O, int WORDS> DEVICE void store_part(O* out, int begin, int end, Words<WORDS> pack) {
   const int COUNT = 4 * WORDS / sizeof(O);
-  if (begin <= 0 && end >= COUNT) return store_words(out, pack);
+  if (begin <= 0 && end >= COUNT) return store_words<ASIDE>(out, pack);
 #pragma unroll
   for (int j = 0; j < COUNT; ++j)
     if (j >= begin && j < end) store(out + j, item_of(pack.w, j, (O*)0));
 }
 // Of 32 bytes a thread, neighbours swap halves: then both of their stores fill sectors, and not every half of them.
-template <typename O> DEVICE void store_part(O* out, int begin, int end, Words<8> pack) {
+template <bool ASIDE, typename O> DEVICE void store_part(O* out, int begin, int end, Words<8> pack) {
   const int COUNT = 16 / sizeof(O);
   const bool odd = thread() & 1;
   Words<4> one, other;
@@ -115,8 +122,8 @@ template <typename O> DEVICE void store_part(O* out, int begin, int end, Words<8
     other.w[i] = odd ? pack.w[4 + i] : theirs;
   }
   const int one_at = odd ? -COUNT : 0, other_at = odd ? COUNT : 2 * COUNT;
-  store_part(out + one_at, begin - one_at, end - one_at, one);
-  store_part(out + other_at, begin - other_at, end - other_at, other);
+  store_part<ASIDE>(out + one_at, begin - one_at, end - one_at, one);
+  store_part<ASIDE>(out + other_at, begin - other_at, end - other_at, other);
 }
 
 // ---- a stretch of PACKS * 32 packs from class `first` on; classes past the row are -inf
@@ -128,8 +135,7 @@ template <int PACKS> struct Fetched {
   int there;  // classes from those of this thread on
 };
 
-// KEPT: where the row is read again, a place in a cache is worth it.
-template <typename T, int PACKS, bool KEPT = false>
+template <typename T, int PACKS, bool LAST = false>
 DEVICE void fetch_stretch(const T* row, int first, int classes, int lane, Fetched<PACKS>& fetched) {
   const int V = 16 / sizeof(T), MOST = (PACKS * 32 + 1) * V;
   const int left = classes - first < MOST ? classes - first : MOST;
@@ -138,9 +144,9 @@ DEVICE void fetch_stretch(const T* row, int first, int classes, int lane, Fetche
   const char* window = begin - skip + lane * 16;
   const int end = left > 0 ? left * (int)sizeof(T) + skip - lane * 16 : 0;  // of the row, from `window` on
 #pragma unroll
-  for (int k = 0; k < PACKS; ++k) fetched.pack[k] = k * 512 < end ? load_words<KEPT>(window + k * 512) : nothing<T>();
+  for (int k = 0; k < PACKS; ++k) fetched.pack[k] = k * 512 < end ? load_words<LAST>(window + k * 512) : nothing<T>();
   const bool more = skip && lane == 0 && PACKS * 512 < end;
-  fetched.behind = more ? load_words<KEPT>(window + PACKS * 512) : Words<4>{};
+  fetched.behind = more ? load_words<LAST>(window + PACKS * 512) : Words<4>{};
   fetched.skip = skip;
   fetched.there = left - lane * V;
 }
@@ -157,14 +163,15 @@ DEVICE void settle_stretch(int classes, int lane, const Fetched<PACKS>& fetched,
       v.pack[k] = behind(v.pack[k], words_from_lane(lane == 0 ? later : v.pack[k], (lane + 1) % 32), skip);
     }
   }
-  if (skip || classes % V) {  // else packs are in the row or out of it as they were loaded
+  // Elsewhere packs are in the row or out of it as they were loaded.
+  if ((skip || classes % V) && fetched.there + lane * V < PACKS * 32 * V) {
 #pragma unroll
     for (int k = 0; k < PACKS; ++k) v.end(k, fetched.there - k * 32 * V);
   }
 }
 
 // Writes value(0..), V numbers a pack, of the type O, to the row `out`.
-template <typename O, int V, int PACKS, typename Value>
+template <typename O, int V, int PACKS, bool ASIDE = false, typename Value>
 DEVICE void store_stretch(O* out, int first, int classes, int lane, Value value) {
   const int BYTES = V * sizeof(O);
   typedef Words<BYTES / 4> Pack;
@@ -180,7 +187,7 @@ DEVICE void store_stretch(O* out, int first, int classes, int lane, Value value)
     for (int j = 0; j < V; ++j) put_item(mine.w, j, Encode<O>::of(value(k * V + j)));
     Pack pack = mine;
     if (spill) pack = behind(words_from_lane(lane == 31 ? last : mine, (lane + 31) % 32), mine, BYTES - behind_bytes);
-    store_part(begin + k * 32 * V, before - k * 32 * V, there - k * 32 * V, pack);
+    store_part<ASIDE>(begin + k * 32 * V, before - k * 32 * V, there - k * 32 * V, pack);
     last = mine;
   }
   if (spill && lane == 31) {  // what the last thread still holds

@@ -36,7 +36,7 @@ template <typename T, int PACKS, int WORK, typename A>
 DEVICE void take_chunk(const Packs<T, PACKS>& v, int column, i64 target, A target_logit, int classes, Temperature<A> t,
                        Running<A>& s, Powers<T>& powers) {
   const int V = 16 / sizeof(T), N = PACKS * V;
-  const A most = Tops<PACKS, A>(v).largest();
+  const A most = Tops<Packs<T, PACKS>, A>(v).largest();
   const bool better = most > s.peak || (s.best == NONE && column < classes);
   if (most > s.peak) {
     const Powers<T> next(most, t.scale);
@@ -103,7 +103,7 @@ DEVICE Found<A> merge(const T* row, int classes, Temperature<A> t, Running<A>& s
     s.best_squares = 0;
     add_up<T, N, WORK>(v, powers, sum, s.best_weight, s.best_squares);
     s.best_total = sum.total + sum.lost;
-    s.second = larger(s.second, Tops<PACKS, A>(v).largest());
+    s.second = larger(s.second, Tops<Packs<T, PACKS>, A>(v).largest());
   } else {
     s.second = larger(s.second, s.peak);
   }
@@ -153,11 +153,11 @@ DEVICE void stream_rows(const T* logits, i64 stride, i64 rows, int classes, int 
       Running<A> s;
       Powers<T> powers(minus_infinity<A>(), t.scale);
       Fetched<PACKS> fetched;
-      fetch_stretch<T, PACKS, (WORK & WIDE) != 0>(row, begin, classes, lane, fetched);
+      fetch_stretch<T, PACKS>(row, begin, classes, lane, fetched);
       for (int chunk = begin; chunk < classes; chunk += CHUNK) {
         Packs<T, PACKS> v;
         settle_stretch(classes, lane, fetched, v);
-        fetch_stretch<T, PACKS, (WORK & WIDE) != 0>(row, chunk + CHUNK, classes, lane, fetched);
+        fetch_stretch<T, PACKS>(row, chunk + CHUNK, classes, lane, fetched);
         take_chunk<T, PACKS, WORK>(v, chunk + lane * V, target, target_logit, classes, t, s, powers);
       }
       const Found<A> found = merge<T, PACKS, WORK>(row, classes, t, s, powers, group);
@@ -165,13 +165,13 @@ DEVICE void stream_rows(const T* logits, i64 stride, i64 rows, int classes, int 
       if (WORK & WIDE) {
         const Powers<T> final(found.peak, t.scale);
         const A share = share_of<T>(found, final);
-        const A log_sum = out.log_probabilities ? (A)log_sum_of<T>(found, final) : (A)0;
+        const A log_sum = out.log_probabilities ? log_sum_of<T>(found, final) : (A)0;
         for (int chunk = begin; chunk < classes; chunk += CHUNK) {
           Packs<T, PACKS> v;
-          fetch_stretch<T, PACKS>(row, chunk, classes, lane, fetched);
+          fetch_stretch<T, PACKS, true>(row, chunk, classes, lane, fetched);
           settle_stretch(classes, lane, fetched, v);
           if (out.probabilities)
-            store_stretch<O, V, PACKS>(out.probabilities + (first + i) * classes, chunk, classes, lane,
+            store_stretch<O, V, PACKS, true>(out.probabilities + (first + i) * classes, chunk, classes, lane,
                                        [&](int k) { return final.of(v.at(k)) * share; });
           if (out.log_probabilities)
             store_stretch<O, V, PACKS>(

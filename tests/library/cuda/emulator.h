@@ -325,10 +325,9 @@ template <typename T> DEVICE void store(T* p, T v) {
   emulator::touch(p, sizeof(T), true);
   memcpy(p, &v, sizeof v);
 }
-DEVICE Word4 load16(const void* p) { return load((const Word4*)p); }
-DEVICE Word4 load16_kept(const void* p) { return load16(p); }
-DEVICE void store16(void* p, Word4 v) { store((Word4*)p, v); }
-DEVICE void store8(void* p, Word2 v) { store((Word2*)p, v); }
+template <bool LAST> DEVICE Word4 load16(const void* p) { return load((const Word4*)p); }
+template <bool ASIDE> DEVICE void store16(void* p, Word4 v) { store((Word4*)p, v); }
+template <bool ASIDE> DEVICE void store8(void* p, Word2 v) { store((Word2*)p, v); }
 
 template <typename T> DEVICE T get(const T* shared) {
   emulator::visit(shared, sizeof(T), false);

@@ -17,7 +17,7 @@ FLOAT16, FLOAT32, FLOAT64 = (np.dtype(name) for name in ("float16", "float32", "
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 CLASS_COUNTS = {
     FLOAT32: (1, 2, 3, 100, 257, 1000, 1001, 2500),
-    FLOAT16: (3, 257, 2500),
+    FLOAT16: (3, 200, 257, 2500),
     BFLOAT16: (3, 257),
     FLOAT64: (3, 257),
 }

@@ -21,7 +21,7 @@ class RealGpu:
     def __init__(self) -> None:
         self.cupy: ModuleType = import_module("cupy")
         self.device = import_module("softmax_dask.kernels.cuda.cupy_device").CupyDevice()
-        self.blocks = int(self.device.blocks)
+        self.blocks = self.device.blocks
         self.launched: list[str] = []
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

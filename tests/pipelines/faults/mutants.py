@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def commit_first() -> None:
 def tail_in_place() -> None:
     """The chunk that is partly visible is written where it is, as by a writer that renames nothing."""
     zarr_sink.ZarrSink._folder = lambda self, number: self._place.new  # type: ignore[method-assign]
-    zarr_sink._Chunks.put = _put_directly  # type: ignore[method-assign]
+    zarr_sink._Chunks.begin = _write_directly  # type: ignore[method-assign, assignment]
 
 
 def existence_is_done() -> None:
@@ -68,7 +69,7 @@ def existence_is_done() -> None:
             if find(number, f"label/c.{number}").exists():
                 yield Receipt(number, (), Tally(), (), 0.0, 0.0, 0.0)
 
-    zarr_sink._Chunks.put = _put_directly  # type: ignore[method-assign]
+    zarr_sink._Chunks.begin = _write_directly  # type: ignore[method-assign, assignment]
     publication.finished = finished
 
 
@@ -80,8 +81,21 @@ BY_KILL: dict[str, Mutate] = {
 }
 
 
-def _put_directly(self: Any, key: str, parts: list[bytes]) -> StoredObject:
+def _write_directly(self: Any, key: str, parts: list[bytes]) -> "_Written":
     path = self.folder / key
     with disk.plain_errors(path), nullcontext():
         path.unlink(missing_ok=True)
-        return StoredObject(key, disk._write_file(path, parts, durable=True), crc32c_of_object(parts))
+        return _Written(StoredObject(key, disk._write_file(path, parts), crc32c_of_object(parts)))
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A chunk that was finished before it was begun."""
+
+    stored: StoredObject
+
+    def finish(self) -> StoredObject:
+        return self.stored
+
+    def drop(self) -> None:
+        """It stays."""

@@ -11,7 +11,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from softmax_dask.columns import COLUMNS
-from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, Sink, job_folder, open_sink, partition_row_range
+from softmax_dask_pipelines.sinks import (
+    CarriedColumn,
+    OutputSpec,
+    PartitionWriter,
+    Sink,
+    job_folder,
+    open_sink,
+    partition_row_range,
+)
 from softmax_dask_pipelines.sinks.places import Increment, Place, Whole
 
 NARROW = ("label", "confidence", "entropy")
@@ -147,6 +155,14 @@ def write(spec: OutputSpec, *, values: Values | None = None, replace: bool = Fal
 
 def write_partition(sink: Sink, spec: OutputSpec, number: int, values: Values, *, step: int = 3) -> Any:
     writer = sink.writer(number)
+    try:
+        return _filled(writer, spec, number, values, step)
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+def _filled(writer: PartitionWriter, spec: OutputSpec, number: int, values: Values, step: int) -> Any:
     rows = partition_row_range(spec, number)
     row = rows.start
     while row < rows.stop:
