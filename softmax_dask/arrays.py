@@ -4,7 +4,7 @@ Arguments are checked once, by `arguments`; then an array in memory goes to `blo
 `lazy`, and an xarray.DataArray is unwrapped and wrapped again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -139,7 +139,7 @@ def decisions(
         options = {"targets": targets, "temperature": temperature, "top_k": top_k, "dtype": dtype, "out": out}
         return _xarray_decisions(x, columns, axis=axis, **options)
     logits = as_array(x)
-    names = tuple(columns) if isinstance(columns, list) else columns
+    names = columns if isinstance(columns, tuple) else _names(columns)
     plan = plan_of(logits.dtype, logits.ndim, names, axis, temperature, targets is not None, top_k, dtype)
     require_classes(logits, plan.axis, axis, warn=out is None)
     ranks = clipped_top_k(top_k, logits.shape[plan.axis]) if top_k else 0
@@ -171,6 +171,11 @@ def top_k(x: Any, k: int, *, axis: int | str = -1, temperature: float = 1.0) -> 
     names = ("top_k_labels", "top_k_probabilities")
     found = decisions(x, names, axis=axis, temperature=temperature, top_k=counted_top_k(k))
     return found[names[0]], found[names[1]]
+
+
+def _names(columns: Any) -> Any:
+    """The columns as they are now, or what is no such thing: a plan is kept, and a list or a view may change."""
+    return tuple(columns) if isinstance(columns, Iterable) and not isinstance(columns, str) else columns
 
 
 def _implementation(x: Any) -> Any:

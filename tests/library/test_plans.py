@@ -75,6 +75,17 @@ def test_columns_may_be_a_list(logits):
     assert tuple(found) == FOUR
 
 
+def test_columns_that_change_between_calls_are_read_anew(logits):
+    names = {1: "label"}
+    columns = names.values()  # hashed by what it is, not by what it holds
+    decisions(logits, columns)
+    names[2] = "margin"
+
+    found = decisions(logits, columns)
+
+    assert tuple(found) == ("label", "margin")
+
+
 def test_every_call_warns():
     for _ in range(2):
         with pytest.warns(SingleClassWarning):
