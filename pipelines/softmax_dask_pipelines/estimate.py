@@ -28,8 +28,11 @@ _TRIAL_S = 1.2
 _LONGEST_S = 3.0
 """Where a block takes long."""
 _DISK_S = 0.5
-_DISK_SWING = 3
-"""Times: so much more than in that moment a disk may take over a whole run, seen on one that others used too."""
+_DISK_SWING = 6
+"""Times: so much more, or less, than in that moment a disk may take over a whole run. Seen on one that takes 800 MB/s
+for some seconds and 130 after them."""
+_WORK_SWING = 1.5
+"""Times: so much faster than in that moment a machine may compute that others use too."""
 _TRIAL_BYTES = 1 << 30
 """Results that a trial may write at most."""
 _SURE_BYTES = 10**9
@@ -81,8 +84,9 @@ def _estimate(job: Job, trial: _Trial, threads: int) -> Estimate:
     total_s = work_s + sync_s + _FIXED_S
     if stored <= _SURE_BYTES:
         return Estimate(total_s, total_s)
-    # A moment in which the disk had other work makes it look slower than it is, by much; hardly ever faster.
-    return Estimate(max(work_s, sync_s / _DISK_SWING), 2 * total_s)
+    # A disk that looks slower than what computes may have other work, or be at its end: that is what it sustains.
+    tired_s = sync_s * _DISK_SWING if sync_s < work_s else sync_s
+    return Estimate(max(work_s, sync_s / _DISK_SWING) / _WORK_SWING, max(2 * total_s, work_s + tired_s))
 
 
 def _of_output(job: Job, trial: _Trial) -> tuple[int, int]:
