@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long slurm guides check format bench bench-full bench-compare bench-peers gpu-bench faults clean
+.PHONY: demo test test-long slurm guides check format bench bench-full bench-compare bench-peers gpu-bench test-gpu faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/softmax-dask demo
@@ -57,6 +57,13 @@ bench-peers: $(VENV)/.tests
 # On a machine with an NVIDIA GPU and its driver: is it right there, and how fast? Within 10 minutes; writes benchmarks/gpu_results.md.
 gpu-bench: $(VENV)/.gpu
 	$(BIN)/python -m benchmarks.gpu
+
+# The contract, the array functions and runs on a GPU in the place of the emulator: about two minutes.
+ON_GPU := tests/library/test_kernels.py tests/library/test_extremes.py tests/library/test_jacobian_kernels.py \
+	tests/library/test_top_k.py tests/library/cuda/test_arrays_on_a_device.py tests/pipelines/test_gpu.py
+test-gpu: $(VENV)/.tests $(VENV)/.gpu
+	SOFTMAX_DASK_TEST_GPU=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 12 -m "not slurm" \
+		-k "cuda or device or gpu" $(ON_GPU)
 
 clean:
 	rm -rf $(VENV) softmax-dask-demo

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_dask import documents
-from softmax_dask.arguments import TEMPERATURES
 from softmax_dask.binomial import tail
 from softmax_dask.errors import CalibrationError
+from softmax_dask.options import TEMPERATURES
 from softmax_dask.split_keys import Keys
 
 BINS = 1 << 16

@@ -1,11 +1,11 @@
 """What is wrong with an argument, whatever the values in the arrays are. Said once, before anything is computed."""
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from softmax_dask import blocks
 from softmax_dask.dispatch import is_foreign, require_backend
 from softmax_dask.errors import (
     ClassAxisError,
@@ -13,17 +13,17 @@ from softmax_dask.errors import (
     DtypeError,
     SplitClassAxisError,
     TargetError,
-    TemperatureError,
     UnsupportedArrayError,
 )
 from softmax_dask.notices import SingleClassWarning, TopKWarning, warn_caller
+from softmax_dask.options import require_axis, require_temperature
 from softmax_dask.sizes import kernel_dtype, result_dtype
-
-TEMPERATURES = (1e-300, 1e290)
 
 
 def as_array(x: Any) -> Any:
     """`x` itself if it is an array, else (lists, numbers) as float64."""
+    if type(x) is np.ndarray:
+        return x
     if isinstance(x, np.ma.MaskedArray) or isinstance(getattr(x, "_meta", None), np.ma.MaskedArray):
         raise UnsupportedArrayError(
             "logits are a masked array, whose mask would be lost; expected a plain one. "
@@ -49,7 +49,15 @@ def check(x: Any, axis: int | str, temperature: float, dtype: Any, *, warn: bool
     require_temperature(temperature)
     kernel_dtype(x.dtype)
     result_dtype(x.dtype, dtype)
-    position = blocks.require_axis(axis, x.ndim)
+    position = require_axis(axis, x.ndim)
+    require_classes(x, position, axis, warn=warn)
+    return position
+
+
+def require_classes(x: Any, position: int, axis: int | str, *, warn: bool) -> None:
+    """Refuse no classes, an unknown number of them, and chunks of them; `axis` is how the caller calls their axis."""
+    if x.shape[position] > 1 and not is_dask(x):  # nothing of what follows
+        return
     if math.isnan(x.shape[position]):
         raise ClassAxisError(
             f"logits have an unknown number of classes along axis {axis}. Call logits.compute_chunk_sizes() first."
@@ -64,32 +72,6 @@ def check(x: Any, axis: int | str, temperature: float, dtype: Any, *, warn: bool
             f"logits has class chunks {sizes}; expected one chunk of {sum(sizes)} classes. "
             f"Call logits.rechunk({{{axis}: -1}}) first."
         )
-    return position
-
-
-def require_temperature(temperature: float) -> None:
-    """Refuse what cannot divide logits.
-
-    Raises
-    ------
-    TemperatureError
-        The temperature is not a number from 1e-300 to 1e290.
-    """
-    low, high = TEMPERATURES
-    if not low <= _as_float(temperature) <= high:  # NaN is in no range
-        raise TemperatureError(
-            f"temperature is {temperature!r}; expected a finite number above 0 ({low:g} to {high:g})."
-        )
-
-
-def _as_float(number: Any) -> float:
-    """NaN for what is no number: True would pass for 1, and NumPy's float32 cannot be compared with 1e300."""
-    if isinstance(number, bool) or not isinstance(number, int | float | np.integer | np.floating):
-        return math.nan
-    try:
-        return float(number)
-    except OverflowError:
-        return math.inf
 
 
 def counted_top_k(top_k: Any) -> int:
@@ -110,17 +92,27 @@ def clipped_top_k(top_k: Any, classes: int) -> int:
 
 def is_dask(x: Any) -> bool:
     """Whether `x` is a Dask array, found out without importing Dask."""
-    return type(x).__module__.startswith("dask.array")
+    return _is_of_dask(x.__class__)
 
 
 def is_xarray(x: Any) -> bool:
     """Whether `x` is an xarray.DataArray, found out without importing xarray."""
-    return type(x).__module__.startswith("xarray.") and type(x).__name__ == "DataArray"
+    return _is_of_xarray(x.__class__)
+
+
+@cache
+def _is_of_dask(kind: type) -> bool:
+    return kind.__module__.startswith("dask.array")
+
+
+@cache
+def _is_of_xarray(kind: type) -> bool:
+    return kind.__module__.startswith("xarray.") and kind.__name__ == "DataArray"
 
 
 def class_dimension(x: Any, axis: int | str) -> Any:
     """The name of the dimension of classes of an xarray.DataArray."""
-    dimension = axis if isinstance(axis, str) else x.dims[blocks.require_axis(axis, x.ndim)]
+    dimension = axis if isinstance(axis, str) else x.dims[require_axis(axis, x.ndim)]
     if dimension not in x.dims:
         raise ClassAxisError(f"axis is {axis!r}; expected one of the dimensions {', '.join(map(str, x.dims))}.")
     return dimension

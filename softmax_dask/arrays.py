@@ -14,14 +14,15 @@ from softmax_dask import blocks
 from softmax_dask.arguments import (
     aligned_targets,
     as_array,
-    check,
     class_dimension,
     clipped_top_k,
     counted_top_k,
     is_dask,
     is_xarray,
+    require_classes,
 )
-from softmax_dask.columns import Column, Need, require_columns
+from softmax_dask.columns import COLUMNS
+from softmax_dask.plans import plan_of
 
 ArrayT = TypeVar("ArrayT")
 
@@ -60,8 +61,8 @@ def softmax(x: ArrayT, *, axis: int | str = -1, temperature: float = 1.0, dtype:
     ----------
     Temperature: Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv:1706.04599.
     """
-    options: dict[str, Any] = {"axis": axis, "temperature": temperature, "dtype": dtype}
-    result: ArrayT = decisions(x, ("probabilities",), **options)["probabilities"]
+    found = decisions(x, ("probabilities",), axis=axis, temperature=temperature, dtype=dtype)
+    result: ArrayT = found["probabilities"]
     return result
 
 
@@ -71,8 +72,8 @@ def log_softmax(x: ArrayT, *, axis: int | str = -1, temperature: float = 1.0, dt
     Parameters, result and errors are those of `softmax`. Probabilities too small for their dtype keep a
     finite logarithm; a masked class has -inf.
     """
-    options: dict[str, Any] = {"axis": axis, "temperature": temperature, "dtype": dtype}
-    result: ArrayT = decisions(x, ("log_probabilities",), **options)["log_probabilities"]
+    found = decisions(x, ("log_probabilities",), axis=axis, temperature=temperature, dtype=dtype)
+    result: ArrayT = found["log_probabilities"]
     return result
 
 
@@ -134,23 +135,15 @@ def decisions(
     SplitClassAxisError, ClassAxisError, DtypeError, TemperatureError
         As for `softmax`.
     """
-    given: dict[Need, bool] = {"targets": targets is not None, "top_k": top_k != 0}
-    chosen = require_columns(columns, available=frozenset(need for need, there in given.items() if there))
     if is_xarray(x):
         options = {"targets": targets, "temperature": temperature, "top_k": top_k, "dtype": dtype, "out": out}
-        return _xarray_decisions(x, chosen, axis=axis, **options)
+        return _xarray_decisions(x, columns, axis=axis, **options)
     logits = as_array(x)
-    position = check(logits, axis, temperature, dtype, warn=out is None)
-    found: dict[str, Any] = _implementation(logits).decisions(
-        logits,
-        tuple(column.name for column in chosen),
-        axis=position,
-        temperature=float(temperature),
-        targets=targets,
-        dtype=dtype,
-        top_k=clipped_top_k(top_k, logits.shape[position]),
-        out=out,
-    )
+    names = tuple(columns) if isinstance(columns, list) else columns
+    plan = plan_of(logits.dtype, logits.ndim, names, axis, temperature, targets is not None, top_k, dtype)
+    require_classes(logits, plan.axis, axis, warn=out is None)
+    ranks = clipped_top_k(top_k, logits.shape[plan.axis]) if top_k else 0
+    found: dict[str, Any] = _implementation(logits).decide(logits, plan, targets=targets, top_k=ranks, out=out)
     return found
 
 
@@ -188,12 +181,12 @@ def _implementation(x: Any) -> Any:
 # ---- xarray
 
 
-def _xarray_decisions(x: Any, columns: tuple[Column, ...], *, axis: int | str, **options: Any) -> dict[str, Any]:
+def _xarray_decisions(x: Any, columns: Sequence[str], *, axis: int | str, **options: Any) -> dict[str, Any]:
     dimension = class_dimension(x, axis)
     targets = options.pop("targets")
     data = decisions(
         x.data,
-        tuple(column.name for column in columns),
+        columns,
         axis=x.dims.index(dimension),
         targets=aligned_targets(targets, x, dimension) if is_xarray(targets) else targets,
         **options,
@@ -207,4 +200,4 @@ def _xarray_decisions(x: Any, columns: tuple[Column, ...], *, axis: int | str, *
         ),
     }
     # How the logits were packed in their file says nothing of the results.
-    return {c.name: like[c.per].copy(data=data[c.name]).drop_encoding() for c in columns}
+    return {name: like[COLUMNS[name].per].copy(data=array).drop_encoding() for name, array in data.items()}

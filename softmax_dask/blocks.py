@@ -5,7 +5,6 @@ can read it as it lies (its own dtype, and either classes or rows next to each o
 no input is ever copied whole, whatever its byte order, its dtype and its strides.
 """
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,14 +12,15 @@ import numpy as np
 
 from softmax_dask.columns import COLUMNS, Column
 from softmax_dask.dispatch import Backend, backend_of
-from softmax_dask.errors import ClassAxisError, OutputBufferError, TargetError
-from softmax_dask.sizes import column_dtype, kernel_dtype
+from softmax_dask.errors import OutputBufferError, TargetError
+from softmax_dask.plans import Plan, plan_of
 from softmax_dask.slabs import (
     empty,
     flatten,
     group_axes,
     is_aligned,
     is_writeable,
+    may_overlap,
     readable,
     rows_lie_together,
     slabs,
@@ -31,6 +31,8 @@ from softmax_dask.tails import TAIL_COLUMNS, fill_tails
 
 Array = Any
 """A NumPy or CuPy array."""
+
+_PROBABILITIES = {"probabilities"}
 
 
 def decisions(
@@ -45,44 +47,45 @@ def decisions(
     out: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
     """The columns, each of the shape of `x`, of it without `axis`, or with `top_k` there; in one read of `x`."""
+    plan = plan_of(x.dtype, x.ndim, columns, axis, temperature, targets is not None, top_k, dtype)
+    return decide(x, plan, targets=targets, top_k=top_k, out=out)
+
+
+def decide(
+    x: Array, plan: Plan, *, targets: Array | None = None, top_k: int = 0, out: Mapping[str, Array] | None = None
+) -> dict[str, Array]:
+    """As `decisions`, of what was planned; `top_k` is at most the number of classes."""
     backend = backend_of(x)
-    moved = with_axis(x, axis, -1)
-    chosen = [COLUMNS[name] for name in columns]
-    _require_known(out, columns)
-    planes = (
-        rows_lie_together(moved)
-        and TAIL_COLUMNS.isdisjoint(columns)
-        and backend.kernels.takes_planes(columns, moved.shape[-1])
-    )
-    results = {c.name: _result(backend, c, moved, dtype, top_k, (out or {}).get(c.name), axis, planes) for c in chosen}
+    moved = x if plan.is_last else with_axis(x, plan.axis, -1)
+    planes = not moved.flags.c_contiguous and _are_planes(backend, moved, plan)
+    if out:
+        _require_known(out, plan.names)
+    results = {}
+    for column in plan.columns:
+        given = out.get(column.name) if out else None
+        results[column.name] = _result(backend, column, moved, top_k, given, plan, planes)
     truth = None if targets is None else require_targets(backend, targets, moved.shape[:-1], moved.shape[-1])
-    _fill(backend, moved, truth, results, temperature, top_k, planes=planes)
-    return {c.name: _with_axis_back(results[c.name], c, axis)[()] for c in chosen}
+    if moved.size:
+        _fill(backend, moved, truth, results, plan, top_k, planes=planes)
+    if plan.is_last and moved.ndim > 1:
+        return results
+    return {column.name: _with_axis_back(results[column.name], column, plan.axis)[()] for column in plan.columns}
 
 
-def _require_known(out: Mapping[str, Array] | None, columns: tuple[str, ...]) -> None:
-    if out is not None and len({id(array) for array in out.values()}) < len(out):
+def _are_planes(backend: Backend, moved: Array, plan: Plan) -> bool:
+    """Whether kernels are given planes."""
+    return (
+        rows_lie_together(moved)
+        and TAIL_COLUMNS.isdisjoint(plan.names)
+        and backend.kernels.takes_planes(plan.names, moved.shape[-1])
+    )
+
+
+def _require_known(out: Mapping[str, Array], columns: tuple[str, ...]) -> None:
+    if len(out) > 1 and len({id(array) for array in out.values()}) < len(out):
         raise OutputBufferError("out has one array for two columns; expected one for each.")
-    unknown = sorted(set(out or ()) - set(columns))
-    if unknown:
+    if unknown := sorted([name for name in out if name not in columns]):
         raise OutputBufferError(f"out has {', '.join(unknown)}; expected only the columns {', '.join(columns)}.")
-
-
-def require_axis(axis: Any, ndim: int) -> int:
-    """`axis` counted from the front.
-
-    Raises
-    ------
-    ClassAxisError
-        There is no such axis.
-    """
-    if ndim == 0:
-        raise ClassAxisError("logits are a single number; expected an array with an axis of classes.")
-    if not isinstance(axis, int | np.integer) or not -ndim <= axis < ndim:
-        raise ClassAxisError(
-            f"axis is {axis!r}; expected {-ndim} to {ndim - 1}, or of an xarray.DataArray the name of a dimension."
-        )
-    return int(axis) % ndim
 
 
 def require_targets(backend: Backend, targets: Array, shape: tuple[int, ...], classes: int) -> Array:
@@ -118,30 +121,32 @@ def _result(
     backend: Backend,
     column: Column,
     moved: Array,
-    dtype: Any,
     top_k: int,
     given: Array | None,
-    axis: int,
+    plan: Plan,
     planes: bool,
 ) -> Array:
     """An array for a column, the class axis last: a new one, or the caller's own once it is checked.
 
     Beside planes, an array of the shape of the logits is in C order with the class axis where they have it.
     """
-    shape = (*moved.shape[:-1], *column.tail(moved.shape[-1], top_k))
-    wanted = column_dtype(column, moved.dtype, dtype)
+    shape, wanted = moved.shape, plan.dtypes[column.name]
+    if column.per != "class":
+        shape = (*shape[:-1], *column.tail(shape[-1], top_k))
     if given is None and planes and column.per == "class":
-        like_logits = (*shape[:axis], shape[-1], *shape[axis:-1])
-        return with_axis(backend.arrays.empty(like_logits, wanted), axis, -1)
+        like_logits = (*shape[: plan.axis], shape[-1], *shape[plan.axis : -1])
+        return with_axis(backend.arrays.empty(like_logits, wanted), plan.axis, -1)
     if given is None:
         return backend.arrays.empty(shape, wanted)
     if not isinstance(given, backend.arrays.ndarray):
         raise OutputBufferError(f"out[{column.name!r}] is a {type(given).__name__}; expected an array like the logits.")
-    if backend.arrays.may_share_memory(given, moved):
+    if may_overlap(backend, given, moved):
         raise OutputBufferError(f"out[{column.name!r}] overlaps the logits; expected memory of its own.")
-    last = given if column.per == "row" or given.ndim != len(shape) else with_axis(given, axis, -1)
+    last = given
+    if not plan.is_last and column.per != "row" and given.ndim == len(shape):
+        last = with_axis(given, plan.axis, -1)
     in_order = last.flags.c_contiguous or given.flags.c_contiguous
-    if last.shape != shape or last.dtype != wanted or not in_order or not is_writeable(last):
+    if not in_order or last.shape != shape or last.dtype != wanted or not is_writeable(last):
         raise OutputBufferError(
             f"out[{column.name!r}] is {given.dtype} {given.shape}; expected {wanted} {shape} with the class axis last, "
             "in C order and writable."
@@ -157,46 +162,43 @@ def _fill(
     backend: Backend,
     moved: Array,
     truth: Array | None,
-    results: Mapping[str, Array],
-    temperature: float,
+    results: dict[str, Array],
+    plan: Plan,
     top_k: int,
     *,
     planes: bool,
 ) -> None:
     """Fill the results, of the row axes of `moved`, whose last axis is that of the classes."""
-    float64_wanted = any(array.dtype == np.float64 for array in results.values())
-    dtype = kernel_dtype(moved.dtype, dtype=np.float64 if float64_wanted else None, temperature=temperature)
-    floats = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
-    if moved.size == 0:
+    if plan.is_native and _lie_in_order(moved, results):
+        # Nothing need be copied, so all rows are the kernel's at once: it can tell that results are too large for
+        # the caches.
+        if moved.ndim != 2:
+            moved, results = flatten(moved, None), {name: _flat(name, array) for name, array in results.items()}
+        _run(backend, moved, truth, results, plan.temperature)
         return
-    as_it_lies = moved.nbytes > backend.slab_bytes and _is_taken_as_it_lies(moved, results, dtype, floats)
-    for index in slabs(moved.shape, sys.maxsize if as_it_lies else backend.slab_bytes):
+    for index in slabs(moved.shape, backend.slab_bytes):
         slab = moved[index]
         groups = group_axes(slab) if planes else None
         part = {name: array[(*index, ...)] for name, array in results.items()}
-        targets = None if truth is None else truth[index].reshape(-1)
-        logits = readable(backend, flatten(slab, groups), dtype)
-        _fill_slab(backend, logits, targets, part, floats, temperature, top_k, groups)
+        targets = None if truth is None else truth[index]
+        logits = readable(backend, flatten(slab, groups), plan.logits)
+        _fill_slab(backend, logits, targets, part, plan, top_k, groups)
 
 
-def _is_taken_as_it_lies(
-    moved: Array, results: Mapping[str, Array], dtype: np.dtype[Any], floats: np.dtype[Any]
-) -> bool:
-    """Whether kernels need a copy of nothing, so that all rows are theirs at once.
+def _lie_in_order(moved: Array, results: Mapping[str, Array]) -> bool:
+    """Whether all items of each array follow each other in memory, and logits at multiples of their size."""
+    if not (moved.flags.c_contiguous and is_aligned(moved)):
+        return False
+    return not [array for array in results.values() if not array.flags.c_contiguous]  # `all` would take longer
 
-    A kernel that is given all results of an array can tell that they are too large for the caches.
-    """
-    return (
-        moved.dtype == dtype
-        and moved.flags.c_contiguous
-        and is_aligned(moved)
-        and TAIL_COLUMNS.isdisjoint(results)  # made of other columns, and so is `correct`
-        and "correct" not in results
-        and all(
-            array.flags.c_contiguous and (array.dtype == floats or COLUMNS[name].kind not in ("float", "wide"))
-            for name, array in results.items()
-        )
-    )
+
+def _run(backend: Backend, logits: Array, truth: Array | None, out: Mapping[str, Array], temperature: float) -> None:
+    """Fill arrays that kernels write as they are."""
+    if out.keys() == _PROBABILITIES:
+        backend.kernels.softmax_rows(logits, out["probabilities"], temperature)
+    else:
+        targets = None if truth is None else truth.reshape(-1)
+        backend.kernels.decision_rows(logits, targets, out, temperature)
 
 
 def _fill_slab(
@@ -204,29 +206,25 @@ def _fill_slab(
     logits: Array,
     targets: Array | None,
     out: dict[str, Array],
-    floats: np.dtype[Any],
-    temperature: float,
+    plan: Plan,
     top_k: int,
     groups: int | None,
 ) -> None:
     """Run the kernels; results that they do not write as they are go through an array of theirs."""
     tails = {name: array for name, array in out.items() if name in TAIL_COLUMNS}
     apart = {} if backend.kernels.fills_tails(logits.shape[-1], top_k) else tails
-    native = {name: _native(backend, name, out[name], floats, groups) for name in out if name not in apart}
+    native = {name: _native(backend, name, out[name], plan.floats, groups) for name in out if name not in apart}
     if tails and "top_k_labels" not in native:
         native["top_k_labels"] = backend.arrays.empty((logits.shape[0], top_k), np.int32)
     correct = native.pop("correct", None)
     if correct is not None and "target_rank" not in native:
         native["target_rank"] = backend.arrays.empty(correct.shape, np.int32)
-    if native.keys() == {"probabilities"}:
-        backend.kernels.softmax_rows(logits, native["probabilities"], temperature)
-    else:
-        backend.kernels.decision_rows(logits, targets, native, temperature)
+    _run(backend, logits, targets, native, plan.temperature)
     if correct is not None:
         rank = native["target_rank"]
         correct[...] = backend.arrays.where(rank < 0, -1, rank == 0)
     if apart:
-        fill_tails(backend, logits, native["top_k_labels"], apart, floats, temperature)
+        fill_tails(backend, logits, native["top_k_labels"], apart, plan.floats, plan.temperature)
     for name, array in out.items():
         if name in native and not backend.arrays.may_share_memory(native[name], array):
             found = native[name] if COLUMNS[name].per == "row" else unflatten(native[name], array.shape, groups)
@@ -239,8 +237,13 @@ def _native(backend: Backend, name: str, array: Array, floats: np.dtype[Any], gr
     column = COLUMNS[name]
     as_it_is = column.kind == "wide" and backend.kernels.writes_wide(array.dtype, floats)
     wanted = floats if column.kind in ("float", "wide") and not as_it_is else array.dtype
-    flat = array.reshape(-1) if column.per == "row" else flatten(array, groups)
+    flat = _flat(name, array, groups)
     in_order = flat.flags.c_contiguous or (groups is not None and flat.strides[-2] == wanted.itemsize)
     if array.dtype == wanted and in_order and backend.arrays.may_share_memory(flat, array):
         return flat
     return empty(backend, flat.shape, wanted)
+
+
+def _flat(name: str, array: Array, groups: int | None = None) -> Array:
+    """A column of flattened rows; a view where it can be one."""
+    return array.reshape(-1) if COLUMNS[name].per == "row" else flatten(array, groups)

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_dask import documents
-from softmax_dask.arguments import TEMPERATURES
 from softmax_dask.arrays import decisions
 from softmax_dask.errors import CalibrationError
 from softmax_dask.metrics import Metrics, metric_columns
 from softmax_dask.nll_sums import NllSums, Trial, nll_sums, only, shifted
+from softmax_dask.options import TEMPERATURES
 from softmax_dask.split_keys import Keys
 from softmax_dask.temperature_search import TemperatureSearch
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_dask import documents
-from softmax_dask.arguments import TEMPERATURES
 from softmax_dask.arrays import decisions
 from softmax_dask.errors import CalibrationError
 from softmax_dask.nll_sums import only
+from softmax_dask.options import TEMPERATURES
 from softmax_dask.split_keys import Keys
 
 _KIND, _VERSION = "conformal level", 1

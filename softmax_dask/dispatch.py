@@ -86,8 +86,11 @@ def backend_of(block: Any) -> Backend:
     UnsupportedArrayError
         No backend computes on this type.
     """
-    _require(block)
-    return _backend(block.__class__)
+    backend = _backend(block.__class__)
+    if backend is None:
+        _require(block)
+    assert backend is not None
+    return backend
 
 
 def require_backend(array: Any, *, dask: bool = False) -> None:
@@ -112,9 +115,9 @@ def is_on_device(thing: Any) -> bool:
 
 
 @cache
-def _backend(kind: type) -> Backend:
-    arrays, kernels, slab_bytes = _modules_of(kind) or ("", "", 0)
-    return Backend(import_module(arrays), import_module(kernels), slab_bytes)
+def _backend(kind: type) -> Backend | None:
+    modules = _modules_of(kind)
+    return modules and Backend(import_module(modules[0]), import_module(modules[1]), modules[2])
 
 
 @cache

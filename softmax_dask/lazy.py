@@ -12,43 +12,37 @@ import numpy as np
 from dask.array.utils import meta_from_array
 
 from softmax_dask import blocks
-from softmax_dask.columns import COLUMNS, Column
+from softmax_dask.columns import Column
 from softmax_dask.dispatch import is_on_device
 from softmax_dask.errors import OutputBufferError, TargetError
+from softmax_dask.plans import Plan
 from softmax_dask.sizes import column_dtype
 
 Array = Any
 """A dask.array.Array."""
 
 
-def decisions(
-    x: Array,
-    columns: tuple[str, ...],
-    *,
-    axis: int,
-    temperature: float,
-    targets: Any = None,
-    dtype: Any = None,
-    top_k: int = 0,
-    out: Mapping[str, Any] | None = None,
+def decide(
+    x: Array, plan: Plan, *, targets: Any = None, top_k: int = 0, out: Mapping[str, Any] | None = None
 ) -> dict[str, Array]:
     """The columns, lazily, in the chunks of `x`. However many there are, a block is one kernel call."""
     if out is not None:
         raise OutputBufferError("out is given for a Dask array; expected none. It is for logits in memory.")
+    axis, dtype = plan.axis, plan.wide
     arrays = [x] if targets is None else [x, beside(x, axis, targets)]
     options = {
-        "columns": columns,
+        "columns": plan.names,
         "axis": axis,
-        "temperature": temperature,
+        "temperature": plan.temperature,
         "wide_dtype": dtype,
         "top_k": top_k,
     }
-    if len(columns) == 1:
-        column = COLUMNS[columns[0]]
+    if len(plan.columns) == 1:
+        column = plan.columns[0]
         return {column.name: da.map_blocks(_block_column, *arrays, **options, **_shape(x, column, axis, dtype, top_k))}
     empty = np.empty((0,) * (x.ndim - 1), object)
     decided = da.map_blocks(_block_columns, *arrays, **options, drop_axis=axis, dtype=object, meta=empty)
-    return {name: _pick(decided, x, COLUMNS[name], axis, dtype, top_k) for name in columns}
+    return {column.name: _pick(decided, x, column, axis, dtype, top_k) for column in plan.columns}
 
 
 def _shape(x: Array, column: Column, axis: int, dtype: Any, top_k: int) -> dict[str, Any]:

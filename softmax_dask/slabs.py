@@ -55,7 +55,7 @@ def group_axes(array: Array) -> int:
 def flatten(array: Array, groups: int | None) -> Array:
     """(rows, classes), or with a number of axes for `groups` planes; a view where it can be one."""
     if groups is None:
-        return array.reshape(-1, array.shape[-1])
+        return array if array.ndim == 2 else array.reshape(-1, array.shape[-1])
     classes_inside = with_axis(array, -1, groups)
     return classes_inside.reshape(math.prod(array.shape[:groups]), array.shape[-1], -1).swapaxes(1, 2)
 
@@ -94,18 +94,23 @@ def readable(backend: Backend, flat: Array, dtype: np.dtype[Any]) -> Array:
     return copy
 
 
+# CuPy's arrays are always aligned and writeable, and do not say so.
+
+
 def is_aligned(array: Array) -> bool:
     """Whether items lie at multiples of their size."""
-    return _flag(array, "aligned")
+    return bool(getattr(array.flags, "aligned", True))
 
 
 def is_writeable(array: Array) -> bool:
     """Whether it may be written to."""
-    return _flag(array, "writeable")
+    return bool(getattr(array.flags, "writeable", True))
 
 
-def _flag(array: Array, name: str) -> bool:
-    return bool(getattr(array.flags, name, True))  # CuPy's arrays are always aligned and writeable, and do not say so
+def may_overlap(backend: Backend, one: Array, other: Array) -> bool:
+    """Whether two arrays may share memory; those that own theirs do not, and are not asked at length."""
+    owned = one.flags.owndata and other.flags.owndata
+    return one is other or (not owned and bool(backend.arrays.may_share_memory(one, other)))
 
 
 def _is_readable(flat: Array, item: int) -> bool:

@@ -1,13 +1,11 @@
 """Softmax in Triton, a row a program. In a module of its own: Triton reads the source of its kernels."""
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def softmax_kernel(logits: Any, out: Any, classes: Any, BLOCK: tl.constexpr) -> None:  # noqa: N803
+@triton.jit
+def softmax_kernel(logits, out, classes, BLOCK: tl.constexpr):  # noqa: N803  # Triton takes no other annotation
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     mask = columns < classes

@@ -1,7 +1,7 @@
 """Rows of the host computed on a GPU: copied through pinned memory, on several streams, so that copies overlap work.
 
-The one module of the pipelines that imports CuPy; imported when a GPU is asked for. Tested with a stand-in for CuPy,
-not yet on a device.
+The one module of the pipelines that imports CuPy; imported when a GPU is asked for. Tested with a stand-in for CuPy
+where there is no GPU.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,8 @@ from softmax_dask import decisions
 
 _SLOTS = 3
 """One piece is copied to the device, one computed, one copied back."""
+_PIECE_BYTES = 4 << 20
+"""Of logits, at least: putting a piece on a stream costs about as much as copying a megabyte."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -31,14 +33,14 @@ def try_device() -> None:
 class HostStreams:
     """`decisions` of arrays of the host into arrays of the host, on one GPU.
 
-    One caller at a time has the GPU: its pieces alone fill the bus, and memory on the device does not grow with the
-    number of threads.
+    Each caller copies to and from pinned memory of its own, at the same time as others; one at a time puts its work on
+    the GPU.
     """
 
     def __init__(self, device: int = 0) -> None:
         self._device = device
         self._turn = Lock()
-        self._slots: list[_Slot] = []
+        self._idle: list[list[_Slot]] = []
 
     def __reduce__(self) -> tuple[type["HostStreams"], tuple[int]]:
         """In another process there are streams of its own."""
@@ -54,26 +56,40 @@ class HostStreams:
         **options: Any,
     ) -> None:
         """Fill the arrays of `out`; arguments as of `softmax_dask.decisions`."""
-        step = -(-len(logits) // _SLOTS) if len(logits) else 1
-        with self._turn, cupy.cuda.Device(self._device):
-            self._slots = self._slots or [_Slot() for _ in range(_SLOTS)]
+        step = _rows_of_piece(logits)
+        with cupy.cuda.Device(self._device):
+            slots = self._taken()
             try:
                 for i, start in enumerate(range(0, len(logits), step)):
                     rows = slice(start, start + step)
                     part = {name: out[name][rows] for name in columns}
                     truth = None if targets is None else targets[rows]
-                    self._slots[i % _SLOTS].begin(logits[rows], truth, part, options)
-                for slot in self._slots:
+                    slots[i % _SLOTS].begin(logits[rows], truth, part, options)
+                for slot in slots:
                     slot.finish()
             finally:
-                for slot in self._slots:
+                for slot in slots:
                     slot.forget()
+                self._idle.append(slots)
+
+    def _taken(self) -> list["_Slot"]:
+        try:
+            return self._idle.pop()
+        except IndexError:  # more callers at a time than ever before
+            return [_Slot(self._turn) for _ in range(_SLOTS)]
+
+
+def _rows_of_piece(logits: NDArray[Any]) -> int:
+    """A third of the rows, or as many as are worth it."""
+    third, worth = -(-len(logits) // _SLOTS), -(-_PIECE_BYTES // max(1, logits[:1].nbytes))
+    return max(1, min(len(logits), max(third, worth)))
 
 
 class _Slot:
     """A stream, and the pinned memory that it copies from and to."""
 
-    def __init__(self) -> None:
+    def __init__(self, turn: Lock) -> None:
+        self._turn = turn
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._memory: dict[str, NDArray[np.uint8]] = {}
         self._waiting: list[tuple[NDArray[Any], NDArray[Any]]] = []
@@ -85,7 +101,7 @@ class _Slot:
         self.finish()
         given = self._pinned("logits", logits.shape, logits.dtype.newbyteorder("="))
         given[...] = logits  # 16-bit logits cross the bus as they are
-        with self._stream:
+        with self._turn, self._stream:
             on_device = cupy.empty(given.shape, given.dtype)
             on_device.set(given, stream=self._stream)
             found = {name: cupy.empty(array.shape, array.dtype) for name, array in out.items()}

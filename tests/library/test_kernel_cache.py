@@ -110,6 +110,21 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# ---- steps
+
+
+def test_a_step_is_no_machine_code_before_it_is_part_of_a_kernel():
+    doubled = compiling.step(lambda x: x + x)
+    run = numba.njit(lambda x: doubled(x) + 1.0)
+
+    found = run(3.0)
+
+    (compiled,) = doubled.overloads.values()
+    engine = compiled.library.codegen._engine
+    assert found == 7.0
+    assert not engine.is_symbol_defined(compiled.fndesc.llvm_func_name)
+
+
 # ---- from process to process
 
 

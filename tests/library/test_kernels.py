@@ -501,6 +501,18 @@ def test_equal_logits_rank_by_class(kernels, classes):
     np.testing.assert_array_equal(found, targets)
 
 
+@pytest.mark.parametrize("classes", CLASS_COUNTS)
+@pytest.mark.parametrize("zeros", [(-0.0, 0.0), (0.0, -0.0)])
+def test_zeros_of_both_signs_are_equal_logits(kernels, classes, zeros):
+    logits = np.resize(np.array(zeros, np.float32), (ROWS, classes))
+    targets = np.linspace(0, classes - 1, ROWS).astype(np.int64)
+
+    found = decide(kernels, logits, targets, ("target_rank", "label"), 1.0)
+
+    np.testing.assert_array_equal(found["target_rank"], targets)
+    np.testing.assert_array_equal(found["label"], 0)
+
+
 # ---- targets
 
 

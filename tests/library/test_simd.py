@@ -196,6 +196,22 @@ def test_operations_on_one_vector_match_numpy(dtype, operation, expected):
     np.testing.assert_array_equal(found, expected(x))
 
 
+@pytest.mark.parametrize("x", [0.0, -0.0, 1.0, -1.0, 1e-40, -1e-45, 3e38, "-max", -np.inf])
+def test_next_above_matches_numpy(dtype, x):
+    x = np.full(32, -np.finfo(dtype).max if x == "-max" else x, dtype)
+
+    found = of_one(simd.next_above)(x)
+
+    np.testing.assert_array_equal(found, np.nextafter(x, dtype(np.inf)))
+
+
+@pytest.mark.parametrize("x", [np.inf, np.nan])
+def test_nothing_is_above_infinity(dtype, x):
+    found = of_one(simd.next_above)(np.full(32, x, dtype))
+
+    np.testing.assert_array_equal(found, np.nan)
+
+
 def test_larger_ignores_nan_on_the_right(dtype):
     nan, one = np.full(32, np.nan, dtype), np.ones(32, dtype)
 
@@ -430,11 +446,11 @@ def test_exponential_of_the_peak_lies_around_one(dtype):
 
 @pytest.mark.parametrize("temperature", [1e-300, 0.1, 1.0, 1.7, 1e300])
 def test_scale_has_about_twice_the_digits_of_a_float64(temperature):
-    found = exp2.scale_of(temperature, np.float64)
+    a_hi, a_lo, *_ = exp2.constants_of(temperature, np.float64)
 
     with localcontext(prec=60):
         exact = 1 / (Decimal(2).ln() * Decimal(temperature))
-        error = abs((Decimal(float(found.a_hi)) + Decimal(float(found.a_lo))) / exact - 1)
+        error = abs((Decimal(float(a_hi)) + Decimal(float(a_lo))) / exact - 1)
     # Two parts of 53 bits: 2**-106, unless the low one is subnormal (at 1e300 it keeps 2**-1074 / 1e-300).
     assert error <= max(Decimal(2) ** -105, Decimal(2) ** -1074 / exact)
 
@@ -486,7 +502,7 @@ def widened(copy: Any, source: Any) -> Any:
 
 def exponentials(x: Any, peak: Any, temperature: float) -> Any:
     out = np.zeros_like(x)
-    fill_exponentials(x, peak, exp2.scale_of(temperature, x.dtype.type), out)
+    fill_exponentials(x, peak, exp2.constants_of(temperature, x.dtype.type), out)
     return out
 
 
@@ -581,7 +597,8 @@ def halved_plus_one(x):
 
 
 @njit(error_model="numpy")
-def fill_exponentials(x, peak, scale, out):
+def fill_exponentials(x, peak, constants, out):
+    scale = exp2.scale_in(constants)
     base = exp2.anchor(simd.fill(x, peak), scale)
     for i in range(0, x.size, simd.lanes(x)):
         memory.store(out, i, exp2.exponential(memory.load(x, i), base, scale)[0])

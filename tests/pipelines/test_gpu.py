@@ -1,9 +1,9 @@
-"""`backend: cuda`, with a stand-in for CuPy and the emulator of the CUDA kernels; and machines without a GPU."""
+"""`backend: cuda` on the emulator of the CUDA kernels or on a GPU, and machines without one."""
 
 import json
 import sys
 from importlib import import_module
-from threading import Thread
+from threading import Event, Thread
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +18,7 @@ from softmax_dask_pipelines.notices import BackendWarning
 from tests.library.cuda import prepared
 from tests.library.cuda.emulator import COMPILER, Emulator
 from tests.library.cuda.fake_cupy import FakeDevice, fake_cupy, fake_cupyx
+from tests.library.cuda.real_gpu import WANTED, RealGpu
 from tests.pipelines.cluster.clusters import LOCAL
 from tests.pipelines.command import softmax_dask
 
@@ -26,18 +27,22 @@ OPTIONS: dict[str, Any] = {"temperature": 1.7, "top_k": 0, "dtype": np.dtype(np.
 
 
 @pytest.fixture
-def gpu(pytestconfig, monkeypatch) -> FakeDevice:
-    """A GPU, as far as the program can see."""
-    if COMPILER is None:
+def gpu(pytestconfig, monkeypatch) -> FakeDevice | RealGpu:
+    """A GPU, as far as the program can see; a real one where that is asked for."""
+    if not WANTED and COMPILER is None:
         pytest.skip("no g++, which compiles the CUDA kernels for the CPU")
-    module = fake_cupy()
-    for name, found in (("cupy", module), ("cupyx", fake_cupyx())):
-        monkeypatch.setitem(sys.modules, name, found)
+    device = RealGpu() if WANTED else _emulated(pytestconfig, monkeypatch)
     monkeypatch.delitem(sys.modules, "softmax_dask_pipelines.streaming", raising=False)
-    device = FakeDevice(Emulator(pytestconfig.cache.mkdir("cuda-emulator"), prepared.QUICK), module)
     monkeypatch.setattr(import_module("softmax_dask.kernels.cuda"), "device", lambda: device)
     dispatch._backend.cache_clear()
     return device
+
+
+def _emulated(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
+    module = fake_cupy()
+    for name, found in (("cupy", module), ("cupyx", fake_cupyx())):
+        monkeypatch.setitem(sys.modules, name, found)
+    return FakeDevice(Emulator(pytestconfig.cache.mkdir("cuda-emulator"), prepared.QUICK), module)
 
 
 @pytest.fixture
@@ -86,11 +91,11 @@ def test_the_workers_of_a_cluster_compute_on_their_gpu(gpu, dump, tmp_path):
     kwargs = {**LOCAL, "n_workers": 1, "threads_per_worker": 2, "processes": False, "protocol": "tcp://"}
     cluster = {"class": "distributed.LocalCluster", "kwargs": kwargs, "scale": 1}
     score(dump, tmp_path / "here.zarr", columns=["label", "probabilities"], backend="cuda")
-    gpu.emulator.launched.clear()
+    gpu.launched.clear()
 
     score(dump, tmp_path / "out.zarr", columns=["label", "probabilities"], backend="cuda", cluster=cluster)
 
-    assert gpu.emulator.launched
+    assert gpu.launched
     for name in ("label", "probabilities"):
         found, expected = (zarr.open_array(tmp_path / each / name, mode="r")[:] for each in ("out.zarr", "here.zarr"))
         np.testing.assert_array_equal(found, expected)
@@ -134,7 +139,7 @@ def test_16_bit_logits_cross_the_bus_as_they_are(gpu):
     streams(logits, ("label",), out=out, **OPTIONS)
 
     np.testing.assert_array_equal(out["label"], logits.argmax(axis=1))
-    assert all("half" in name for name in gpu.emulator.launched)
+    assert all("half" in name for name in gpu.launched)
 
 
 def test_threads_take_turns(gpu):
@@ -153,6 +158,36 @@ def test_threads_take_turns(gpu):
 
     for logits, out in zip(samples, outs, strict=True):
         np.testing.assert_array_equal(out["label"], logits.argmax(axis=1))
+
+
+def test_rows_are_copied_to_pinned_memory_while_another_thread_has_the_gpu(gpu, monkeypatch):
+    module = import_module("softmax_dask_pipelines.streaming")
+    streams, copied = module.HostStreams(), Event()
+    pinned = module._Slot._pinned
+    monkeypatch.setattr(module._Slot, "_pinned", lambda *arguments: (pinned(*arguments), copied.set())[0])
+    logits = sample(30)[0]
+    out = {"label": np.empty(30, np.int32)}
+    thread = Thread(target=streams, args=(logits, ("label",)), kwargs={"out": out, **OPTIONS})
+
+    with streams._turn:
+        thread.start()
+        assert copied.wait(60)
+        assert not gpu.launched
+
+    thread.join()
+    np.testing.assert_array_equal(out["label"], logits.argmax(axis=1))
+
+
+def test_large_blocks_go_in_pieces(gpu, monkeypatch):
+    module = import_module("softmax_dask_pipelines.streaming")
+    monkeypatch.setattr(module, "_PIECE_BYTES", 4000)
+    logits = sample(100)[0]
+    out = {"label": np.empty(100, np.int32)}
+
+    module.HostStreams()(logits, ("label",), out=out, **OPTIONS)
+
+    assert len(gpu.launched) == 3
+    np.testing.assert_array_equal(out["label"], logits.argmax(axis=1))
 
 
 def test_an_error_leaves_nothing_waiting(gpu):
@@ -177,7 +212,7 @@ def test_a_run_on_a_gpu_gives_what_a_run_on_the_cpu_gives(gpu, dump, tmp_path, w
 
     score(dump, tmp_path / "cpu.zarr", columns=("label", "probabilities"))
     found, expected = (zarr.open_group(tmp_path / f"{name}.zarr", mode="r") for name in ("gpu", "cpu"))
-    assert gpu.emulator.launched
+    assert gpu.launched
     np.testing.assert_array_equal(found["label"][:], expected["label"][:])
     np.testing.assert_allclose(found["probabilities"][:], expected["probabilities"][:], rtol=1e-6)
 

@@ -10,7 +10,7 @@ import ctypes
 import math
 from collections.abc import Collection, Mapping
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from softmax_dask.kernels.counts import Counts
 from softmax_dask.kernels.cpu.band import in_band, softmax_band
 from softmax_dask.kernels.cpu.counting import count_decided, count_labelled
-from softmax_dask.kernels.cpu.exp2 import Inverse, Scale, inverse_of, scale_of
+from softmax_dask.kernels.cpu.exp2 import constants_of
 from softmax_dask.kernels.cpu.finish import Outputs
 from softmax_dask.kernels.cpu.jacobian import Part, jacobian_lines, jacobian_row, jacobian_tile
 from softmax_dask.kernels.cpu.products import jvp_row, log_jvp_row, log_vjp_row
 from softmax_dask.kernels.cpu.row import decision_row, softmax_row
 from softmax_dask.kernels.cpu.simd import FLOAT32_LANES
 from softmax_dask.kernels.cpu.tail import RankOutputs, tail_row
-from softmax_dask.kernels.cpu.tile import Shape, Strides, decision_tile, softmax_tile, softmax_tile_past_caches
+from softmax_dask.kernels.cpu.tile import Items, decision_tile, softmax_tile, softmax_tile_past_caches
 from softmax_dask.kernels.cpu.topk import top_k_row
 from softmax_dask.kernels.masking import without
 
@@ -54,10 +54,11 @@ _BITS: dict[np.dtype[Any], np.dtype[Any]] = {
 
 _TOP_K = {"top_k_labels", "top_k_probabilities"}
 _TAILS = {"top_k_log_probabilities", "tail_mass", "tail_divergence"}
+_RANKED = _TOP_K | _TAILS
 _INTEGERS = {"label", "target_rank"}
 _WIDE = ("probabilities", "log_probabilities")
 _NO_TARGETS = np.empty(0, np.int64)
-_NOWHERE = Strides(0, 0, 1)
+_NOWHERE: Items = (0, 0, 1, 0, 0, 1)
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _Rows = NDArray[Any]
@@ -78,23 +79,18 @@ def softmax_rows(logits: _Rows, out: _Rows, temperature: float) -> None:
     """Fill `out`, of the shape of the logits, float32 or for float64 logits float64, with probabilities."""
     if logits.size == 0:
         return
-    scale = _scales(temperature, out.dtype)[0]
-    flat, source = _flat(logits)
-    classes, past_caches = logits.shape[-1], _past_caches(out)
-    if classes > _SOFTMAX_TILE_CLASSES:
-        softmax_row(flat, source.row, *logits.shape, scale, out.reshape(-1), past_caches)
-    elif _is_rows(logits, source) and out.flags.c_contiguous and in_band.py_func(classes, _lanes(out.dtype)):
-        softmax_band(flat, source.row, *logits.shape, scale, out.reshape(-1), past_caches)
-    elif _is_rows(logits, source) and past_caches:
-        softmax_tile_past_caches(flat, source.row, *logits.shape, scale, out.reshape(-1))
+    constants, source, past_caches = _constants(temperature, out.dtype), _strides(logits), _past_caches(out)
+    flat, written = _memory(logits), _memory(out)
+    if logits.shape[-1] > _SOFTMAX_TILE_CLASSES:
+        softmax_row(flat, source[1], *logits.shape, constants, written, past_caches)
+        return
+    are_rows = logits.ndim == 2 and source[2] == 1
+    if are_rows and out.flags.c_contiguous and in_band.py_func(logits.shape[1], _lanes(out.dtype)):
+        softmax_band(flat, source[1], *logits.shape, constants, written, past_caches)
+    elif are_rows and past_caches:
+        softmax_tile_past_caches(flat, source[1], *logits.shape, constants, written)
     else:
-        written, target = _flat(out)
-        softmax_tile(flat, source, _shape(logits), scale, written, target)
-
-
-def _is_rows(logits: _Rows, source: Strides) -> bool:
-    """Whether classes lie next to each other, and all rows as far apart."""
-    return logits.ndim == 2 and source.class_ == 1
+        softmax_tile(flat, source, _shape(logits), constants, written, _strides(out))
 
 
 def _lanes(floats: np.dtype[Any]) -> int:
@@ -111,21 +107,33 @@ def decision_rows(
     """Fill each array of `out` by its column's name; `targets` is (rows,), -1 where unlabelled."""
     if logits.size == 0:
         return
-    flat, source = _flat(logits)
     floats = _FLOAT64 if logits.dtype == _FLOAT64 else _FLOAT32
-    scale, inverse, inverse64 = _scales(temperature, floats)
     truth = _NO_TARGETS if targets is None else targets
-    if _ranks_in_one_sweep(logits.shape, out):
-        _decide_ranks(flat, source.row, logits.shape, (scale, inverse, inverse64), truth, out, floats)
-        return
-    narrow = _with_confidence(out, logits.shape[0], floats)
-    outputs, wide = _outputs(narrow, floats)
-    if logits.shape[-1] <= _DECISION_TILE_CLASSES:
-        decision_tile(flat, source, _shape(logits), scale, inverse, truth, outputs, wide)
+    if _RANKED.isdisjoint(out):
+        _decide(logits, truth, out, temperature, floats)
+    elif _ranks_in_one_sweep(logits.shape, out):
+        _decide_ranks(logits, truth, out, temperature, floats)
     else:
-        decision_row(flat, source.row, *logits.shape, scale, inverse, inverse64, truth, outputs)
-    if not _TOP_K.isdisjoint(out):
-        _top_k(flat, source.row, logits.shape[1], scale, narrow["confidence"], out)
+        narrow = _with_confidence(out, logits.shape[0], floats)
+        _decide(logits, truth, narrow, temperature, floats)
+        _top_k(logits, narrow["confidence"], out, temperature)
+
+
+def _decide(
+    logits: _Rows,
+    targets: NDArray[np.int64],
+    out: Mapping[str, NDArray[Any]],
+    temperature: float,
+    floats: np.dtype[Any],
+) -> None:
+    constants, source = _constants(temperature, floats), _strides(logits)
+    flat, wide = _flat_wide(out)
+    outputs = _outputs(flat, floats)
+    if logits.shape[-1] <= _DECISION_TILE_CLASSES:
+        decision_tile(_memory(logits), source, _shape(logits), constants, targets, outputs, wide)
+    else:
+        exactly = _constants(temperature, _FLOAT64)
+        decision_row(_memory(logits), source[1], *logits.shape, constants, exactly, targets, outputs)
 
 
 def _ranks_in_one_sweep(shape: tuple[int, ...], out: Mapping[str, NDArray[Any]]) -> bool:
@@ -149,12 +157,10 @@ def jacobian_rows(logits: _Rows, out: _Rows, temperature: float, first: int = 0,
     rows, classes = logits.shape
     if out.size == 0:
         return
-    run = _jacobian_kernel(classes)
-    flat, source = _flat(logits)
+    run, constants, root = _jacobian_kernel(classes), _constants(temperature, out.dtype), _root(temperature, out.dtype)
     part = Part(first, out.shape[1], second, out.shape[2])
-    scale = _scales(temperature, out.dtype)[0]
-    root = _root(temperature, out.dtype)
-    run(flat, source.row, rows, classes, scale, root, part, out.reshape(-1), _past_caches(out))
+    stride = _strides(logits)[1]
+    run(_memory(logits), stride, rows, classes, constants, root, part, out.reshape(-1), _past_caches(out))
 
 
 def _jacobian_kernel(classes: int) -> Any:
@@ -196,9 +202,9 @@ def _multiply(run: Any, logits: _Rows, vectors: _Rows, out: _Rows, temperature: 
     rows, classes = logits.shape
     if rows == 0:
         return
-    scale, root = _scales(temperature, out.dtype)[0], _root(temperature, out.dtype)
-    (flat, source), (flat_vectors, beside) = _flat(logits), _flat(vectors)
-    run(flat, source.row, flat_vectors, beside.row, rows, classes, scale, root, out.reshape(-1))
+    constants, root = _constants(temperature, out.dtype), _root(temperature, out.dtype)
+    stride, beside = _strides(logits)[1], _strides(vectors)[1]
+    run(_memory(logits), stride, _memory(vectors), beside, rows, classes, constants, root, out.reshape(-1))
 
 
 def _root(temperature: float, floats: np.dtype[Any]) -> Any:
@@ -208,96 +214,92 @@ def _root(temperature: float, floats: np.dtype[Any]) -> Any:
 
 def _with_confidence(out: Mapping[str, NDArray[Any]], rows: int, floats: np.dtype[Any]) -> Mapping[str, NDArray[Any]]:
     """The arrays of `out` but those of top_k, which needs the confidence."""
-    if _TOP_K.isdisjoint(out):
-        return out
     confidence = out["confidence"] if "confidence" in out else np.empty(rows, floats)
     return {name: array for name, array in out.items() if name not in _TOP_K} | {"confidence": confidence}
 
 
-def _top_k(
-    flat: _Rows, stride: int, classes: int, scale: Scale, confidence: NDArray[Any], out: Mapping[str, NDArray[Any]]
-) -> None:
+def _top_k(logits: _Rows, confidence: NDArray[Any], out: Mapping[str, NDArray[Any]], temperature: float) -> None:
     rows, k = next(array.shape for name, array in out.items() if name in _TOP_K)
     labels, probabilities = (
         out[name] if name in out else np.empty((rows, k), dtype)
         for name, dtype in (("top_k_labels", np.dtype(np.int32)), ("top_k_probabilities", confidence.dtype))
     )
-    top_k_row(flat, stride, rows, classes, k, scale, confidence, labels.reshape(-1), probabilities.reshape(-1))
+    flat, stride, constants = _memory(logits), _strides(logits)[1], _constants(temperature, confidence.dtype)
+    ranks = labels.reshape(-1), probabilities.reshape(-1)
+    top_k_row(flat, stride, rows, logits.shape[1], k, constants, confidence, *ranks)
 
 
 def _decide_ranks(
-    flat: _Rows,
-    stride: int,
-    shape: tuple[int, ...],
-    scales: tuple[Scale, Inverse, Inverse],
+    logits: _Rows,
     targets: NDArray[np.int64],
     out: Mapping[str, NDArray[Any]],
+    temperature: float,
     floats: np.dtype[Any],
 ) -> None:
-    ranks = {name: array.reshape(-1) for name, array in out.items() if name in _TAILS | _TOP_K}
+    ranks = {name: array.reshape(-1) for name, array in out.items() if name in _RANKED}
     nothing, k = np.empty(0, floats), next(array.shape[1] for name, array in out.items() if name in _TOP_K)
-    ranks.setdefault("top_k_labels", np.empty(shape[0] * k, np.int32))
-    given = RankOutputs(*(ranks.get(name, nothing) for name in RankOutputs._fields))
-    others = {name: array for name, array in out.items() if name not in ranks}
-    of_tail = _nothing_wanted(floats)._replace(entropy=np.empty(FLOAT32_LANES, floats))
-    tail_row(flat, stride, *shape, k, *scales, targets, _outputs(others, floats)[0], given, of_tail)
+    ranks.setdefault("top_k_labels", np.empty(logits.shape[0] * k, np.int32))
+    given = tuple(ranks.get(name, nothing) for name in RankOutputs._fields)
+    others = _outputs(_flat_wide({name: array for name, array in out.items() if name not in ranks})[0], floats)
+    of_tail = _outputs({"entropy": np.empty(FLOAT32_LANES, floats)}, floats)
+    constants, exactly = _constants(temperature, floats), _constants(temperature, _FLOAT64)
+    stride = _strides(logits)[1]
+    tail_row(_memory(logits), stride, *logits.shape, k, constants, exactly, targets, others, given, of_tail)
 
 
 @lru_cache(maxsize=64)
-def _scales(temperature: float, floats: np.dtype[Any]) -> tuple[Scale, Inverse, Inverse]:
-    return (
-        scale_of(temperature, floats.type),
-        inverse_of(temperature, floats.type),
-        inverse_of(temperature, np.float64),
-    )
+def _constants(temperature: float, floats: np.dtype[Any]) -> NDArray[Any]:
+    return constants_of(temperature, floats.type)
 
 
-def _outputs(out: Mapping[str, NDArray[Any]], floats: np.dtype[Any]) -> tuple[Outputs, tuple[Strides, Strides]]:
-    """The arrays as kernels take them, and the strides of the wide ones."""
-    outputs, wide = _nothing_wanted(floats), dict.fromkeys(_WIDE, _NOWHERE)
-    narrow = {name: array.reshape(-1) for name, array in out.items() if name not in _WIDE}
-    for name in wide.keys() & out.keys():
-        narrow[name], wide[name] = _flat(out[name])
-    return outputs._replace(**narrow), (wide[_WIDE[0]], wide[_WIDE[1]])
+def _outputs(out: Mapping[str, NDArray[Any]], floats: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
+    """The items of `Outputs`."""
+    return tuple([out.get(name, nothing) for name, nothing in _nothing_wanted(floats).items()])
 
 
 @cache
-def _nothing_wanted(floats: np.dtype[Any]) -> Outputs:
-    return Outputs(*(np.empty(0, np.int32 if name in _INTEGERS else floats) for name in Outputs._fields))
+def _nothing_wanted(floats: np.dtype[Any]) -> dict[str, NDArray[Any]]:
+    return {name: np.empty(0, np.int32 if name in _INTEGERS else floats) for name in Outputs._fields}
 
 
-def _shape(logits: _Rows) -> Shape:
-    return Shape(*logits.shape) if logits.ndim == 3 else Shape(1, *logits.shape)
+def _flat_wide(out: Mapping[str, NDArray[Any]]) -> tuple[Mapping[str, NDArray[Any]], Items]:
+    """The arrays with wide ones flat, and the strides that these had, of probabilities first."""
+    if out.keys().isdisjoint(_WIDE):
+        return out, _NOWHERE
+    wide = {name: out[name] for name in _WIDE if name in out}
+    first, second = (_strides(wide[name]) if name in wide else _NOWHERE[:3] for name in _WIDE)
+    return {**out, **{name: _memory(array) for name, array in wide.items()}}, first + second
 
 
-def _flat(array: _Rows) -> tuple[_Rows, Strides]:
-    """All memory from the first item to the last as one writable array, and how many items apart they lie.
+def _shape(logits: _Rows) -> Items:
+    return logits.shape if logits.ndim == 3 else (1, *logits.shape)
 
-    A view by address: read-only, sliced and broadcast rows all are one type to Numba, so
+
+def _memory(array: _Rows) -> _Rows:
+    """All memory from the first item to the last as one writable array.
+
+    Where it is not yet, a view by address: read-only, sliced and broadcast rows all are one type to Numba, so
     there is one compiled kernel a dtype. Kernels never write to logits.
     """
-    layout = _layout(array.dtype, array.shape, array.strides)
-    flags = array.flags
-    if flags.c_contiguous and flags.writeable:
-        return array.reshape(-1).view(layout.dtype), layout.strides
-    memory: Any = (ctypes.c_char * (layout.items * layout.dtype.itemsize)).from_address(array.ctypes.data)
-    return np.frombuffer(memory, layout.dtype), layout.strides
+    dtype = array.dtype
+    bits = _BITS.get(dtype, dtype)
+    if array.flags.carray:  # in C order, aligned, writable
+        flat = array.ravel()
+        return flat if bits is dtype else flat.view(bits)
+    sizes = array.shape if array.ndim == 3 else (1, *array.shape)
+    items = 1 + sum((size - 1) * stride for size, stride in zip(sizes, _strides(array), strict=True))
+    memory: Any = (ctypes.c_char * (items * bits.itemsize)).from_address(array.ctypes.data)
+    return np.frombuffer(memory, bits)
 
 
-class _Layout(NamedTuple):
-    """What `_flat` finds out about an array."""
-
-    dtype: np.dtype[Any]
-    """As the kernels take it."""
-    strides: Strides
-    items: int
-    """From the first to the last."""
+def _strides(array: _Rows) -> Items:
+    """How many items apart groups, rows and classes lie."""
+    if array.ndim == 2 and array.flags.c_contiguous:
+        return 0, array.shape[1], 1
+    return _item_strides(array.itemsize, array.shape, array.strides)
 
 
 @lru_cache(maxsize=256)
-def _layout(dtype: np.dtype[Any], shape: tuple[int, ...], strides: tuple[int, ...]) -> _Layout:
-    *others, row, class_ = (stride // dtype.itemsize for stride in strides)
-    apart = Strides(others[0] if others else 0, row, 1 if shape[-1] == 1 else class_)
-    sizes = shape if len(shape) == 3 else (1, *shape)
-    items = 1 + sum((size - 1) * stride for size, stride in zip(sizes, apart, strict=True))
-    return _Layout(_BITS.get(dtype, dtype), apart, items)
+def _item_strides(item_bytes: int, shape: Items, strides: Items) -> Items:
+    *others, row, class_ = (stride // item_bytes for stride in strides)
+    return others[0] if others else 0, row, 1 if shape[-1] == 1 else class_

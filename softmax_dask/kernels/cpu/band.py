@@ -19,7 +19,7 @@ from softmax_dask.kernels.cpu.behind import (
     stream_line,
 )
 from softmax_dask.kernels.cpu.compile import kernel, step
-from softmax_dask.kernels.cpu.exp2 import FOLD, Anchor, Scale, add_exactly, anchor, exponential
+from softmax_dask.kernels.cpu.exp2 import FOLD, Anchor, Scale, add_exactly, anchor, exponential, scale_in
 from softmax_dask.kernels.cpu.memory import (
     load,
     load_columns,
@@ -47,9 +47,10 @@ def in_band(classes: int, width: int) -> bool:
 
 @kernel
 def softmax_band(
-    logits: Array, stride: int, rows: int, classes: int, scale: Scale, out: Array, past_caches: bool
+    logits: Array, stride: int, rows: int, classes: int, constants: Array, out: Array, past_caches: bool
 ) -> None:
     """Fill `out`, (rows * classes,), with probabilities; row i of the logits begins at i * stride."""
+    scale = scale_in(constants)
     width, size = lanes(logits), lanes(logits) * classes
     pitch = -(-classes // width) * width
     powers, square = np.zeros(width * pitch, out.dtype), np.empty(width * width, out.dtype)

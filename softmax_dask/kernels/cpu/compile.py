@@ -28,10 +28,19 @@ from numba.core.caching import (
 )
 from numba.core.registry import cpu_target
 
+from softmax_dask.kernels.cpu.lowering import StepCompiler
+
 _CHECKSUM_BYTES = hashlib.sha256().digest_size
 
+
 # Nobody calls a step from Python or C: no wrappers for that, and no machine code before it is part of a kernel.
-_STEP = {"error_model": "numpy", "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_STEP = {
+    "error_model": "numpy",
+    "forceinline": True,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": StepCompiler,
+}
 
 
 def kernel(function: Callable[..., Any]) -> Any:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 from numba.extending import overload
+from numpy.typing import NDArray
 
 from softmax_dask.kernels.cpu.compile import step
 from softmax_dask.kernels.cpu.simd import (
@@ -38,6 +39,9 @@ from softmax_dask.kernels.scales import log2e_over, one_over
 Scalar = Any
 """A float32 or float64 inside compiled code."""
 
+Array = Any
+"""A flat array inside compiled code."""
+
 
 class Scale(NamedTuple):
     """What the temperature turns into, in the kernel's arithmetic (float32 or float64)."""
@@ -55,14 +59,21 @@ class Inverse(NamedTuple):
     lo: Scalar
 
 
-def scale_of(temperature: float, dtype: Any) -> Scale:
-    """The two parts of log2(e) / temperature."""
-    return Scale(*log2e_over(temperature, dtype))
+def constants_of(temperature: float, dtype: Any) -> NDArray[Any]:
+    """The two parts of log2(e) / temperature, and of 1 / temperature: how kernels are given them."""
+    return np.array([*log2e_over(temperature, dtype), *one_over(temperature, dtype)], dtype)
 
 
-def inverse_of(temperature: float, dtype: Any) -> Inverse:
-    """The two parts of 1 / temperature."""
-    return Inverse(*one_over(temperature, dtype))
+@step
+def scale_in(constants: Array) -> Scale:
+    """What `constants_of` made, for the exponential,"""
+    return Scale(constants[0], constants[1])
+
+
+@step
+def inverse_in(constants: Array) -> Inverse:
+    """and for what is divided by the temperature."""
+    return Inverse(constants[2], constants[3])
 
 
 def _polynomial(degree: int) -> Any:

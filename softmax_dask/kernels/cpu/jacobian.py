@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softmax_dask.kernels.cpu.compile import kernel, step
-from softmax_dask.kernels.cpu.exp2 import Anchor, Scale, anchor, exponential
+from softmax_dask.kernels.cpu.exp2 import Anchor, Scale, anchor, exponential, scale_in
 from softmax_dask.kernels.cpu.memory import (
     load,
     load_first,
@@ -55,7 +55,7 @@ def jacobian_row(
     stride: int,
     rows: int,
     classes: int,
-    scale: Scale,
+    constants: Array,
     root: float,
     part: Part,
     out: Array,
@@ -66,6 +66,7 @@ def jacobian_row(
     Past the caches, some lines of a matrix wait in a room of their own: memory takes each entry once, and no cache
     line of `out` need be read in order to be written.
     """
+    scale = scale_in(constants)
     shares = np.zeros(classes + lanes(logits), out.dtype)  # s * root; whole vectors are read at its end
     lines = max(1, _ROOM // part.breadth) if past_caches else part.height
     room = np.empty(lines * part.breadth + lanes(logits) if past_caches else 0, out.dtype)
@@ -91,7 +92,7 @@ def jacobian_tile(
     stride: int,
     rows: int,
     classes: int,
-    scale: Scale,
+    constants: Array,
     root: float,
     part: Part,
     out: Array,
@@ -101,6 +102,7 @@ def jacobian_tile(
 
     Always through the caches: computing an entry takes longer than writing it.
     """
+    scale = scale_in(constants)
     width, size = lanes(logits), part.height * part.breadth
     tile = np.empty((classes + width) * width, out.dtype)
     block = np.empty((size + width) * width, out.dtype)
@@ -118,7 +120,7 @@ def jacobian_lines(
     stride: int,
     rows: int,
     classes: int,
-    scale: Scale,
+    constants: Array,
     root: float,
     part: Part,
     out: Array,
@@ -129,6 +131,7 @@ def jacobian_lines(
     What is computed goes to memory a few vectors at a time, not a room at once: memory and arithmetic take about as
     long, and neither waits for the other.
     """
+    scale = scale_in(constants)
     width, size, pitch = lanes(logits), part.height * part.breadth, classes + lanes(logits)
     tile = np.empty((classes + width) * width, out.dtype)
     shares, complements = np.zeros((width + 1) * pitch, out.dtype), np.zeros((width + 1) * pitch, out.dtype)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from softmax_dask.kernels.cpu.compile import kernel, step
-from softmax_dask.kernels.cpu.exp2 import FOLD, Scale, add_exactly, exponential
+from softmax_dask.kernels.cpu.exp2 import FOLD, Scale, add_exactly, exponential, scale_in
 from softmax_dask.kernels.cpu.jacobian import find_winner
 from softmax_dask.kernels.cpu.memory import load_first, load_first_or_zeros, prefetch, store_first
 from softmax_dask.kernels.cpu.simd import fill, fma, lanes, sum_lanes
@@ -28,11 +28,12 @@ def jvp_row(
     vector_stride: int,
     rows: int,
     classes: int,
-    scale: Scale,
+    constants: Array,
     root: float,
     out: Array,
 ) -> None:
     """Fill `out`, (rows * classes,), with s * (v - <s, v>) / T."""
+    scale = scale_in(constants)
     width = lanes(logits)
     for row in range(rows):
         start, from_vector, place = row * stride, row * vector_stride, row * classes
@@ -53,11 +54,12 @@ def log_jvp_row(
     vector_stride: int,
     rows: int,
     classes: int,
-    scale: Scale,
+    constants: Array,
     root: float,
     out: Array,
 ) -> None:
     """Fill `out`, (rows * classes,), with (v - <s, v>) / T."""
+    scale = scale_in(constants)
     width = lanes(logits)
     for row in range(rows):
         start, from_vector, place = row * stride, row * vector_stride, row * classes
@@ -77,11 +79,12 @@ def log_vjp_row(
     vector_stride: int,
     rows: int,
     classes: int,
-    scale: Scale,
+    constants: Array,
     root: float,
     out: Array,
 ) -> None:
     """Fill `out`, (rows * classes,), with (g - s * sum(g)) / T."""
+    scale = scale_in(constants)
     width = lanes(logits)
     for row in range(rows):
         start, from_vector, place = row * stride, row * vector_stride, row * classes

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from softmax_dask.kernels.cpu.compile import kernel, step
-from softmax_dask.kernels.cpu.exp2 import Anchor, Inverse, Scale, anchor, exponential
+from softmax_dask.kernels.cpu.exp2 import Anchor, Inverse, Scale, anchor, exponential, inverse_in, scale_in
 from softmax_dask.kernels.cpu.finish import Outputs, Waiting, finish_waiting, over_temperature, room_for
 from softmax_dask.kernels.cpu.memory import load, load_first, settle, store_first, stream
 from softmax_dask.kernels.cpu.simd import Vector, fill, lane, lanes
@@ -36,13 +36,14 @@ _BLOCK = 1024
 
 @kernel
 def softmax_row(
-    logits: Array, stride: int, rows: int, classes: int, scale: Scale, out: Array, past_caches: bool
+    logits: Array, stride: int, rows: int, classes: int, constants: Array, out: Array, past_caches: bool
 ) -> None:
     """Fill `out`, (rows * classes,), with probabilities; row i of the logits begins at i * stride.
 
     Past the caches, exponentials wait in a room of their own until memory takes each result once, and no line
     of `out` need be read in order to be written: a third less traffic.
     """
+    scale = scale_in(constants)
     width = lanes(logits)
     half = classes + 3 * width
     room = np.empty(2 * half, out.dtype) if past_caches else out
@@ -110,13 +111,14 @@ def decision_row(
     stride: int,
     rows: int,
     classes: int,
-    scale: Scale,
-    inverse: Inverse,
-    inverse64: Inverse,
+    constants: Array,
+    constants64: Array,
     targets: Array,
-    out: Outputs,
+    out: tuple[Array, ...],
 ) -> None:
-    """Fill the columns that are wanted; `targets` is int64, (rows,), or empty."""
+    """Fill the columns of `Outputs` that are wanted; `targets` is int64, (rows,), or empty."""
+    scale, inverse, inverse64 = scale_in(constants), inverse_in(constants), inverse_in(constants64)
+    out = Outputs(*out)
     width = lanes(logits)
     waiting = room_for(width, out.confidence.dtype)
     top = two_largest(logits, 0, min(classes, _BLOCK))

@@ -176,6 +176,15 @@ def power_of_two(builder: Any, vector: ir.VectorType, magic: Any) -> Any:
     return builder.bitcast(shifted, vector)
 
 
+@_lanewise
+def next_above(builder: Any, vector: ir.VectorType, x: Any) -> Any:
+    """The least number above x; NaN of NaN and of +inf."""
+    integers = _integers(vector)
+    bits = builder.bitcast(builder.fadd(x, constant(vector, 0.0)), integers)  # -0 becomes +0
+    sign = builder.ashr(bits, constant(integers, integers.element.width - 1))
+    return builder.bitcast(builder.add(bits, builder.or_(sign, constant(integers, 1))), vector)
+
+
 def _split_float(builder: Any, vector: ir.VectorType, x: Any) -> tuple[Any, Any]:
     """x above 0 = mantissa in [0.75, 1.5) times 2**exponent: the bits of both."""
     integers = _integers(vector)

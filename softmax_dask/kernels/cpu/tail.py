@@ -11,7 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softmax_dask.kernels.cpu.compile import kernel, step
-from softmax_dask.kernels.cpu.exp2 import FOLD, Anchor, Inverse, Scale, add_exactly, anchor, exponential
+from softmax_dask.kernels.cpu.exp2 import (
+    FOLD,
+    Anchor,
+    Inverse,
+    Scale,
+    add_exactly,
+    anchor,
+    exponential,
+    inverse_in,
+    scale_in,
+)
 from softmax_dask.kernels.cpu.finish import Outputs, Waiting, finish_waiting, over_temperature, room_for
 from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, store_first
 from softmax_dask.kernels.cpu.row import compare_target, fill_wide, moved, with_winner
@@ -55,15 +65,16 @@ def tail_row(
     rows: int,
     classes: int,
     k: int,
-    scale: Scale,
-    inverse: Inverse,
-    inverse64: Inverse,
+    constants: Array,
+    constants64: Array,
     targets: Array,
-    out: Outputs,
-    ranks: RankOutputs,
-    of_tail: Outputs,
+    out: tuple[Array, ...],
+    ranks: tuple[Array, ...],
+    of_tail: tuple[Array, ...],
 ) -> None:
-    """As `decision_row`; k is below classes, and `of_tail` has room for the entropy of as many rows as lanes."""
+    """As `decision_row`; k is below classes, and of the tail there is room for the entropy of as many rows as lanes."""
+    scale, inverse, inverse64 = scale_in(constants), inverse_in(constants), inverse_in(constants64)
+    out, ranks, of_tail = Outputs(*out), RankOutputs(*ranks), Outputs(*of_tail)
     width = lanes(logits)
     waiting, lower = room_for(width, out.confidence.dtype), room_for(width, out.confidence.dtype)
     groups = np.empty(max(2, -(-GROUPS * (k + 1) // width)) * width, out.confidence.dtype)

@@ -29,7 +29,9 @@ from softmax_dask.kernels.cpu.exp2 import (
     add_exactly,
     anchor,
     exponential,
+    inverse_in,
     log1p,
+    scale_in,
 )
 from softmax_dask.kernels.cpu.finish import Outputs, Statistics, finish_rows, over_temperature
 from softmax_dask.kernels.cpu.memory import (
@@ -49,9 +51,11 @@ from softmax_dask.kernels.cpu.simd import (
     fma,
     lanes,
     larger,
+    next_above,
     smaller,
     where_equal,
     where_greater,
+    where_reaching,
 )
 
 Array = Any
@@ -62,6 +66,10 @@ _AHEAD = 1024
 _CACHE_LINE_BYTES = 64
 # Tiles that are loaded together: half of a first-level cache.
 _TILES_BYTES = 16 << 10
+
+
+Items = tuple[int, ...]
+"""Of a `Shape` or of `Strides`, as kernels are given them: to look at a named tuple takes Numba 2 microseconds."""
 
 
 class Shape(NamedTuple):
@@ -82,8 +90,10 @@ class Strides(NamedTuple):
 
 
 @kernel
-def softmax_tile(logits: Array, source: Strides, shape: Shape, scale: Scale, out: Array, target: Strides) -> None:
+def softmax_tile(logits: Array, source: Items, shape: Items, constants: Array, out: Array, target: Items) -> None:
     """Fill `out`, of strides `target`, with probabilities of logits of strides `source`."""
+    source, shape, target = Strides(*source), Shape(*shape), Strides(*target)
+    scale = scale_in(constants)
     width, classes = lanes(logits), shape.classes
     together = _rows_together(logits, classes, out.itemsize)
     tiles = np.empty(together * classes + width * width, out.dtype)
@@ -103,8 +113,9 @@ def softmax_tile(logits: Array, source: Strides, shape: Shape, scale: Scale, out
 
 
 @kernel
-def softmax_tile_past_caches(logits: Array, stride: int, rows: int, classes: int, scale: Scale, out: Array) -> None:
+def softmax_tile_past_caches(logits: Array, stride: int, rows: int, classes: int, constants: Array, out: Array) -> None:
     """As `softmax_tile`, of rows and into C order; a tile is streamed while the next one is computed."""
+    scale = scale_in(constants)
     width, source = lanes(logits), Strides(0, stride, 1)
     together = _rows_together(logits, classes, out.itemsize)
     tiles = np.empty(together * classes + width * width, out.dtype)
@@ -127,18 +138,20 @@ def softmax_tile_past_caches(logits: Array, stride: int, rows: int, classes: int
 @kernel
 def decision_tile(
     logits: Array,
-    source: Strides,
-    shape: Shape,
-    scale: Scale,
-    inverse: Inverse,
+    source: Items,
+    shape: Items,
+    constants: Array,
     targets: Array,
-    out: Outputs,
-    wide: tuple[Strides, Strides],
+    out: tuple[Array, ...],
+    wide: Items,
 ) -> None:
-    """Fill the columns that are wanted; `targets` is int64, a class a row, or empty.
+    """Fill the columns of `Outputs` that are wanted; `targets` is int64, a class a row, or empty.
 
-    `wide` has the strides of the probabilities and of the log-probabilities.
+    `wide` has the strides of the probabilities, then those of the log-probabilities.
     """
+    source, shape, out = Strides(*source), Shape(*shape), Outputs(*out)
+    scale, inverse = scale_in(constants), inverse_in(constants)
+    strides = Strides(wide[0], wide[1], wide[2]), Strides(wide[3], wide[4], wide[5])
     width, classes = lanes(logits), shape.classes
     together = _rows_together(logits, classes, out.confidence.itemsize)
     tiles = np.empty(together * classes + width * width, out.confidence.dtype)
@@ -151,7 +164,7 @@ def decision_tile(
                 part = Part(group, row + i, min(width, count - i), classes)
                 soon = _ahead(group, row + together + i, source, width)
                 before = group * shape.rows
-                _decide(tiles, i * classes, block, logits, soon, before, part, scale, inverse, targets, out, wide)
+                _decide(tiles, i * classes, block, logits, soon, before, part, scale, inverse, targets, out, strides)
 
 
 class Ahead(NamedTuple):
@@ -342,12 +355,13 @@ def two_largest(tile: Array, at: int, classes: int) -> tuple[Vector, Vector, Vec
     """Largest and second largest logit (equal on ties), and the lowest class of the largest."""
     width = lanes(tile)
     most = fill(tile, -np.inf)
-    second, label = most, fill(tile, 0.0)
+    second, label, number, one = most, fill(tile, 0.0), fill(tile, 0.0), fill(tile, 1.0)
     for k in range(classes):
         x = load(tile, at + k * width)
-        label = where_greater(x, most, fill(tile, float(k)), label)
+        label = where_greater(x, most, number, label)
         second = larger(second, smaller(most, x))
         most = larger(most, x)
+        number = number + one  # k in all lanes: to make it of k anew would take five instructions
     return most, second, label
 
 
@@ -406,14 +420,15 @@ def sums_of_others(
     Ask for what is read `soon`.
     """
     width = lanes(tile)
-    zero = fill(tile, 0.0)
-    total, lost, weight, weight_lost, squares = zero, zero, zero, zero, zero
+    zero, one = fill(tile, 0.0), fill(tile, 1.0)
+    total, lost, weight, weight_lost, squares, number = zero, zero, zero, zero, zero, zero
     for start in range(0, classes, FOLD):
         part, part_weight, part_squares = zero, zero, zero
         for k in range(start, min(start + FOLD, classes)):
             prefetch(logits, soon.first + k * soon.apart)
             power, log2 = exponential(load(tile, at + k * width), base, scale)
-            power = where_equal(label, fill(tile, float(k)), zero, power)
+            power = where_equal(label, number, zero, power)
+            number = number + one
             part = part + power
             part_weight = fma(power, log2, part_weight)
             if squared:
@@ -428,9 +443,10 @@ def sums_of_others(
 def _logit_of(tile: Array, at: int, classes: int, number: Vector) -> Vector:
     """The logit of each row's target; NaN where it is -1."""
     width = lanes(tile)
-    logit = fill(tile, np.nan)
+    logit, class_, one = fill(tile, np.nan), fill(tile, 0.0), fill(tile, 1.0)
     for k in range(classes):
-        logit = where_equal(number, fill(tile, float(k)), load(tile, at + k * width), logit)
+        logit = where_equal(number, class_, load(tile, at + k * width), logit)
+        class_ = class_ + one
     return logit
 
 
@@ -438,12 +454,12 @@ def _logit_of(tile: Array, at: int, classes: int, number: Vector) -> Vector:
 def _rank(tile: Array, at: int, classes: int, number: Vector, logit: Vector) -> Vector:
     """How many classes come before the target: larger logits, and equal ones of lower classes."""
     width = lanes(tile)
-    zero, one = fill(tile, 0.0), fill(tile, 1.0)
-    rank = zero
+    zero, one, above = fill(tile, 0.0), fill(tile, 1.0), next_above(logit)
+    rank, class_ = zero, zero
     for k in range(classes):
-        x = load(tile, at + k * width)
-        before = where_greater(number, fill(tile, float(k)), one, zero)
-        rank = rank + where_greater(x, logit, one, where_equal(x, logit, before, zero))
+        bar = where_greater(number, class_, logit, above)
+        rank = rank + where_reaching(load(tile, at + k * width), bar, one, zero)
+        class_ = class_ + one
     return rank
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softmax_dask.kernels.cpu.compile import kernel, owning_step, step
-from softmax_dask.kernels.cpu.exp2 import Scale, anchor, exponential
+from softmax_dask.kernels.cpu.exp2 import Scale, anchor, exponential, scale_in
 from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, store, store_first
 from softmax_dask.kernels.cpu.simd import (
     Vector,
@@ -53,12 +53,13 @@ def top_k_row(
     rows: int,
     classes: int,
     k: int,
-    scale: Scale,
+    constants: Array,
     confidence: Array,
     labels: Array,
     probabilities: Array,
 ) -> None:
     """Fill `labels` and `probabilities`, (rows * k,), given the confidence of each row; k <= classes."""
+    scale = scale_in(constants)
     size = max(2, -(-GROUPS * k // lanes(logits))) * lanes(logits)
     pool, best = pool_of(size, confidence.dtype), pool_of(k, confidence.dtype)
     for row in range(rows):

@@ -17,11 +17,12 @@ from softmax_dask.kernels.cuda.launch import Array, Device
 from softmax_dask.kernels.cuda.variants import DTYPES
 from softmax_dask.kernels.masking import without
 
-ARITHMETIC = 1
+ARITHMETIC = 2
 """Version of the arithmetic: raised by hand with any change that may change a bit of a result."""
 
 NAME = f"cuda-v{ARITHMETIC}"
-"""Kernels of one name give the same bits on any GPU, but of 16-bit logits, whose exponential is the GPU's own."""
+"""Kernels of one name give the same bits on all GPUs of one kind: sums of float32 logits, and all of 16-bit ones, take
+the exponential of the GPU's own unit, which another kind may round otherwise."""
 
 
 @cache

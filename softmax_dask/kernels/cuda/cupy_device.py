@@ -9,16 +9,13 @@ import numpy as np
 from softmax_dask.kernels.cuda.text import OPTIONS, source
 from softmax_dask.kernels.cuda.variants import Kernel
 
-_BLOCKS_A_MULTIPROCESSOR = 16
-
 
 class CupyDevice:
     """The current GPU, on its current stream."""
 
-    @property
-    def blocks(self) -> int:
-        """Blocks that keep it busy."""
-        return _multiprocessors(cupy.cuda.Device().id) * _BLOCKS_A_MULTIPROCESSOR
+    def blocks(self, kernel: Kernel) -> int:
+        """As many as its multiprocessors get in all."""
+        return _multiprocessors(cupy.cuda.Device().id) * kernel.crowd
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Memory from CuPy's pool, which gives it out in the order of the stream."""

@@ -35,6 +35,9 @@ DEVICE double fraction_polynomial(double f) {
   return fused(g * g, fused(g * g, fused(f, 7.076031615978551e-09, 1.0206034545239113e-07), middle), low);
 }
 
+DEVICE float two_to(float f) { return exp2_approximately(f); }
+DEVICE double two_to(double f) { return fused(f, fraction_polynomial(f), 1.0); }
+
 // Exponentials of one row, relative to its largest logit `peak` (or to a power of two near it).
 template <typename T> struct Powers {
   typedef typename Number<T>::Float A;
@@ -51,17 +54,30 @@ template <typename T> struct Powers {
     low = (k - (A)Constants<A>::BIAS) * s.inverse;
     magic = Constants<A>::magic() - k;
   }
-  DEVICE A of(A x, A& log2) const {  // -inf gives exactly 0, NaN stays
-    A t = x - shift;
-    t = t < low ? low : t;
-    const A rounded = fused(t, scale.hi, magic);
-    const A f = fused(t, scale.lo, fused(t, scale.hi, magic - rounded));
+  DEVICE A reduced(A x, A& rounded) const {  // f, and n; -inf gives an exponential of exactly 0, NaN stays
+    const A t = at_least(x - shift, low);
+    rounded = fused(t, scale.hi, magic);
+    return fused(t, scale.lo, fused(t, scale.hi, magic - rounded));
+  }
+  DEVICE A of(A x, A& log2) const {
+    A rounded;
+    const A f = reduced(x, rounded);
     log2 = f + (rounded - Constants<A>::magic());
     return fused(f, fraction_polynomial(f), (A)1) * power_of_two(rounded);
   }
   DEVICE A of(A x) const {
     A log2;
     return of(x, log2);
+  }
+  DEVICE A term(A x, A& log2) const {  // of a sum: float32 by the GPU's own unit, off by 2^-22.5 at most
+    A rounded;
+    const A f = reduced(x, rounded);
+    log2 = f + (rounded - Constants<A>::magic());
+    return two_to(f) * power_of_two(rounded);
+  }
+  DEVICE A term(A x) const {
+    A log2;
+    return term(x, log2);
   }
 };
 
@@ -78,22 +94,14 @@ template <typename T> struct ApproximatePowers {
     return exp2_approximately(t);
   }
   DEVICE float of(float x) const { return exp2_approximately((x - peak) * scale.hi); }
+  DEVICE float term(float x, float& log2) const { return of(x, log2); }
+  DEVICE float term(float x) const { return of(x); }
 };
 template <> struct Powers<half> : ApproximatePowers<half> { using ApproximatePowers::ApproximatePowers; };
 template <> struct Powers<bfloat> : ApproximatePowers<bfloat> { using ApproximatePowers::ApproximatePowers; };
 
-// log(1 + x), x >= 0: 2 atanh(t) of the mantissa, |t| <= 1/5. In double whatever the logits are.
-DEVICE double log1p_of(double x) {
-  const double u = 1.0 + x;
-  if (!(u < Limits<double>::infinity())) return u;
-  u64 bits = bits_of(u);
-  int exponent = (int)(bits >> 52) - 1023;
-  double m = double_of((bits & 0x000fffffffffffffull) | 0x3ff0000000000000ull);
-  if (m > 1.4142135623730951) {
-    m = m * 0.5;
-    exponent += 1;
-  }
-  const double t = (m - 1.0) / (m + 1.0), q = t * t;
+// log(1 + x), x >= 0: 2 atanh(t) of the mantissa, |t| <= 1/5.
+DEVICE double atanh_tail(double q) {  // of 2 atanh(t) = 2 t + t q tail, with q = t * t
   double tail = 2.0 / 21.0;
   tail = fused(q, tail, 2.0 / 19.0);
   tail = fused(q, tail, 2.0 / 17.0);
@@ -103,9 +111,33 @@ DEVICE double log1p_of(double x) {
   tail = fused(q, tail, 2.0 / 9.0);
   tail = fused(q, tail, 2.0 / 7.0);
   tail = fused(q, tail, 2.0 / 5.0);
-  tail = fused(q, tail, 2.0 / 3.0);
-  const double log_u = fused((double)exponent, 0.6931471805599453, fused(t * q, tail, t + t));
-  return log_u + (x - (u - 1.0)) / u;  // what 1 + x lost
+  return fused(q, tail, 2.0 / 3.0);
+}
+DEVICE float atanh_tail(float q) {
+  return fused(q, fused(q, fused(q, fused(q, 2.0f / 11.0f, 2.0f / 9.0f), 2.0f / 7.0f), 2.0f / 5.0f), 2.0f / 3.0f);
+}
+// u, not infinite, is 2^exponent times what is returned, between sqrt(1/2) and sqrt(2).
+DEVICE double mantissa_of(double u, double& exponent) {
+  const u64 bits = bits_of(u);
+  const double m = double_of((bits & 0x000fffffffffffffull) | 0x3ff0000000000000ull);
+  const bool upper = m > 1.4142135623730951;
+  exponent = (double)((int)(bits >> 52) - 1023 + upper);
+  return upper ? m * 0.5 : m;
+}
+DEVICE float mantissa_of(float u, float& exponent) {
+  const u32 bits = bits_of(u);
+  const float m = float_of((bits & 0x007fffffu) | 0x3f800000u);
+  const bool upper = m > 1.4142135f;
+  exponent = (float)((int)(bits >> 23) - 127 + upper);
+  return upper ? m * 0.5f : m;
+}
+template <typename A> DEVICE A log1p_of(A x, A inverse) {  // `inverse` is 1 / (1 + x), about
+  const A u = (A)1 + x;
+  if (!(u < Limits<A>::infinity())) return u;
+  A exponent;
+  const A m = mantissa_of(u, exponent), t = (m - (A)1) / (m + (A)1), q = t * t;
+  const A log_u = fused(exponent, (A)0.6931471805599453, fused(t * q, atanh_tail(q), t + t));
+  return fused(x - (u - (A)1), inverse, log_u);  // what 1 + x lost
 }
 
 // total + lost, with no error but the rounding of `lost` (Knuth's TwoSum).

@@ -13,9 +13,8 @@ Array = Any
 class Device(Protocol):
     """What runs kernels: a GPU through CuPy, or in tests the emulator."""
 
-    @property
-    def blocks(self) -> int:
-        """Blocks that keep it busy; more wait for their turn."""
+    def blocks(self, kernel: Kernel) -> int:
+        """The most blocks of a kernel that are worth it; each takes several rows, one after the other."""
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Memory for what one kernel leaves to the next."""
@@ -32,10 +31,10 @@ def launch_rows(device: Device, kernel: Kernel, rows: int, before: tuple[Any, ..
 
     More rows make larger batches, which changes when a row is computed and no bit of it.
     """
-    batch = min(max(1, rows // (kernel.rows * device.blocks)), kernel.members, 32)
+    batch = min(max(1, rows // (kernel.rows * device.blocks(kernel))), kernel.members, 32)
     device.launch(kernel, blocks_for(device, kernel, rows, batch), (*before, np.int32(batch), *after))
 
 
 def blocks_for(device: Device, kernel: Kernel, rows: int, batch: int = 1) -> int:
     """Blocks for so many rows; each goes on with the rows that no block has taken."""
-    return min(device.blocks, -(-rows // (kernel.rows * batch)))
+    return min(device.blocks(kernel), -(-rows // (kernel.rows * batch)))

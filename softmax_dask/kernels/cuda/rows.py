@@ -54,7 +54,7 @@ def decision_rows(
     ranked = len(columns) < len(out)
     if ranked and "confidence" not in columns:
         columns["confidence"] = device.empty(logits.shape[:1], floats)
-    wide = next((columns[name].dtype for name in _WIDE if name in columns), floats)
+    wide = next((columns[name].dtype for name in _WIDE if name in columns), None)
     kernel = row_kernel(logits.shape[1], logits.dtype, wide, _work(columns))
     _launch_columns(device, kernel, logits, targets, columns, temperature)
     if ranked:
@@ -78,10 +78,11 @@ def jacobian_rows(
     arguments = (*_rows(logits), *_scale(temperature, floats), root, shares, winners, rests)
     device.launch(kernel, blocks_for(device, kernel, rows), arguments)
     part = (first, out.shape[1], second, out.shape[2])
+    entries = matrix_kernel(floats)
     entries_a_block = BLOCK * 16 // floats.itemsize
     device.launch(
-        matrix_kernel(floats),
-        min(device.blocks, -(-out.size // entries_a_block)),
+        entries,
+        min(device.blocks(entries), -(-out.size // entries_a_block)),
         (shares, winners, rests, np.int64(rows), np.int32(classes), root, *map(np.int32, part), out),
     )
 

@@ -33,10 +33,10 @@ DEVICE void move_sums(A peak, const Powers<T>& from, const Powers<T>& to, Runnin
 }
 
 template <typename T, int PACKS, int WORK, typename A>
-DEVICE void take_chunk(const A* v, int column, i64 target, A target_logit, int classes, Temperature<A> t,
+DEVICE void take_chunk(const Packs<T, PACKS>& v, int column, i64 target, A target_logit, int classes, Temperature<A> t,
                        Running<A>& s, Powers<T>& powers) {
   const int V = 16 / sizeof(T), N = PACKS * V;
-  const A most = largest_of<N>(v);
+  const A most = Tops<Packs<T, PACKS>, A>(v).largest();
   const bool better = most > s.peak || (s.best == NONE && column < classes);
   if (most > s.peak) {
     const Powers<T> next(most, t.scale);
@@ -62,18 +62,19 @@ DEVICE void take_chunk(const A* v, int column, i64 target, A target_logit, int c
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       const int c = column + i / V * 32 * V + i % V;
-      s.before += above(v[i], target_logit) || (same(v[i], target_logit) && c < target);
+      s.before += above(v.at(i), target_logit) || (same(v.at(i), target_logit) && c < target);
     }
   }
 }
 
 // This thread's part of its best chunk, once more.
-template <typename T, int PACKS, typename A> DEVICE void load_best(const T* row, int column, int classes, A* v) {
+template <typename T, int PACKS> DEVICE void load_best(const T* row, int column, int classes, Packs<T, PACKS>& v) {
+  typedef typename Number<T>::Float A;
   const int V = 16 / sizeof(T);
 #pragma unroll
   for (int i = 0; i < PACKS * V; ++i) {
     const int c = column + i / V * 32 * V + i % V;
-    v[i] = c < classes ? (A)decode(load(row + c)) : minus_infinity<A>();
+    v.set(i, c < classes ? (A)decode(load(row + c)) : minus_infinity<A>(), true);
   }
 }
 
@@ -82,27 +83,27 @@ DEVICE Found<A> merge(const T* row, int classes, Temperature<A> t, Running<A>& s
                       const Group<THREADS>& group) {
   const int V = 16 / sizeof(T), N = PACKS * V;
   Found<A> found = {};
-  A v[N];
+  Packs<T, PACKS> v = {};
   int mine = NONE;
   found.peak = group.template all<Largest>(0, s.peak);
   const bool candidate = same(s.peak, found.peak) && s.best != NONE;
   if (candidate) {
-    load_best<T, PACKS>(row, s.best, classes, v);
+    load_best(row, s.best, classes, v);
 #pragma unroll
     for (int i = N - 1; i >= 0; --i)
-      if (same(v[i], found.peak)) mine = s.best + i / V * 32 * V + i % V;
+      if (same(v.at(i), found.peak)) mine = s.best + i / V * 32 * V + i % V;
   }
   found.winner = group.template all<Lowest>(1, mine);
   const Powers<T> powers(found.peak, t.scale);
   if (candidate && mine == found.winner && mine != NONE) {
 #pragma unroll
-    for (int i = 0; i < N; ++i) v[i] = s.best + i / V * 32 * V + i % V == mine ? minus_infinity<A>() : v[i];
+    for (int i = 0; i < N; ++i) v.set(i, minus_infinity<A>(), s.best + i / V * 32 * V + i % V == mine);
     Sum<A> sum;
     s.best_weight = 0;
     s.best_squares = 0;
     add_up<T, N, WORK>(v, powers, sum, s.best_weight, s.best_squares);
     s.best_total = sum.total + sum.lost;
-    s.second = larger(s.second, largest_of<N>(v));
+    s.second = larger(s.second, Tops<Packs<T, PACKS>, A>(v).largest());
   } else {
     s.second = larger(s.second, s.peak);
   }
@@ -135,10 +136,11 @@ DEVICE Found<A> merge(const T* row, int classes, Temperature<A> t, Running<A>& s
 template <typename T, typename O, int WARPS, int PACKS, int WORK, typename A>
 DEVICE void stream_rows(const T* logits, i64 stride, i64 rows, int classes, int batch, Temperature<A> t,
                         const i64* targets, Columns<A, O> out) {
-  const int V = 16 / sizeof(T), N = PACKS * V, STRETCH = PACKS * 32 * V, CHUNK = WARPS * STRETCH;
+  const int V = 16 / sizeof(T), STRETCH = PACKS * 32 * V, CHUNK = WARPS * STRETCH;
   SHARED(double, board, SLOTS * MOST_WARPS);
   SHARED(Found<A>, kept, 32);  // each thread reads what it wrote
   const Group<WARPS * 32> group = {board};
+  const int begin = thread() / 32 * STRETCH, lane = thread() % 32;
   for (i64 first = (i64)block() * batch; first < rows; first += (i64)blocks() * batch) {
     for (int i = 0; i < batch && first + i < rows; ++i) {
       const T* row = logits + (first + i) * stride;
@@ -150,27 +152,31 @@ DEVICE void stream_rows(const T* logits, i64 stride, i64 rows, int classes, int 
       }
       Running<A> s;
       Powers<T> powers(minus_infinity<A>(), t.scale);
-      for (int chunk = thread() / 32 * STRETCH; chunk < classes; chunk += CHUNK) {
-        A v[N];
-        load_stretch<T, PACKS>(row, chunk, classes, thread() % 32, v);
-        take_chunk<T, PACKS, WORK>(v, chunk + thread() % 32 * V, target, target_logit, classes, t, s, powers);
+      Fetched<PACKS> fetched;
+      fetch_stretch<T, PACKS>(row, begin, classes, lane, fetched);
+      for (int chunk = begin; chunk < classes; chunk += CHUNK) {
+        Packs<T, PACKS> v;
+        settle_stretch(classes, lane, fetched, v);
+        fetch_stretch<T, PACKS>(row, chunk + CHUNK, classes, lane, fetched);
+        take_chunk<T, PACKS, WORK>(v, chunk + lane * V, target, target_logit, classes, t, s, powers);
       }
       const Found<A> found = merge<T, PACKS, WORK>(row, classes, t, s, powers, group);
       if (i == thread()) put(kept + i, found);
-      if (out.probabilities || out.log_probabilities) {
+      if (WORK & WIDE) {
         const Powers<T> final(found.peak, t.scale);
         const A share = share_of<T>(found, final);
-        const A log_sum = out.log_probabilities ? (A)log_sum_of<T>(found, final) : (A)0;
-        for (int chunk = thread() / 32 * STRETCH; chunk < classes; chunk += CHUNK) {
-          A v[N];
-          load_stretch<T, PACKS>(row, chunk, classes, thread() % 32, v);
+        const A log_sum = out.log_probabilities ? log_sum_of<T>(found, final) : (A)0;
+        for (int chunk = begin; chunk < classes; chunk += CHUNK) {
+          Packs<T, PACKS> v;
+          fetch_stretch<T, PACKS, true>(row, chunk, classes, lane, fetched);
+          settle_stretch(classes, lane, fetched, v);
           if (out.probabilities)
-            store_stretch<O, V, PACKS>(out.probabilities + (first + i) * classes, chunk, classes, thread() % 32,
-                                       [&](int k) { return final.of(v[k]) * share; });
+            store_stretch<O, V, PACKS, true>(out.probabilities + (first + i) * classes, chunk, classes, lane,
+                                       [&](int k) { return final.of(v.at(k)) * share; });
           if (out.log_probabilities)
             store_stretch<O, V, PACKS>(
-                out.log_probabilities + (first + i) * classes, chunk, classes, thread() % 32,
-                [&](int k) { return over_temperature(v[k] - found.peak, t.near, t.near_lost, -log_sum); });
+                out.log_probabilities + (first + i) * classes, chunk, classes, lane,
+                [&](int k) { return over_temperature(v.at(k) - found.peak, t.near, t.near_lost, -log_sum); });
         }
       }
     }

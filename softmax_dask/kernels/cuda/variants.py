@@ -32,16 +32,22 @@ _WARP_CLASSES = 1024
 
 
 class Work(IntFlag):
-    """What a kernel of rows looks for; nothing: probabilities alone. As in columns.cuh."""
+    """What a kernel of rows looks for, and whether it writes wide columns; nothing: probabilities alone.
+
+    As in columns.cuh.
+    """
 
     DECIDE = 1
     ENTROPY = 2
     RANK = 4
     SQUARES = 8
+    WIDE = 16
 
 
+PROBABILITIES = Work(0)
 _RANKED = Work.DECIDE | Work.ENTROPY | Work.RANK
-WORKS = (Work(0), Work.DECIDE, Work.DECIDE | Work.ENTROPY, _RANKED, _RANKED | Work.SQUARES)
+WORKS = (Work.DECIDE, Work.DECIDE | Work.ENTROPY, _RANKED, _RANKED | Work.SQUARES)
+"""What rows may be looked at for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,8 @@ class Kernel:
     """That a block computes at a time."""
     members: int
     """Threads that share a row."""
+    crowd: int = 16
+    """Blocks that a multiprocessor gets in all, where there are rows for so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ class Place:
     """Packs of 16 bytes a thread, or in a tile logits."""
 
 
-def place_of(classes: int, dtype: np.dtype[Any]) -> Place:
+def place_of(classes: int, dtype: np.dtype[Any], work: Work = PROBABILITIES) -> Place:
     """The place for rows of so many classes."""
     pack, most = _PACK_BYTES // dtype.itemsize, _most_packs(dtype)
     packs = -(-classes // pack)
@@ -77,30 +85,35 @@ def place_of(classes: int, dtype: np.dtype[Any]) -> Place:
         return _part_of_warp(packs, dtype)
     if classes <= _TILE_CLASSES // max(1, dtype.itemsize // 4):
         return _tile(classes)
-    warps = _power_of_two(-(-packs // (_WARP * most)))
-    if warps == 1:
+    if packs <= _WARP * most:
         return Place("warps", _WARP, _power_of_two(-(-packs // _WARP)))
-    if warps <= _MOST_WARPS:
-        return Place("warps", _WARP * warps, most)
-    return Place("stream", _WARP * 8, 4)
+    warps = _power_of_two(-(-packs // (_WARP * _MOST_PACKS)))
+    # A block of 16 warps has a multiprocessor alone, and what is looked for makes its warps wait for each other.
+    if warps <= (_MOST_WARPS // 2 if work else _MOST_WARPS):
+        return Place("warps", _WARP * warps, _MOST_PACKS)
+    return Place("stream", _WARP * 4, 4 if dtype.itemsize == 2 else 8) if work else Place("stream", _WARP * 8, 4)
+
+
+_MOST_PACKS = 8
+"""That a thread holds in registers."""
 
 
 def _most_packs(dtype: np.dtype[Any]) -> int:
-    """That a thread holds in registers: 32 logits, of float64 16."""
+    """That a thread holds where a warp has a row: 32 logits, of float64 16."""
     return {2: 4, 4: 8, 8: 8}[dtype.itemsize]
 
 
 def _part_of_warp(packs: int, dtype: np.dtype[Any]) -> Place:
-    # About 16 logits a thread: fewer make the sums over threads dear. Two threads at least: neighbours swap halves.
-    most = _most_packs(dtype)
-    lanes = min(_WARP, max(_power_of_two(-(-packs // (most // 2))), 2))
+    # Four packs a thread: fewer make the sums over threads dear. Two threads at least: neighbours swap halves.
+    lanes = min(_WARP, max(_power_of_two(-(-packs // 4)), 2))
     held = _power_of_two(-(-packs // lanes))
     return Place("part", lanes, held) if lanes < _WARP else Place("warps", _WARP, held)
 
 
 def _tile(classes: int) -> Place:
-    lanes = min(16, _power_of_two(-(-classes // 16)))
-    return Place("tile", lanes, 16 if classes <= 16 * lanes else 32)
+    lanes = _power_of_two(-(-classes // 32))  # a thread's logits are as many as there are bits in a word
+    held = -(-classes // lanes)
+    return Place("tile", lanes, held + -held % (2 if held <= 12 else 4))
 
 
 def _power_of_two(n: int) -> int:
@@ -109,21 +122,21 @@ def _power_of_two(n: int) -> int:
 
 
 @cache
-def row_kernel(classes: int, dtype: np.dtype[Any], wide: np.dtype[Any], work: Work) -> Kernel:
-    """Columns of rows; `wide` is the dtype of probabilities and their logarithms."""
-    return kernel_at(place_of(classes, dtype), dtype, wide, work)
+def row_kernel(classes: int, dtype: np.dtype[Any], wide: np.dtype[Any] | None, work: Work) -> Kernel:
+    """Columns of rows; `wide` is the dtype of probabilities and their logarithms, None where none are wanted."""
+    return kernel_at(place_of(classes, dtype, work), dtype, wide, work)
 
 
 @cache
-def kernel_at(place: Place, dtype: np.dtype[Any], wide: np.dtype[Any], work: Work) -> Kernel:
+def kernel_at(place: Place, dtype: np.dtype[Any], wide: np.dtype[Any] | None, work: Work) -> Kernel:
     """Columns of rows that lie in `place`."""
-    t, o = DTYPES[dtype], DTYPES[wide]
     if place.kind == "stream":
         work |= Work.DECIDE
-    if work and place.members == _WARP * _MOST_WARPS:
-        work |= Work.ENTROPY  # without it, the compiler runs out of registers there
-    name = f"{place.kind}_{place.members}_{place.held}_{t}_{o}_{int(work)}"
-    threads = max(BLOCK, place.members)
+    if work and wide is not None:
+        work |= Work.WIDE
+    t = DTYPES[dtype]
+    o = DTYPES[wide or (dtype if dtype.itemsize == 8 else np.dtype(np.float32))]
+    name = "_".join(map(str, (place.kind, place.members, place.held, t, *([o] if wide else []), int(work))))
     warps = place.members // _WARP
     bodies = {
         "part": f"held_rows<{t}, {o}, PartOfWarp<{t}, {place.members}, {place.held}>, {int(work)}>",
@@ -131,10 +144,29 @@ def kernel_at(place: Place, dtype: np.dtype[Any], wide: np.dtype[Any], work: Wor
         "warps": f"held_rows<{t}, {o}, Warps<{t}, {warps}, {place.held}>, {int(work)}>",
         "stream": f"stream_rows<{t}, {o}, {warps}, {place.held}, {int(work)}>",
     }
-    if warps > 1:
-        threads = place.members
-    line = f"ROW_KERNEL({name}, {t}, {o}, {threads}, ({bodies[place.kind]}))"
-    return Kernel(name, line, threads, threads // place.members, place.members)
+    threads = place.members if warps > 1 else BLOCK
+    line = f"ROW_KERNEL({name}, {t}, {o}, {threads}, {_resident(place, dtype, work)}, ({bodies[place.kind]}))"
+    return Kernel(name, line, threads, threads // place.members, place.members, _crowd(threads, work))
+
+
+def _crowd(threads: int, work: Work) -> int:
+    """Blocks that a multiprocessor gets in all: as many as were fastest on an H200."""
+    # What finishes rows does so in batches, which are small where blocks are many. A block of 512 threads has a
+    # multiprocessor alone, and the first rows of the next one are not on their way when it ends.
+    return 4096 // threads if work else 128 if threads < 512 else 16
+
+
+def _resident(place: Place, dtype: np.dtype[Any], work: Work) -> int:
+    """Threads that a multiprocessor must have registers for: as many as none of these kernels spills with."""
+    if dtype.itemsize == 8:
+        return 256 if place.kind == "stream" and work & Work.RANK else 384
+    packs = place.held if place.kind != "tile" else 0
+    if work & (Work.RANK | Work.WIDE):
+        if dtype.itemsize == 2 and packs > 4:
+            return 256
+        return 384 if place.kind == "stream" else 512
+    few = place.kind in ("part", "tile") or (bool(work) and dtype.itemsize == 2 and place.members == _WARP)
+    return 1024 if few and packs <= 4 and place.held < 28 else 512
 
 
 @cache
@@ -178,7 +210,9 @@ def every_kernel() -> Iterator[Kernel]:
     for dtype in DTYPES:
         floats = np.dtype(np.float64) if dtype.itemsize == 8 else np.dtype(np.float32)
         wides = [floats] if dtype.itemsize == 8 else [d for d in DTYPES if d.itemsize < 8]
-        kernels = [kernel_at(p, dtype, w, k) for p in every_place(dtype) for w in wides for k in WORKS]
+        kernels = [kernel_at(p, dtype, wide, PROBABILITIES) for p in every_place(dtype) for wide in wides]
+        looked = every_place(dtype, Work.DECIDE)
+        kernels += [kernel_at(p, dtype, wide, work) for p in looked for wide in (None, *wides) for work in WORKS]
         kernels += [product_kernel(c, dtype, kind) for c in (2, 100, 5000) for kind in ("jvp", "log_jvp", "log_vjp")]
         kernels += [share_kernel(c, dtype) for c in (2, 100, 5000)] + [top_k_kernel(c, dtype) for c in (2, 5000)]
         found |= {kernel.name: kernel for kernel in [*kernels, matrix_kernel(floats)]}
@@ -186,6 +220,7 @@ def every_kernel() -> Iterator[Kernel]:
 
 
 @cache
-def every_place(dtype: np.dtype[Any]) -> tuple[Place, ...]:
+def every_place(dtype: np.dtype[Any], work: Work = PROBABILITIES) -> tuple[Place, ...]:
     """All places that rows of some number of classes have."""
-    return tuple(dict.fromkeys(place_of(classes, dtype) for classes in [*range(1, 1100), *range(1100, 40000, 13)]))
+    counts = [*range(1, 1100), *range(1100, 40000, 13)]
+    return tuple(dict.fromkeys(place_of(classes, dtype, work) for classes in counts))

@@ -27,7 +27,7 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;
 #define DEVICE inline __attribute__((always_inline))
-#define KERNEL(threads) extern "C" void
+#define KERNEL(threads, resident) extern "C" void
 
 namespace emulator {
 struct Buffer {
@@ -325,9 +325,9 @@ template <typename T> DEVICE void store(T* p, T v) {
   emulator::touch(p, sizeof(T), true);
   memcpy(p, &v, sizeof v);
 }
-DEVICE Word4 load16(const void* p) { return load((const Word4*)p); }
-DEVICE void store16(void* p, Word4 v) { store((Word4*)p, v); }
-DEVICE void store8(void* p, Word2 v) { store((Word2*)p, v); }
+template <bool LAST> DEVICE Word4 load16(const void* p) { return load((const Word4*)p); }
+template <bool ASIDE> DEVICE void store16(void* p, Word4 v) { store((Word4*)p, v); }
+template <bool ASIDE> DEVICE void store8(void* p, Word2 v) { store((Word2*)p, v); }
 
 template <typename T> DEVICE T get(const T* shared) {
   emulator::visit(shared, sizeof(T), false);
@@ -365,6 +365,7 @@ DEVICE bool same(float a, float b) { return !is_nan(a) && !is_nan(b) && key_of(a
 DEVICE bool above(float a, float b) { return !is_nan(a) && !is_nan(b) && key_of(a) > key_of(b); }
 DEVICE float larger(float a, float b) { return is_nan(a) || above(b, a) ? b : a; }
 DEVICE double larger(double a, double b) { return __builtin_fmax(a, b); }
+template <typename A> DEVICE A at_least(A x, A low) { return x < low ? low : x; }
 DEVICE bool same(double a, double b) { return a == b; }
 DEVICE bool above(double a, double b) { return a > b; }
 

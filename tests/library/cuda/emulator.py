@@ -90,10 +90,12 @@ class Emulator:
     ) -> None:
         self.folder, self.schedules, self.traced = folder, schedules, traced
         self.text = package_text() if text is None else text
-        self.blocks = schedules[0].blocks
         self.traffic = Traffic()
         self.launched: list[str] = []
         self._functions: dict[str, Any] = {}
+
+    def blocks(self, kernel: Kernel) -> int:
+        return self.schedules[0].blocks
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         return np.frombuffer(bytearray(b"\xa5" * (int(np.prod(shape)) * dtype.itemsize)), dtype).reshape(shape)

@@ -93,7 +93,7 @@ class FakeDevice:
 
     def __init__(self, emulator: Emulator, cupy: ModuleType) -> None:
         self.emulator, self.cupy = emulator, cupy
-        self.blocks = emulator.blocks
+        self.blocks, self.launched = emulator.blocks, emulator.launched
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return self.cupy.empty(shape, dtype)

@@ -17,7 +17,7 @@ FLOAT16, FLOAT32, FLOAT64 = (np.dtype(name) for name in ("float16", "float32", "
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 CLASS_COUNTS = {
     FLOAT32: (1, 2, 3, 100, 257, 1000, 1001, 2500),
-    FLOAT16: (3, 257, 2500),
+    FLOAT16: (3, 200, 257, 2500),
     BFLOAT16: (3, 257),
     FLOAT64: (3, 257),
 }
@@ -45,11 +45,13 @@ def kernels() -> list[Kernel]:
 def _kernels() -> Iterator[Kernel]:
     for dtype, counts in CLASS_COUNTS.items():
         floats = FLOAT64 if dtype == FLOAT64 else FLOAT32
-        works = variants.WORKS if dtype in (FLOAT32, FLOAT16) else (Work(0), Work.DECIDE, variants.WORKS[-1])
+        works = variants.WORKS if dtype in (FLOAT32, FLOAT16) else (Work.DECIDE, variants.WORKS[-1])
+        yield from (variants.row_kernel(classes, dtype, None, work) for classes in counts for work in works)
+        works = (Work(0), variants.WORKS[0], variants.WORKS[-1])
         yield from (variants.row_kernel(classes, dtype, floats, work) for classes in counts for work in works)
         yield from (variants.product_kernel(classes, dtype, kind) for classes in (3, 100) for kind in _PRODUCTS)
         yield from (variants.share_kernel(classes, dtype) for classes in (3, 100))
         yield from (variants.top_k_kernel(classes, dtype) for classes in (3, 4097))
     yield from (variants.matrix_kernel(floats) for floats in (FLOAT32, FLOAT64))
-    yield from (variants.row_kernel(50257, FLOAT16, FLOAT32, work) for work in variants.WORKS)
+    yield from (variants.row_kernel(50257, FLOAT16, None, work) for work in variants.WORKS)
     yield variants.row_kernel(16, FLOAT32, FLOAT32, Work(0))

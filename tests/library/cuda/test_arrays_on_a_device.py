@@ -1,4 +1,7 @@
-"""The public functions, given arrays of CuPy: in and out on the device, also through Dask. CuPy here is a stand-in."""
+"""The public functions, given arrays of CuPy: in and out on the device, also through Dask.
+
+CuPy is a stand-in here, unless a real GPU is asked for.
+"""
 
 import subprocess
 import sys
@@ -16,6 +19,7 @@ import softmax_dask
 from softmax_dask import dispatch
 from softmax_dask.errors import OutputBufferError, TargetError
 from tests.library.cuda.fake_cupy import FakeDevice, fake_cupy
+from tests.library.cuda.real_gpu import WANTED, RealGpu
 
 LOGITS = np.random.default_rng(0).normal(0, 4, (6, 257)).astype(np.float32)
 TARGETS = np.array([0, 3, -1, 256, 9, 1])
@@ -26,22 +30,31 @@ COLUMNS = (
 
 
 @pytest.fixture
-def cupy(emulator, monkeypatch) -> ModuleType:
-    """A stand-in for CuPy, whose arrays the emulator computes on."""
-    module = fake_cupy()
-    monkeypatch.setitem(sys.modules, "cupy", module)
-    device = FakeDevice(emulator, module)
+def gpu(request, monkeypatch) -> FakeDevice | RealGpu:
+    """A GPU, or the emulator, which computes on arrays of a stand-in for CuPy."""
+    device = RealGpu() if WANTED else FakeDevice(request.getfixturevalue("emulator"), fake_cupy())
+    monkeypatch.setitem(sys.modules, "cupy", device.cupy)
     monkeypatch.setattr(import_module("softmax_dask.kernels.cuda"), "device", lambda: device)
     dispatch._backend.cache_clear()  # another test's module of that name
-    return module
+    return device
+
+
+@pytest.fixture
+def cupy(gpu) -> ModuleType:
+    return gpu.cupy
 
 
 def on_device(cupy: ModuleType, array: Any) -> Any:
     return cupy.asarray(array)
 
 
+def on_host(array: Any) -> Any:
+    return np.asarray(array.get() if hasattr(array, "get") else array)
+
+
 def assert_near(found: Any, expected: Any) -> None:
-    np.testing.assert_allclose(np.asarray(found, np.float64), np.asarray(expected, np.float64), rtol=2e-6, atol=1e-6)
+    found, expected = (on_host(array).astype(np.float64) for array in (found, expected))
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp", "jacobian"])
@@ -74,12 +87,12 @@ def test_decisions_stay_on_the_device(cupy):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_16_bit_results_are_written_by_the_kernel(cupy, emulator, dtype):
+def test_16_bit_results_are_written_by_the_kernel(gpu, cupy, dtype):
     found = softmax_dask.softmax(on_device(cupy, LOGITS), dtype=dtype)
 
     assert found.dtype == dtype
-    assert emulator.launched[-1].endswith(f"{'half' if dtype is np.float16 else 'bfloat'}_0")
-    np.testing.assert_allclose(found.astype(np.float64), softmax_dask.softmax(LOGITS), rtol=2**-7, atol=1e-7)
+    assert gpu.launched[-1].endswith(f"{'half' if dtype is np.float16 else 'bfloat'}_0")
+    np.testing.assert_allclose(on_host(found).astype(np.float64), softmax_dask.softmax(LOGITS), rtol=2**-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -119,8 +132,8 @@ def test_targets_on_the_device_that_are_no_class_count_as_none(cupy):
 
     found = softmax_dask.decisions(on_device(cupy, LOGITS), ("nll", "target_rank"), targets=targets)
 
-    np.testing.assert_array_equal(np.isnan(found["nll"]), [False, True, True, False, False, False])
-    np.testing.assert_array_equal(found["target_rank"][1:3], -1)
+    np.testing.assert_array_equal(np.isnan(on_host(found["nll"])), [False, True, True, False, False, False])
+    np.testing.assert_array_equal(on_host(found["target_rank"])[1:3], -1)
 
 
 def test_out_may_be_filled_on_the_device(cupy):
@@ -128,7 +141,7 @@ def test_out_may_be_filled_on_the_device(cupy):
 
     softmax_dask.decisions(on_device(cupy, LOGITS), ("label",), out=out)
 
-    np.testing.assert_array_equal(out["label"], LOGITS.argmax(axis=1))
+    np.testing.assert_array_equal(on_host(out["label"]), LOGITS.argmax(axis=1))
 
 
 def test_out_of_the_host_is_refused(cupy):

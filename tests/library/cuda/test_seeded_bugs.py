@@ -34,7 +34,9 @@ BUGS = {
         "for (int warp = 1; warp < WARPS; ++warp)", "for (int warp = 2; warp < WARPS; ++warp)", 2500
     ),
     "threads without a row leave before the shuffles": Bug(
-        "      A v[Place::N];", "      if (row >= rows) return;\n      A v[Place::N];", 100
+        "      typename Place::Held v;",
+        "      if (top + row_of_block<Place::MEMBERS>() >= rows) return;\n      typename Place::Held v;",
+        100,
     ),
     "a barrier in a branch": Bug(
         "  found.winner = group", "  if (thread() < 40) meet();\n  found.winner = group", 2500
@@ -43,19 +45,20 @@ BUGS = {
         "  const Powers<T> powers(found.peak, t.scale);",
         "  if (thread() % 32 < 4) from_lane_xor(1, 1);\n  const Powers<T> powers(found.peak, t.scale);",
         1000,
-        "look(A* v",
+        "DEVICE Found<A> look(",
     ),
-    "one pack too far is read": Bug("pack[k] = at < end ?", "pack[k] = at < end + 4096 ?", 1000),
-    "an address that is not aligned": Bug("load_words(window + at)", "load_words(window + at + 4)", 1000),
+    "one pack too far is read": Bug("k * 512 < end ?", "k * 512 < end + 4096 ?", 1000),
+    "an address that is not aligned": Bug("<LAST>(window + k * 512)", "<LAST>(window + k * 512 + 4)", 1000),
     "the rest of a pack comes from the wrong neighbour": Bug("(lane + 1) % 32), skip", "(lane + 2) % 32), skip", 1001),
-    "the last thread has no neighbour": Bug("if (lane == 0 && at < end) beyond", "if (false) beyond", 2501),
+    "the last thread has no neighbour": Bug("more = skip && lane == 0", "more = false && lane == 0", 2501),
     "what the last thread hands on is lost": Bug("if (spill && lane == 31) {", "if (false) {", 2501),
     "ties go to the highest class": Bug(
         "return a < b ? a : b; }", "return a == NONE ? b : b == NONE ? a : a < b ? b : a; }", 257
     ),
     "the second of two equal logits is lost": Bug(
-        "replace(v, top, found.winner, minus_infinity<A>(), at);",
-        "for (A& x : v_of<Place::N>(v)) x = same(x, found.peak) ? minus_infinity<A>() : x;",
+        "if (held) replace(v, tops, place, minus_infinity<A>());",
+        "for (int i = 0; i < Place::N; ++i) v.set(i, minus_infinity<A>(), same(v.at(i), found.peak));"
+        "tops = Tops<typename Place::Held, A>(v);",
         257,
     ),
     "the peak is not subtracted": Bug("magic = Constants<A>::magic() - k;", "magic = Constants<A>::magic();", 257),
@@ -66,12 +69,20 @@ BUGS = {
     "a tile is filled before it has been read": Bug(
         "    meet();  // the tile before this one has been read\n", "", 257
     ),
+    "the next row is not the next": Bug("top + Place::ROWS :", "top + 2 * Place::ROWS :", 2500),
+    "rows are asked for before those on their way are taken": Bug(
+        "      place.settle(",
+        "      place.fetch(logits, stride, next, rows, classes, fetched);\n      place.settle(",
+        100,
+    ),
     "the best chunk is not held apart": Bug(
         "s.total.add(better ? s.best_total : total);", "s.total.add(total);", 20000
     ),
-    "sums are not moved to a new peak": Bug("    move_sums(s.peak, powers, next, s);\n", "", 20000),
-    "NaN is taken for a small logit": Bug("t = t < low ? low : t;", "t = t > low ? t : low;", 257),
-    "the target does not count equal logits before it": Bug("same(v[i], x) && column < target", "false", 257),
+    "sums are not moved to a new peak": Bug("    move_sums<T, WORK>(s.peak, powers, next, s);\n", "", 20000),
+    "NaN is taken for a small logit": Bug(
+        "t = at_least(x - shift, low);", "t = x - shift > low ? x - shift : low;", 257
+    ),
+    "the target does not count equal logits before it": Bug("same(v.at(i), x) && at.column(i) < target", "false", 257),
 }
 QUICK = (
     "no barrier before reading the board",
@@ -101,9 +112,7 @@ def seeded(bug: Bug) -> str:
     whole = text.package_text()
     begin = whole.index(bug.where)
     assert bug.place in whole[begin:], bug
-    changed = whole[:begin] + whole[begin:].replace(bug.place, bug.instead, 1)
-    helper = "template <int N, typename A> DEVICE A (&v_of(A* v))[N] { return *(A(*)[N])v; }\n"
-    return changed.replace("// Sum of the exponentials, plainly", helper + "// Sum", 1)
+    return whole[:begin] + whole[begin:].replace(bug.place, bug.instead, 1)
 
 
 def emulator(config: pytest.Config, code: str) -> Emulator:
