@@ -11,7 +11,7 @@ results are of another instruction set, or other work took more than a tenth of 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -114,7 +114,15 @@ def main() -> int:
         return verdict(Comparison(then, None, [read(arguments.now)]))
     if then.machine["instruction_set"] != machine.instruction_set():
         return no_verdict(_other_sets(then.machine["instruction_set"], machine.instruction_set()))
-    return measured_verdict(then, partial(measured, then.effort), arguments.only or list(then.sections))
+    names = arguments.only or [name for name in then.sections if name not in then.efforts]
+    return measured_verdict(then, partial(measured_as, then), names)
+
+
+def measured_as(then: Results, names: Sequence[str]) -> Results:
+    """Run these scripts, each with the effort that it had then."""
+    efforts = sorted({then.effort_of(name) for name in names})
+    found = [measured(effort, [name for name in names if then.effort_of(name) == effort]) for effort in efforts]
+    return replace(found[0], sections={name: part for each in found for name, part in each.sections.items()})
 
 
 def measured_verdict(then: Results, measure: Measure, names: Sequence[str]) -> int:

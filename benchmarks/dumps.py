@@ -1,5 +1,9 @@
 """Dumps that are scored: N(0, 4) logits, float32 of 1000 classes or another, chunks or row groups of 4 MB."""
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,20 @@ _PARQUET: dict[str, dict[str, Any]] = {
 PARQUET_CODECS = tuple(_PARQUET)
 
 _CHUNKS_OF_A_SHARD = 16
+_ROOM = 4
+"""Times the logits: what is stored of them, an output with probabilities, and the one that it replaces."""
+
+
+@contextmanager
+def folder_in_memory(size_bytes: int) -> Iterator[Path]:
+    """A temporary folder in the machine's memory, where that has room for a dump of this size and what becomes of it.
+
+    So no disk is measured: how fast one syncs changes from minute to minute, and only ours waits for it.
+    """
+    memory = Path("/dev/shm")
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > _ROOM * size_bytes
+    with tempfile.TemporaryDirectory(dir=memory if has_room else None) as folder:
+        yield Path(folder)
 
 
 def zarr_dump(folder: Path, codec: str, size_bytes: int, *, classes: int = CLASSES, dtype: str = "float32") -> Path:

@@ -17,8 +17,8 @@ from benchmarks import runs, script
 from benchmarks.dumps import zarr_dump
 from benchmarks.figures import Figure
 from benchmarks.measure import Effort, Spread
-from softmax_dask import BLOCK_BYTES
 from softmax_dask_pipelines.machine import cores
+from softmax_dask_pipelines.sources.blocks import READ_BYTES
 
 MIB = 1 << 20
 TABLE = "memory a run adds"
@@ -58,7 +58,7 @@ def added_bytes(who: str, tiny: Path, source: Path, columns: Sequence[str]) -> i
 
 
 def _row(row: str, ours: Sequence[int], dask: Sequence[int]) -> Iterator[Figure]:
-    allowed = cores() * 4 * BLOCK_BYTES + 32 * MIB
+    allowed = cores() * 4 * READ_BYTES + 32 * MIB
     beside = Spread.of([a / b for a, b in zip(ours, dask, strict=True)])
     yield Figure(TABLE, row, "of what Dask adds", beside, "less")
     bound = Spread.of([added / allowed for added in ours])

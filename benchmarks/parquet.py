@@ -1,17 +1,18 @@
-"""Parquet to Parquet, label and confidence, in one process that is warm; the file lies in the page cache.
+"""Parquet to Parquet, label and confidence, in one process that is warm.
+
+Files and what becomes of them lie in memory (/dev/shm, where there is room), so no disk is measured.
 
 The scan alone: our reader, beside the first logit of every list by DuckDB and by Polars' streaming engine, for which
 they decode all of them.
 
 Polars by expressions over a list column, DuckDB by SQL over a list column: both are asked for the same two columns and
-use every core, as ours does. Ours waits until its output is on disk. Rows of 1000 classes, row groups of 4 MB.
+use every core, as ours does. Rows of 1000 classes, row groups of 4 MB.
 
     python -m benchmarks.parquet
 """
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks import runs, script
-from benchmarks.dumps import PARQUET_CODECS, parquet_dump
+from benchmarks.dumps import PARQUET_CODECS, folder_in_memory, parquet_dump
 from benchmarks.figures import Figure
 from benchmarks.logits import exact_softmax
 from benchmarks.measure import Effort, Spread, in_turns, ratio
@@ -32,9 +33,9 @@ TABLE = "score Parquet, decisions"
 
 def figures(effort: Effort) -> Iterator[Figure]:
     """A row for each codec."""
-    with tempfile.TemporaryDirectory() as folder:
+    with folder_in_memory(effort.dump_bytes) as folder:
         for codec in PARQUET_CODECS:
-            source = parquet_dump(Path(folder), codec, effort.dump_bytes)
+            source = parquet_dump(folder, codec, effort.dump_bytes)
             yield from _codec(source, codec, effort)
             yield from _scan(source, codec, effort)
             source.unlink()

@@ -7,7 +7,7 @@ The page says what the scripts and `targets` say now. After an edit of these it 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,31 @@ class Results:
     """`machine.description()`, and the load at begin and end."""
     sections: Mapping[str, Sequence[Figure]]
     """Figures by the script that measured them."""
+    efforts: Mapping[str, str] = field(default_factory=dict)
+    """Of scripts that were measured with another effort."""
+
+    def effort_of(self, name: str) -> str:
+        """That of a script."""
+        return self.efforts.get(name, self.effort)
 
     @property
     def figures(self) -> list[Figure]:
         """Those of all sections."""
         return [figure for found in self.sections.values() for figure in found]
 
+    @property
+    def small(self) -> frozenset[str]:
+        """Names of figures that were not measured with the full effort."""
+        names = (name for name in self.sections if self.effort_of(name) != "full")
+        return frozenset(figure.name for name in names for figure in self.sections[name])
+
 
 def write(results: Results, folder: Path = FOLDER) -> None:
     """Both files."""
     folder.mkdir(parents=True, exist_ok=True)
     sections = ",\n".join(f"{json.dumps(name)}: {to_json(found)}" for name, found in results.sections.items())
-    facts = f'"effort": {json.dumps(results.effort)},\n"machine": {json.dumps(dict(results.machine))}'
+    efforts = f'"effort": {json.dumps(results.effort)},\n"efforts": {json.dumps(dict(results.efforts))}'
+    facts = f'{efforts},\n"machine": {json.dumps(dict(results.machine))}'
     (folder / RESULTS.name).write_text(f'{{\n{facts},\n"sections": {{\n{sections}\n}}\n}}\n')
     (folder / PAGE.name).write_text(page(results) + "\n")
 
@@ -56,19 +69,19 @@ def read(path: Path = RESULTS) -> Results:
     """What `write` wrote."""
     found = json.loads(path.read_text())
     sections = {name: from_json(json.dumps(entries)) for name, entries in found["sections"].items()}
-    return Results(found["effort"], found["machine"], sections)
+    return Results(found["effort"], found["machine"], sections, found.get("efforts", {}))
 
 
 def page(results: Results) -> str:
     """Targets, the worst first; then each script's tables, under what it says it measures."""
-    judged = verdicts(results.figures, results.machine["instruction_set"])
+    judged = verdicts(results.figures, results.machine["instruction_set"], small=results.small)
     return "\n\n".join(
         [
             _INTRODUCTION.format(command=command(results.effort)).strip(),
             *([_NO_RESULTS] if results.effort == "tiny" else []),
             _where(results.machine),
             f"## What must be reached, the worst first\n{_count(judged)}\n\n{_verdict_table(judged, results.machine)}",
-            *(f"## {name}\n{about(name)}\n\n{tables(found)}" for name, found in results.sections.items()),
+            *(f"## {name}\n{_about(results, name)}\n\n{tables(found)}" for name, found in results.sections.items()),
         ]
     )
 
@@ -81,6 +94,11 @@ def command(effort: str) -> str:
 def about(name: str) -> str:
     """What a script says it measures."""
     return (FOLDER / f"{name}.py").read_text().split('"""')[1].strip()
+
+
+def _about(results: Results, name: str) -> str:
+    effort = results.effort_of(name)
+    return about(name) + ("" if effort == results.effort else f"\n\nMeasured with {effort} effort.")
 
 
 def _where(machine: Mapping[str, Any]) -> str:
@@ -97,10 +115,11 @@ def _where(machine: Mapping[str, Any]) -> str:
 
 
 def _count(judged: Sequence[Verdict]) -> str:
-    measured = [verdict for verdict in judged if verdict.figure is not None]
-    met = sum(verdict.margin >= 1 for verdict in measured)
-    missing = len(judged) - len(measured)
+    measured = [verdict for verdict in judged if verdict.figure is not None and not verdict.is_small]
+    met, small = sum(verdict.margin >= 1 for verdict in measured), sum(verdict.is_small for verdict in judged)
+    missing = sum(verdict.figure is None for verdict in judged)
     text = f"{met} of {len(measured)} met, {len(measured) - met} not"
+    text += f"; {small} not judged, for their dumps are smaller than those that are asked for" if small else ""
     return f"{text}; {missing} not measured." if missing else f"{text}."
 
 
@@ -116,6 +135,8 @@ def _verdict_line(verdict: Verdict, instruction_set: str) -> list[str]:
     if verdict.figure is None:
         return ["not measured", name, limit, ""]
     word = "at least" if verdict.figure.better == "more" else "at most"
+    if verdict.is_small:
+        return ["too small", name, f"{word} {limit}", verdict.figure.text()]
     return ["met" if verdict.margin >= 1 else "**NOT met**", name, f"{word} {limit}", verdict.figure.text()]
 
 

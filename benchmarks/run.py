@@ -1,7 +1,7 @@
 """Runs every benchmark, each in a process of its own, and writes `results.md` and `results.json`.
 
 With quick effort the longer ones are left out, unless `--only` names them. Sections that are not measured stay as
-they are, if they were measured on the same machine with the same effort.
+they are, if they were measured on the same machine; where that was with another effort, they say so.
 
 python -m benchmarks.run --effort quick|full [--only NAME ...] [--folder FOLDER]
 """
@@ -37,8 +37,22 @@ SCRIPTS = (
     "startup",
 )
 
-LONGER = frozenset({"variants", "stages", "compact", "calibrate", "evaluate", "partitions", "growth", "durability"})
-"""Left out by `make bench`, which takes three minutes; `make bench-full` and `--only` have them."""
+LONGER = frozenset(
+    {
+        "variants",
+        "score",
+        "stages",
+        "parquet",
+        "compact",
+        "calibrate",
+        "evaluate",
+        "partitions",
+        "growth",
+        "durability",
+    }
+)
+"""Left out by `make bench`, which takes three minutes; `make bench-full` and `--only` have them. Of whole runs of
+small dumps, their beginning is most: `score` and `parquet` say something with the full effort."""
 
 
 def main() -> None:
@@ -72,11 +86,15 @@ def completed(results: Results, folder: Path) -> Results:
     if not path.exists():
         return results
     old = read(path)
-    if (old.effort, _lasting(old.machine)) != (results.effort, _lasting(results.machine)):
+    is_trial = "tiny" in {old.effort, results.effort} and old.effort != results.effort
+    if is_trial or _lasting(old.machine) != _lasting(results.machine):
         return results
     both = {**old.sections, **results.sections}
     sections = {name: both[name] for name in SCRIPTS if name in both}
-    return Results(results.effort, results.machine, sections)
+    given = {name: (results if name in results.sections else old).effort_of(name) for name in sections}
+    effort = results.effort if set(scripts_of(results.effort)) <= results.sections.keys() else old.effort
+    efforts = {name: found for name, found in given.items() if found != effort}
+    return Results(effort, results.machine, sections, efforts)
 
 
 def _lasting(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Whole runs, in one process that is warm: everything imported, kernels compiled, contenders in turns.
 
-Dumps of 1000 classes lie in a temporary folder and in the page cache, so disks are not measured; but our runs wait
-until what they wrote is on disk, and the others do not. All use every core, write Zarr arrays with the same codecs
-(zstd and a checksum) and are asked for the same columns. Peers take the dump's chunks, one at a time a thread.
+Dumps of 1000 classes and what becomes of them lie in memory (/dev/shm, where there is room), so no disk is measured:
+`benchmarks.durability` does that, for ours waits until what it wrote is on disk, and the others do not. All use every
+core, write Zarr arrays with the same codecs (zstd and a checksum) and are asked for the same columns. Peers take the
+dump's chunks, one at a time a thread.
 
 float16: of 32000 classes, lz4; peers widen it first. All else float32 of 1000 classes.
 with probabilities: label, confidence, probabilities. A copy is our reader and writer with `np.copyto` for a kernel.
@@ -14,7 +15,6 @@ decode alone: our reader beside zarr-python's `array[start:stop]` in as many thr
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy as np
 import zarr
 
 from benchmarks import runs, script
-from benchmarks.dumps import CODECS, DECODED, zarr_dump
+from benchmarks.dumps import CODECS, DECODED, folder_in_memory, zarr_dump
 from benchmarks.figures import Figure
 from benchmarks.logits import exact_softmax, normal
 from benchmarks.measure import Effort, Seconds, Spread, in_turns, ratio
@@ -46,9 +46,9 @@ Runs = dict[str, Callable[[], object]]
 
 def figures(effort: Effort) -> Iterator[Figure]:
     """All of them."""
-    with tempfile.TemporaryDirectory() as folder:
+    with folder_in_memory(effort.dump_bytes) as folder:
         for row, codec, kind in _DUMPS:
-            source = zarr_dump(Path(folder), codec, effort.dump_bytes, **kind)
+            source = zarr_dump(folder, codec, effort.dump_bytes, **kind)
             if row not in DECODED or codec in CODECS:
                 yield from _with_probabilities(source, row, effort)
                 yield from _decisions(source, row, effort)

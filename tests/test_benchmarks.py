@@ -434,14 +434,46 @@ def test_sections_that_are_not_measured_again_stay(tmp_path):
     }
 
 
-@pytest.mark.parametrize("change", [{"effort": "quick"}, {"machine": {"instruction_set": "another"}}])
-def test_sections_of_another_machine_or_effort_do_not_stay(change, tmp_path):
-    old = replace(results(figure(2.0)), sections={"growth": [figure(3.0)]})
+@pytest.mark.parametrize("change", [{"effort": "tiny"}, {"machine": {"instruction_set": "another"}}])
+def test_sections_of_another_machine_or_of_a_trial_do_not_stay(change, tmp_path):
+    old = replace(results(figure(2.0)), effort="quick", sections={"growth": [figure(3.0)]})
     report.write(replace(old, **(change | {"machine": {**old.machine, **change.get("machine", {})}})), tmp_path)
 
-    found = run.completed(results(figure(5.0)), tmp_path)
+    found = run.completed(replace(results(figure(5.0)), effort="quick"), tmp_path)
 
     assert found.sections.keys() == {"kernels"}
+
+
+def test_a_section_that_was_measured_with_another_effort_says_so(tmp_path):
+    report.write(replace(results(figure(2.0)), effort="quick"), tmp_path)
+    full = replace(results(), effort="full", sections={"growth": [figure(3.0, row="16 classes")]})
+
+    report.write(run.completed(full, tmp_path), tmp_path)
+
+    found = report.read(tmp_path / "results.json")
+    assert [found.effort, found.effort_of("kernels"), found.effort_of("growth")] == ["quick", "quick", "full"]
+    assert report.page(found).count("Measured with full effort.") == 1
+    assert found.small == {figure(2.0).name}
+
+
+def test_sections_of_the_full_effort_outlive_a_run_that_leaves_them_out(tmp_path):
+    full = replace(results(), effort="full", sections={"growth": [figure(3.0)]})
+    report.write(full, tmp_path)
+    sections = {name: [figure(2.0, row=name)] for name in run.scripts_of("quick")}
+
+    found = run.completed(replace(results(), effort="quick", sections=sections), tmp_path)
+
+    assert (found.effort, found.efforts) == ("quick", {"growth": "full"})
+
+
+def test_what_is_asked_of_large_dumps_is_not_judged_of_small_ones():
+    [target] = [t for t in targets.TARGETS if t.name == "score decisions | lz4 | faster than Dask"]
+    found = Figure("score decisions", "lz4", "faster than Dask", Spread.exactly(2.0), "more")
+
+    large, small = (targets.verdicts([found], "AVX-512", small=names) for names in ((), {found.name}))
+
+    assert (large[0].target, large[0].is_small, large[0].margin) == (target, False, 0.25)
+    assert (small[0].target, small[0].is_small) == (target, True)
 
 
 @pytest.mark.parametrize("name", ["kernels", "variants", "products", "exactness", "score", "stages", "parquet"])

@@ -24,12 +24,15 @@ from softmax_dask_pipelines.sinks.places import Whole
 from softmax_dask_pipelines.sources import SourceBlock
 from softmax_dask_pipelines.task import ScoreTask, compile_kernels
 
-_TRIAL_S = 0.7
+_TRIAL_S = 1.2
 _LONGEST_S = 3.0
 """Where a block takes long."""
-_DISK_S = 0.2
-_DISK_SWING = 3
-"""Times: so much more than in that moment a disk may take over a whole run, seen on one that others used too."""
+_DISK_S = 0.5
+_DISK_SWING = 6
+"""Times: so much more, or less, than in that moment a disk may take over a whole run. Seen on one that takes 800 MB/s
+for some seconds and 130 after them."""
+_WORK_SWING = 1.5
+"""Times: so much faster than in that moment a machine may compute that others use too."""
 _TRIAL_BYTES = 1 << 30
 """Results that a trial may write at most."""
 _SURE_BYTES = 10**9
@@ -81,8 +84,9 @@ def _estimate(job: Job, trial: _Trial, threads: int) -> Estimate:
     total_s = work_s + sync_s + _FIXED_S
     if stored <= _SURE_BYTES:
         return Estimate(total_s, total_s)
-    # A moment in which the disk had other work makes it look slower than it is, by much; hardly ever faster.
-    return Estimate(max(work_s, sync_s / _DISK_SWING), 2 * total_s)
+    # A disk that looks slower than what computes may have other work, or be at its end: that is what it sustains.
+    tired_s = sync_s * _DISK_SWING if sync_s < work_s else sync_s
+    return Estimate(max(work_s, sync_s / _DISK_SWING) / _WORK_SWING, max(2 * total_s, work_s + tired_s))
 
 
 def _of_output(job: Job, trial: _Trial) -> tuple[int, int]:
@@ -178,20 +182,21 @@ def _disk_rate(output: Any, size: int, stored: int, threads: int) -> float:
     """Bytes a second that the disk takes durably, in files of `size`; infinite where it cannot be tried."""
     folder = next(path for path in Path(output).absolute().parents if path.is_dir())
     most = max(1, stored // size // threads)
+    piece = os.urandom(min(size, _PIECE))  # before the clock runs: it takes as long as to write it
     begin = perf_counter()
     try:
         with ThreadPoolExecutor(threads) as pool:
             written = sum(
-                pool.map(lambda _: _written(folder, size, most, lambda: perf_counter() - begin), range(threads))
+                pool.map(lambda _: _written(folder, size, piece, most, lambda: perf_counter() - begin), range(threads))
             )
     except (OSError, AttributeError):  # no files without a name here, no room, or not ours to write to
         return float("inf")
     return written / (perf_counter() - begin)
 
 
-def _written(folder: Path, size: int, most: int, elapsed: Callable[[], float]) -> int:
+def _written(folder: Path, size: int, piece: bytes, most: int, elapsed: Callable[[], float]) -> int:
     """Bytes of one file after another, synced, until time is over."""
-    piece, count = os.urandom(min(size, _PIECE)), 0
+    count = 0
     while count < most and (not count or elapsed() < _DISK_S):
         descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600)
         try:

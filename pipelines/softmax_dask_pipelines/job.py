@@ -39,6 +39,8 @@ _CLASS_BYTES = 4
 """Of a class number."""
 _MOST_PAIRS = 1 << 16
 """Pairs of classes that have a counter each."""
+_GATHERED_BYTES = 7 * 8 << 15
+"""32,768 rows of six columns and a target."""
 
 _DEFAULT_COLUMNS = {
     "score": ("label", "label_name", "confidence", "nll", "correct"),
@@ -312,9 +314,10 @@ def _sizes(config: ScoreConfig, facts: SourceFacts, columns: tuple[str, ...], to
 def counting_bytes(classes: int) -> int:
     """What metrics of a partition take: three histograms, four counters a class, pairs; counted, and as they are kept.
 
-    See `softmax_dask.kernels.counts`.
+    And rows that wait to be counted. See `softmax_dask.kernels.counts` and `softmax_dask.MetricsCounter`.
     """
-    return 2 * 8 * (3 * len(confidence_edges()) + 4 * classes + min(classes**2, _MOST_PAIRS))
+    counters = 3 * len(confidence_edges()) + 4 * classes + min(classes**2, _MOST_PAIRS)
+    return 2 * 8 * counters + _GATHERED_BYTES
 
 
 def carried_bytes(facts: SourceFacts) -> int:

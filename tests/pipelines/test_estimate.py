@@ -77,6 +77,28 @@ def test_a_large_output_has_a_range(source, tmp_path, monkeypatch):
     assert 2 * found.low_s <= found.high_s
 
 
+@pytest.mark.parametrize(
+    ("work_s", "sync_s", "low_s", "high_s"),
+    [
+        (6.0, 2.0, 4.0, 18.0),  # the disk may become slow: 6 + 6 * 2
+        (6.0, 0.5, 4.0, 13.0),  # 2 * 6.5
+        (3.0, 12.0, 2.0, 30.0),  # the disk is slow already
+        (3.0, 60.0, 20 / 3, 126.0),
+    ],
+)
+def test_the_range_of_a_large_output_has_room_for_what_disks_do(
+    work_s, sync_s, low_s, high_s, source, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(estimate, "_SURE_BYTES", 0)
+    monkeypatch.setattr(estimate, "_disk_rate", lambda output, size, stored, threads: stored / sync_s)
+    job = job_of(source, tmp_path, durability="fsync")
+    trial = estimate._Trial(rows=103, seconds=work_s, written_rows=103, stored_bytes=1000, objects=1)
+
+    found = estimate._estimate(job, trial, threads=2)
+
+    assert (found.low_s, found.high_s) == pytest.approx((low_s, high_s), abs=0.11)
+
+
 def test_the_time_of_syncs_is_that_of_the_disk_of_the_output(source, tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "_disk_rate", lambda output, size, stored, threads: stored / 1000)
 

@@ -410,14 +410,14 @@ source, output, at, replace = sys.argv[1:]
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
-def die_at_the_root(path, parts, put=storage.put, **options):
-    return die() if path.name == "zarr.json" and path.parent.name.startswith("stage") else put(path, parts, **options)
+def die_at_the_root(path, parts, begin=storage.begin, **options):
+    return die() if path.name == "zarr.json" and path.parent.name.startswith("stage") else begin(path, parts, **options)
 
 if at == "the first receipt":
     run = scoring.run_on_threads
     scoring.run_on_threads = lambda *args, take, **options: run(*args, take=die, **options)
 elif at == "the last document":
-    storage.put = die_at_the_root
+    storage.begin = die_at_the_root
 elif at == "the last rename":
     storage.rename = storage.exchange = die
 score(source, output, columns=("label", "confidence", "probabilities"), replace=replace == "replace")
