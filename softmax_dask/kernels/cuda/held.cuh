@@ -59,7 +59,8 @@ template <typename Held, typename A> DEVICE int find(const Held& v, const Tops<H
 
 template <typename Held, typename A> DEVICE void replace(Held& v, Tops<Held, A>& tops, int place, A x) {
   const int GROUP = Held::GROUP;
-  const u32 group = 1u << place / GROUP, here = 1u << place % GROUP;  // bits, for comparisons become an index, and registers have none
+  // Bits, for comparisons of indices become an index, and registers have none.
+  const u32 group = 1u << place / GROUP, here = 1u << place % GROUP;
 #pragma unroll
   for (int k = 0; k < Held::GROUPS; ++k) {
     if (group >> k & 1) {
@@ -191,7 +192,9 @@ DEVICE void held_rows(const T* logits, i64 stride, i64 rows, int classes, int ba
       if (!AHEAD) place.fetch(logits, stride, next, rows, classes, fetched);
     }
     const i64 row = first + group.member() * Place::ROWS + row_of_block<Place::MEMBERS>();
-    if (WORK && group.member() < batch && row < rows)
-      finish<T, WORK>(Place::MEMBERS > 32 ? get(kept + group.member()) : mine, logits + row * stride, row, classes, t, targets, out);
+    if (WORK && group.member() < batch && row < rows) {
+      if (Place::MEMBERS > 32) mine = get(kept + group.member());
+      finish<T, WORK>(mine, logits + row * stride, row, classes, t, targets, out);
+    }
   }
 }

@@ -69,7 +69,8 @@ template <typename T, int WARPS, int PACKS> struct Warps {
   DEVICE void fetch(const T* logits, i64 stride, i64 top, i64 rows, int classes, Fetched& fetched) const {
     const int sub = row_of_block<MEMBERS>();
     const bool here = sub < rows - top;
-    fetch_stretch<T, PACKS>(logits + (here ? top + sub : 0) * stride, stretch(), here ? classes : 0, thread() % 32, fetched);
+    const T* begin = logits + (here ? top + sub : 0) * stride;
+    fetch_stretch<T, PACKS>(begin, stretch(), here ? classes : 0, thread() % 32, fetched);
   }
   DEVICE void settle(const T*, i64, i64, int classes, const Fetched& fetched, Held& v) const {
     settle_stretch(classes, thread() % 32, fetched, v);
@@ -77,7 +78,8 @@ template <typename T, int WARPS, int PACKS> struct Warps {
   template <typename O, typename Value> DEVICE void store(O* out, i64 top, i64 rows, int classes, Value value) const {
     const int sub = row_of_block<MEMBERS>();
     const bool here = sub < rows - top;
-    store_stretch<O, V, PACKS>(out + (here ? top + sub : 0) * classes, stretch(), here ? classes : 0, thread() % 32, value);
+    O* begin = out + (here ? top + sub : 0) * classes;
+    store_stretch<O, V, PACKS>(begin, stretch(), here ? classes : 0, thread() % 32, value);
   }
 };
 
@@ -107,7 +109,9 @@ template <typename T, int LANES, int HELD, typename O> struct Tile {
 
   DEVICE explicit Tile(char* shared) : tile(shared) {}
   DEVICE int column(int i) const { return member_of<MEMBERS>() + i * LANES; }
-  DEVICE static int count_of(i64 top, i64 rows) { return top >= rows ? 0 : rows - top < ROWS ? (int)(rows - top) : ROWS; }
+  DEVICE static int count_of(i64 top, i64 rows) {  // rows from `top` on that are in the tile
+    return top >= rows ? 0 : rows - top < ROWS ? (int)(rows - top) : ROWS;
+  }
   DEVICE void fetch(const T* logits, i64 stride, i64 top, i64 rows, int classes, Fetched& fetched) const {
     const int count = count_of(top, rows);
     const char* begin = (const char*)(logits + (count ? top : 0) * stride);

@@ -39,7 +39,9 @@ template <typename T> DEVICE Words<4> nothing() {  // 16 bytes of -inf
   return {{low, high, low, high}};
 }
 template <bool ASIDE = false> DEVICE void store_words(void* p, Words<2> v) { store8<ASIDE>(p, {{v.w[0], v.w[1]}}); }
-template <bool ASIDE = false> DEVICE void store_words(void* p, Words<4> v) { store16<ASIDE>(p, {{v.w[0], v.w[1], v.w[2], v.w[3]}}); }
+template <bool ASIDE = false> DEVICE void store_words(void* p, Words<4> v) {
+  store16<ASIDE>(p, {{v.w[0], v.w[1], v.w[2], v.w[3]}});
+}
 DEVICE void put_words(char* shared, Words<4> v) { put((Word4*)shared, {{v.w[0], v.w[1], v.w[2], v.w[3]}}); }
 
 // ---- numbers of 2, 4 or 8 bytes in words
@@ -161,7 +163,8 @@ DEVICE void settle_stretch(int classes, int lane, const Fetched<PACKS>& fetched,
       v.pack[k] = behind(v.pack[k], words_from_lane(lane == 0 ? later : v.pack[k], (lane + 1) % 32), skip);
     }
   }
-  if (skip || classes % V) {  // else packs are in the row or out of it as they were loaded
+  // Elsewhere packs are in the row or out of it as they were loaded.
+  if ((skip || classes % V) && fetched.there + lane * V < PACKS * 32 * V) {
 #pragma unroll
     for (int k = 0; k < PACKS; ++k) v.end(k, fetched.there - k * 32 * V);
   }
