@@ -38,6 +38,8 @@ class Results:
     """Figures by the script that measured them."""
     efforts: Mapping[str, str] = field(default_factory=dict)
     """Of scripts that were measured with another effort."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What else must be said of how a script was measured."""
 
     def effort_of(self, name: str) -> str:
         """That of a script."""
@@ -60,6 +62,7 @@ def write(results: Results, folder: Path = FOLDER) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sections = ",\n".join(f"{json.dumps(name)}: {to_json(found)}" for name, found in results.sections.items())
     efforts = f'"effort": {json.dumps(results.effort)},\n"efforts": {json.dumps(dict(results.efforts))}'
+    efforts += f',\n"notes": {json.dumps(dict(results.notes))}'
     facts = f'{efforts},\n"machine": {json.dumps(dict(results.machine))}'
     (folder / RESULTS.name).write_text(f'{{\n{facts},\n"sections": {{\n{sections}\n}}\n}}\n')
     (folder / PAGE.name).write_text(page(results) + "\n")
@@ -69,7 +72,7 @@ def read(path: Path = RESULTS) -> Results:
     """What `write` wrote."""
     found = json.loads(path.read_text())
     sections = {name: from_json(json.dumps(entries)) for name, entries in found["sections"].items()}
-    return Results(found["effort"], found["machine"], sections, found.get("efforts", {}))
+    return Results(found["effort"], found["machine"], sections, found.get("efforts", {}), found.get("notes", {}))
 
 
 def page(results: Results) -> str:
@@ -98,7 +101,8 @@ def about(name: str) -> str:
 
 def _about(results: Results, name: str) -> str:
     effort = results.effort_of(name)
-    return about(name) + ("" if effort == results.effort else f"\n\nMeasured with {effort} effort.")
+    said = [] if effort == results.effort else [f"Measured with {effort} effort."]
+    return "\n\n".join([about(name), " ".join([*said, *filter(None, [results.notes.get(name)])])]).strip()
 
 
 def _where(machine: Mapping[str, Any]) -> str:

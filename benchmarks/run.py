@@ -94,7 +94,8 @@ def completed(results: Results, folder: Path) -> Results:
     given = {name: (results if name in results.sections else old).effort_of(name) for name in sections}
     effort = results.effort if set(scripts_of(results.effort)) <= results.sections.keys() else old.effort
     efforts = {name: found for name, found in given.items() if found != effort}
-    return Results(effort, results.machine, sections, efforts)
+    notes = {name: note for name, note in old.notes.items() if name not in results.sections} | dict(results.notes)
+    return Results(effort, results.machine, sections, efforts, notes)
 
 
 def _lasting(facts: Mapping[str, Any]) -> dict[str, Any]:

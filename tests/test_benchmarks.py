@@ -453,6 +453,9 @@ def test_a_section_that_was_measured_with_another_effort_says_so(tmp_path):
     found = report.read(tmp_path / "results.json")
     assert [found.effort, found.effort_of("kernels"), found.effort_of("growth")] == ["quick", "quick", "full"]
     assert report.page(found).count("Measured with full effort.") == 1
+    assert "Measured with full effort. Others used it too." in report.page(
+        replace(found, notes={"growth": "Others used it too."})
+    )
     assert found.small == {figure(2.0).name}
 
 

@@ -90,6 +90,8 @@ class Sidecars:
         return found.metrics if found.whole is None else found.whole
 
     def _merged(self, total: Metrics, numbers: Sequence[int]) -> Metrics:
+        if not numbers:
+            return total
         summed = MetricsSum(total)
         for number, data in zip(numbers, self._counted(numbers), strict=True):
             try:
