@@ -74,7 +74,7 @@ def test_the_temperature_is_that_of_scikit_learn(dtype):
     assert found.temperature == pytest.approx(1 / beta, rel=1e-4)
 
 
-@pytest.mark.parametrize("chunks", [1, 7, 1000, 4000])
+@pytest.mark.parametrize("chunks", [pytest.param(1, marks=pytest.mark.long), 7, 1000, 4000])
 def test_chunks_change_no_bit_of_the_calibration(chunks):
     small, targets = X[:1001], TARGETS[:1001]
 

@@ -250,7 +250,7 @@ class TestDoctorOfKernels:
             raise RuntimeError("cannot cache function: no locator available")
 
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("softmax_dask.facts.kernel_facts", refuse)
+        monkeypatch.setattr("softmax_dask.kernel_facts", refuse)
 
         found = _lines(softmax_dask("doctor").out)
 

@@ -24,7 +24,7 @@ SECTIONS = {
     "cuts after exit 0": 10,
 }
 """Of the campaign: how many faults, at least, are tried."""
-LONG = {"mutants", "forgotten names"}
+LONG = {"mutants", "forgotten names", "cuts after exit 0"}
 
 
 def found_by(script: str, *arguments: object) -> dict[str, Any]:

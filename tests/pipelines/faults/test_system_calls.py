@@ -122,7 +122,7 @@ def test_the_decision_is_synced_its_name_too_and_then_the_output_has_its_name(tr
 FAULTS = [
     ("fsync", "EIO", "when=5"),
     ("fsync", "EIO", "when=18+"),
-    ("fsync", "EINTR", "when=3..40+4"),
+    pytest.param("fsync", "EINTR", "when=3..40+4", marks=pytest.mark.long),
     ("write", "ENOSPC", "when=8+"),
     (",".join(RENAMES), "EACCES", "when=6+"),
     (",".join(LINKS), "EMFILE", "when=1"),

@@ -169,7 +169,9 @@ def _forget_lease(bucket: Bucket) -> None:
         bucket.remove("scores.zarr.job/lock")
 
 
-@pytest.mark.parametrize("part", [".job/stage-", "commit-000001.json", "scores.zarr/zarr.json"])
+@pytest.mark.parametrize(
+    "part", [pytest.param(".job/stage-", marks=pytest.mark.long), "commit-000001.json", "scores.zarr/zarr.json"]
+)
 def test_a_run_that_is_killed_there_is_gone_on_with(part, bucket, proxy, tmp_path):
     source, output = _dump(tmp_path), bucket.url("scores.zarr")
     killed = []
