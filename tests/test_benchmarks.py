@@ -479,7 +479,7 @@ def test_what_is_asked_of_large_dumps_is_not_judged_of_small_ones():
     assert (small[0].target, small[0].is_small) == (target, True)
 
 
-TINY = [
+SCRIPTS = [
     "kernels",
     "variants",
     "products",
@@ -490,7 +490,7 @@ TINY = [
 ]
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.slow
 def test_a_script_runs_at_a_tiny_size(name):
     found = run._figures(name, "tiny")
