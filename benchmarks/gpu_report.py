@@ -51,7 +51,7 @@ def _beside(rate: Row, rates: list[Row]) -> dict[str, float]:
 
 
 def _verdict(rate: Row, beside: Mapping[str, float]) -> str:
-    if rate["target"] is None:
-        return ""
-    slow = [name for name, ratio in beside.items() if (least := PEERS[name]) is not None and ratio < least]
-    return "met" if rate["of_ceiling"] >= rate["target"] and not slow else "not met"
+    asked = [(ratio, least) for name, ratio in beside.items() if (least := PEERS[name]) is not None]
+    if rate["target"] is not None:
+        asked.append((rate["of_ceiling"], rate["target"]))
+    return "" if not asked else "met" if all(found >= least for found, least in asked) else "not met"

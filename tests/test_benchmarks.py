@@ -572,6 +572,17 @@ def test_softmax_on_a_gpu_must_not_be_slower_than_torch():
     assert "| softmax-dask | 100 | float32 | 90 | 0.90 | 0.50 | 0.90 |  |  | not met |" in text
 
 
+def test_float64_on_a_gpu_is_judged_by_its_peers():
+    rates = {"dtype": "float64", "classes": 100, "target": None, "of_ceiling": 0.5}
+    ours = {"what": "softmax-dask", "gigabytes_per_s": 50.0}
+    cupys = {"what": "cupyx.scipy.special.softmax", "gigabytes_per_s": 20.0}
+    empty = gpu.measured(StandIn(seconds=1), until=0)
+
+    text = gpu_report.text_of(empty | {"rates": [rates | ours, rates | cupys]})
+
+    assert "| softmax-dask | 100 | float64 | 50 | 0.50 |  |  |  | 2.50 | not met |" in text
+
+
 def test_what_does_not_fit_the_time_on_a_gpu_is_listed():
     found = gpu.measured(StandIn(seconds=0.001), until=0)
 
