@@ -227,7 +227,7 @@ def _shares(
 ) -> tuple[int, float]:
     """Fill `shares` with s * root; the winner, and (1 - s) * root of it."""
     base, winner, unit = find_winner(logits, start, stop, scale)
-    others = sums_of_others(logits, start, stop, winner, ahead, base, scale, False)[0] / unit
+    others = sums_of_others(logits, start, stop, winner, stop, stop, ahead, base, scale, False).total / unit
     factor = fill(logits, root / (unit * (1.0 + others)))
     width = lanes(logits)
     for i in range(start, stop, width):

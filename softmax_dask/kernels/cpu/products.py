@@ -90,7 +90,7 @@ def log_vjp_row(
         start, from_vector, place = row * stride, row * vector_stride, row * classes
         stop, end = start + classes, from_vector + classes
         base, winner, unit = find_winner(logits, start, stop, scale)
-        others = sums_of_others(logits, start, stop, winner, stride, base, scale, False)[0] / unit
+        others = sums_of_others(logits, start, stop, winner, stop, stop, stride, base, scale, False).total / unit
         hole = from_vector + winner - start
         pivot = np.float64(vectors[hole])
         rest = _sum(vectors, from_vector, hole) + _sum(vectors, hole + 1, end)

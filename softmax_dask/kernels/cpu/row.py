@@ -22,7 +22,6 @@ from softmax_dask.kernels.cpu.sweeps import (
     largest,
     rank,
     sums_of_others,
-    two_largest,
     until_whole_line,
     write_line,
 )
@@ -121,7 +120,7 @@ def decision_row(
     out = Outputs(*out)
     width = lanes(logits)
     waiting = room_for(width, out.confidence.dtype)
-    top = two_largest(logits, 0, min(classes, _BLOCK))
+    peak = largest(logits, 0, min(classes, _BLOCK))
     for first in range(0, rows, width):
         count = min(width, rows - first)
         for i in range(count):
@@ -129,9 +128,9 @@ def decision_row(
             start, place = row * stride, row * classes
             stop, following = start + classes, min(row + 1, rows - 1) * stride
             if out.brier.size:
-                top = _decide(logits, start, stop, stride, top, following, scale, waiting, i, True)
+                peak = _decide(logits, start, stop, stride, peak, following, scale, waiting, i, True)
             else:
-                top = _decide(logits, start, stop, stride, top, following, scale, waiting, i, False)
+                peak = _decide(logits, start, stop, stride, peak, following, scale, waiting, i, False)
             if targets.size:
                 compare_target(logits, start, stop, targets[row], waiting, i, out.target_rank.size > 0)
             fill_wide(logits, start, stop, scale, inverse, waiting, i, out, place)
@@ -144,47 +143,41 @@ def _decide(
     start: int,
     stop: int,
     stride: int,
-    top: tuple[float, float],
+    largest_here: float,
     following: int,
     scale: Scale,
     waiting: Waiting,
     i: int,
     squared: bool,
-) -> tuple[float, float]:
+) -> Any:
     """Find the row's largest logits and its sums; that of squares if `squared`.
 
-    `top` has the two largest of its first block; returned are those of the row `following`. What is largest in a block
-    is asked before the sums of the one before it, which hide how long it takes to find out.
+    `largest_here` is the largest of its first block; returned is that of the row `following`. Each block's is found
+    beside the sums of the one before.
     """
     ahead = 2 * (stride if stop - start <= _BLOCK else _BLOCK)
     peak, second, winner = -np.inf, -np.inf, start
     total, weight, squares = 0.0, 0.0, 0.0
-    base, largest_here = anchor(fill(logits, -np.inf), scale), np.inf
+    base = anchor(fill(logits, -np.inf), scale)
     for block in range(start, stop, _BLOCK):
         end = min(block + _BLOCK, stop)
         hole = -1
-        if largest_here > second:
+        if largest_here > peak:
             if block > start:
-                top = two_largest(logits, block, end)
-            if top[0] > peak:
-                if block > start:
-                    new_peak = fill(logits, top[0])
-                    total, weight, squares = with_winner(total, weight, squares, peak, base, scale, new_peak)
-                base = anchor(fill(logits, top[0]), scale)
-                second, peak = max(peak, top[1]), top[0]
-                winner = find(logits, block, end, peak)
-                hole = winner
-            else:
-                second = max(second, top[0])
-        if end < stop:
-            largest_here = largest(logits, end, min(end + _BLOCK, stop))
-        else:
-            top = two_largest(logits, following, following + min(stop - start, _BLOCK))
-        found = sums_of_others(logits, block, end, hole, ahead, base, scale, squared)
-        total, weight, squares = total + found[0], weight + found[1], squares + found[2]
+                new_peak = fill(logits, largest_here)
+                total, weight, squares = with_winner(total, weight, squares, peak, base, scale, new_peak)
+            base = anchor(fill(logits, largest_here), scale)
+            second, peak = peak, largest_here
+            winner = find(logits, block, end, peak)
+            hole = winner
+        there, row_stop = (end, stop) if end < stop else (following, following + (stop - start))
+        there_stop = min(there + _BLOCK, row_stop)
+        found = sums_of_others(logits, block, end, hole, there, there_stop, ahead, base, scale, squared)
+        total, weight, squares = total + found.total, weight + found.weight, squares + found.squares
+        second, largest_here = max(second, found.largest), found.largest_there
     waiting.peak[i], waiting.second[i], waiting.label[i] = peak, second, winner - start
     waiting.total[i], waiting.weight[i], waiting.squares[i] = total, weight, squares
-    return top
+    return largest_here
 
 
 @step
