@@ -31,6 +31,9 @@ gone through it, and a thousand rows then wait for memory most of the time."""
 
 Counters = NDArray[np.int64]
 
+_NO_ROWS: Counters = np.zeros(FINE_BINS, np.int64)
+_NO_ROWS.flags.writeable = False
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Metrics:
@@ -381,10 +384,11 @@ def _metrics_of(
 
 def _histograms(counts: Counts) -> tuple[Counters, Counters, Counters]:
     """Of decidable rows, of those that are labelled, and of those that are correct."""
-    unlabelled, wrong, right = counts.histogram.T
     if not counts.rows[2]:  # none is labelled
-        return unlabelled.copy(), np.zeros(FINE_BINS, np.int64), np.zeros(FINE_BINS, np.int64)
-    return unlabelled + wrong + right, wrong + right, right.copy()
+        return counts.unlabelled_histogram.copy(), _NO_ROWS, _NO_ROWS
+    wrong, right = counts.labelled_histogram.T
+    labelled = wrong + right
+    return counts.unlabelled_histogram + labelled, labelled, right.copy()
 
 
 def _take(counters: Counters, sums: list[int]) -> None:

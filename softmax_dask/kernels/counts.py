@@ -44,8 +44,8 @@ MOST_PAIRS = 1 << 16
 """Of target and label: up to so many have a counter each; of more classes, confused rows are left to who calls."""
 
 
-UNLABELLED, WRONG, RIGHT = range(3)
-"""What a decidable row is: without a target, or with one that is not its label, or is. Each row is counted once."""
+WRONG, RIGHT = range(2)
+"""What a decidable row with a target is. Each row is counted once."""
 
 
 class Counts(NamedTuple):
@@ -69,8 +69,10 @@ class Counts(NamedTuple):
     """(RANKS + 1,): by the rank of the target."""
     bins: NDArray[np.int64]
     """(3, BINS): labelled rows that are wrong, that are right, sum of the confidence of both in units of 2^-32."""
-    histogram: NDArray[np.int64]
-    """(FINE_BINS, 3): decidable rows by what they are. A row touches one of these, and they are many: side by side."""
+    unlabelled_histogram: NDArray[np.int64]
+    """(FINE_BINS,): decidable rows without a target,"""
+    labelled_histogram: NDArray[np.int64]
+    """(FINE_BINS, 2): and those with one, wrong and right: a row touches one of these, and they are many."""
 
 
 def no_counts(classes: int) -> Counts:
@@ -89,5 +91,6 @@ def no_counts(classes: int) -> Counts:
         hits=none(classes),
         ranks=none(RANKS + 1),
         bins=none(3, BINS),
-        histogram=none(FINE_BINS, 3),
+        unlabelled_histogram=none(FINE_BINS),
+        labelled_histogram=none(FINE_BINS, 2),
     )

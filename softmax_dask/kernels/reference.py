@@ -19,7 +19,6 @@ from softmax_dask.kernels.counts import (
     ONE,
     RANKS,
     RIGHT,
-    UNLABELLED,
     WRONG,
     Counts,
     fine_edges,
@@ -113,7 +112,7 @@ def count_rows(
     into.rows[[0, 1, 3]] += np.array([len(decided), (~decided).sum(), ((truth >= 0) & ~decided).sum()])
     into.sums[:2] += _fixed_sum(confidence[decided]), _fixed_sum(columns["entropy"][decided])
     into.unlabelled[...] += _counted(columns["label"][alone], classes)
-    into.histogram[:, UNLABELLED] += _counted(_fine_bin(confidence[alone]), FINE_BINS)
+    into.unlabelled_histogram[:] += _counted(_fine_bin(confidence[alone]), FINE_BINS)
     if targets is None:
         return np.empty(0, np.int64)
     return _count_labelled({name: values[known] for name, values in columns.items()}, truth[known], classes, into)
@@ -129,8 +128,8 @@ def _count_labelled(
     into.ranks[...] += _counted(np.minimum(known["target_rank"], RANKS), RANKS + 1)
     fine, coarse = _fine_bin(confidence), np.searchsorted(EDGES[1:-1], confidence.astype(np.float64), side="left")
     for kind, rows in ((WRONG, ~right), (RIGHT, right)):
-        into.histogram[:, kind] += _counted(fine[rows], FINE_BINS)
-        into.bins[kind - WRONG] += _counted(coarse[rows], BINS)
+        into.labelled_histogram[:, kind] += _counted(fine[rows], FINE_BINS)
+        into.bins[kind] += _counted(coarse[rows], BINS)
     np.add.at(into.bins[2], coarse, _fixed(confidence))
     pairs: NDArray[np.int64] = truth * classes + label
     if into.pairs.size:

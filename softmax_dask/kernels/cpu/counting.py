@@ -16,8 +16,6 @@ from softmax_dask.kernels.counts import (
     ONE,
     RANKS,
     SPLIT,
-    UNLABELLED,
-    WRONG,
     Counts,
 )
 from softmax_dask.kernels.cpu.compile import kernel, step
@@ -37,7 +35,7 @@ def count_decided(label: Array, confidence: Array, entropy: Array, into: Counts)
         confidences += _fixed(confidence[i])
         entropies += _fixed(entropy[i])
         into.unlabelled[label[i]] += 1
-        into.histogram[_fine_bin(confidence[i]), UNLABELLED] += 1
+        into.unlabelled_histogram[_fine_bin(confidence[i])] += 1
     into.rows[0] += label.size
     into.rows[1] += undecidable
     into.sums[0] += confidences
@@ -74,7 +72,7 @@ def count_labelled(
         entropies += _fixed(entropy[i])
         if target < 0:
             into.unlabelled[label[i]] += 1
-            into.histogram[fine, UNLABELLED] += 1
+            into.unlabelled_histogram[fine] += 1
             continue
         labelled += 1
         nlls += _small_nll(nll[i], into)
@@ -82,7 +80,7 @@ def count_labelled(
         is_right: Any = np.int64(label[i] == target)
         coarse = _bin_between(confidence[i])
         into.ranks[min(rank[i], RANKS)] += 1
-        into.histogram[fine, WRONG + is_right] += 1
+        into.labelled_histogram[fine, is_right] += 1
         into.bins[is_right, coarse] += 1
         into.bins[2, coarse] += sure
         if into.pairs.size:
