@@ -128,6 +128,23 @@ def test_the_k_largest_of_awkward_rows_are_in_order_with_ties_by_class(dtype, k)
     np.testing.assert_array_equal(found, np.argsort(-x.astype(np.float64), axis=1, kind="stable")[:, :k])
 
 
+@pytest.mark.parametrize("k", [1, 7, 16, 64, 250])
+@pytest.mark.parametrize("classes", [257, 1000, 1025, 5000])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_row_has_the_same_bits_alone_as_behind_any_other(dtype, classes, k):
+    """The bar of a row is found beside the row before it, in whose pool there may be too many."""
+    x = np.concatenate([np.resize(awkward_rows(dtype), (8, classes)), sample(8, classes, dtype)])
+    x = x[np.random.default_rng(k).permutation(16)]
+    names = ("label", "confidence", "entropy", "top_k_labels", "top_k_probabilities", *NAMES)
+
+    found = decisions(x, names, top_k=k)
+
+    for row in range(len(x)):
+        alone = decisions(x[row : row + 1], names, top_k=k)
+        for name in names:
+            np.testing.assert_array_equal(found[name][row], alone[name][0], name)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_columns_of_the_row_beside_those_of_its_tail_are_within_the_contract(dtype):
     x = sample(40, 700, dtype)

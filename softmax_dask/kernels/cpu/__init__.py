@@ -30,7 +30,7 @@ from softmax_dask.kernels.cpu.tile import Items, decision_tile, softmax_tile, so
 from softmax_dask.kernels.cpu.topk import top_k_row
 from softmax_dask.kernels.masking import without
 
-ARITHMETIC = 5
+ARITHMETIC = 6
 """Version of the arithmetic: raised by hand with any change that may change a bit of a result."""
 
 NAME = f"cpu-{FLOAT32_LANES}-lanes-v{ARITHMETIC}"
@@ -38,7 +38,6 @@ NAME = f"cpu-{FLOAT32_LANES}-lanes-v{ARITHMETIC}"
 
 _SOFTMAX_TILE_CLASSES = 160
 _DECISION_TILE_CLASSES = 256
-_ONE_SWEEP_CLASSES = 4096
 _JACOBIAN_TILE_CLASSES = 7
 _JACOBIAN_LINES_CLASSES = 48
 
@@ -139,7 +138,7 @@ def _decide(
 def _ranks_in_one_sweep(shape: tuple[int, ...], out: Mapping[str, NDArray[Any]]) -> bool:
     """Whether the k largest logits are found in the sweep of the sums: always where columns of the tail are wanted."""
     k = next((array.shape[1] for name, array in out.items() if name in _TOP_K), 0)
-    return not _TAILS.isdisjoint(out) or (k > 0 and shape[-1] >= _ONE_SWEEP_CLASSES and fills_tails(shape[-1], k))
+    return not _TAILS.isdisjoint(out) or (k > 0 and fills_tails(shape[-1], k))
 
 
 def fills_tails(classes: int, k: int) -> bool:

@@ -1,7 +1,8 @@
 """Kernel for many classes that keeps the k largest logits of a row apart from its tail.
 
-A row is read twice, from memory once: for a bar that at least k + 1 logits reach, and for the sums of those below it;
-the few that reach it wait in a pool. In order, these are the k largest, the largest of the tail, and the rest of it.
+A row is read twice, from memory once: beside the row before it for a bar that at least k + 1 logits reach, then for the
+sums of those below the bar; the few that reach it wait in a pool. In order, these are the k largest, the largest of the
+tail, and the rest of it.
 Sums of the tail are relative to its own largest logit, so that it keeps its digits however far below the others it
 is, and times a power of two they are a part of those of the row: one exponential a class gives the columns of both.
 """
@@ -23,7 +24,7 @@ from softmax_dask.kernels.cpu.exp2 import (
     scale_in,
 )
 from softmax_dask.kernels.cpu.finish import Outputs, Waiting, finish_waiting, over_temperature, room_for
-from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, store_first
+from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, store, store_first
 from softmax_dask.kernels.cpu.row import compare_target, fill_wide, moved, with_winner
 from softmax_dask.kernels.cpu.simd import (
     Vector,
@@ -32,18 +33,32 @@ from softmax_dask.kernels.cpu.simd import (
     fma,
     lane,
     lanes,
+    larger,
     lowest_bit,
     sum_lanes,
     where_reaching,
 )
 from softmax_dask.kernels.cpu.sweeps import next_number
-from softmax_dask.kernels.cpu.topk import GROUPS, Pool, bar_of, keep, order, pool_of, ranked_probabilities
+from softmax_dask.kernels.cpu.topk import (
+    GROUPS,
+    Pool,
+    bar_among,
+    bar_of,
+    keep,
+    order,
+    part_of,
+    pool_of,
+    ranked_probabilities,
+)
 
 Array = Any
 """A flat array inside compiled code."""
 
 # Logits whose weights are added in float32 before float64 takes them.
 _BLOCK = 1024
+
+# So many logits before they are looked at, memory is asked for those of the next row.
+_SOON = 1024
 
 
 class RankOutputs(NamedTuple):
@@ -81,12 +96,16 @@ def tail_row(
     pool = pool_of(groups.size + 2 * width, groups.dtype)
     best = pool_of(pool.values.size, groups.dtype)
     kept, masses = np.empty(width * k, groups.dtype), np.empty(width)
+    part = part_of(logits, classes, k + 1, 2 * FOLD)
+    bar = bar_of(logits, 0, classes, part, k + 1, groups)
     for first in range(0, rows, width):
         count = min(width, rows - first)
         for i in range(count):
             row = first + i
-            start, stop = row * stride, row * stride + classes
-            masses[i] = _decide(logits, start, stop, stride, k, scale, groups, pool, best, waiting, lower, i, out)
+            start, stop, following = row * stride, row * stride + classes, min(row + 1, rows - 1) * stride
+            masses[i], bar = _decide(
+                logits, start, stop, following, bar, part, k, scale, groups, pool, best, waiting, lower, i, out
+            )
             for rank in range(k):
                 ranks.top_k_labels[row * k + rank] = best.positions[rank] - start
                 kept[i * k + rank] = best.values[rank]
@@ -107,7 +126,9 @@ def _decide(
     logits: Array,
     start: int,
     stop: int,
-    ahead: int,
+    following: int,
+    bar: float,
+    part: int,
     k: int,
     scale: Scale,
     groups: Array,
@@ -117,12 +138,15 @@ def _decide(
     lower: Waiting,
     i: int,
     out: Outputs,
-) -> Any:
+) -> tuple[float, Any]:
     """Put the largest logits in order; keep the sums of the row and those of its tail, the mass of which is returned
-    relative to the anchor of the row.
+    relative to the anchor of the row. Returned, too, is the bar of the row `following`.
     """
     squared = out.brier.size > 0
-    found, total, weight, squares, base = _gather(logits, start, stop, ahead, k + 1, scale, groups, pool, best, squared)
+    found, total, weight, squares, base = _gather(
+        logits, start, stop, following, bar, part, k + 1, scale, groups, pool, best, squared
+    )
+    next_bar = _bar_of_following(logits, following, stop - start, part, k + 1, groups)
     order(pool, found, found, best)
     if found <= k:  # all others are NaN
         for rank in range(k + 1):
@@ -130,15 +154,29 @@ def _decide(
     peak, next_peak = best.values[0], best.values[k]
     base_of_tail, base_of_row = anchor(fill(logits, next_peak), scale), anchor(fill(logits, peak), scale)
     total, weight, squares = moved(total, weight, squares, base, base_of_tail, scale)
-    part = _sums(best.values, k + 1, found, base_of_tail, scale)
-    total, weight, squares = total + part[0], weight + part[1], squares + part[2]
+    some = _sums(best.values, k + 1, found, base_of_tail, scale)
+    total, weight, squares = total + some[0], weight + some[1], squares + some[2]
     lower.peak[i], lower.second[i] = next_peak, next_peak
     lower.total[i], lower.weight[i], lower.squares[i] = total, weight, squares
     mass, weight, squares = with_winner(total, weight, squares, next_peak, base_of_tail, scale, fill(logits, peak))
-    part = _sums(best.values, 1, k, base_of_row, scale)
+    some = _sums(best.values, 1, k, base_of_row, scale)
     waiting.peak[i], waiting.second[i], waiting.label[i] = peak, best.values[1], best.positions[0] - start
-    waiting.total[i], waiting.weight[i], waiting.squares[i] = mass + part[0], weight + part[1], squares + part[2]
-    return mass
+    waiting.total[i], waiting.weight[i], waiting.squares[i] = mass + some[0], weight + some[1], squares + some[2]
+    return mass, next_bar
+
+
+@step
+def _bar_of_following(logits: Array, start: int, classes: int, part: int, k: int, groups: Array) -> Any:
+    """The bar of the next row, the maxima of whose groups `_gather` has found, unless its parts are too small."""
+    if _is_beside(logits, classes, part):
+        return bar_among(groups, -(-classes // part) * lanes(logits), k)
+    return bar_of(logits, start, start + classes, part, k, groups)
+
+
+@step
+def _is_beside(like: Array, classes: int, part: int) -> bool:
+    """Whether parts of the next row are whole runs of this one."""
+    return part >= classes or part % (2 * FOLD * lanes(like)) == 0
 
 
 @step
@@ -146,7 +184,9 @@ def _gather(
     logits: Array,
     start: int,
     stop: int,
-    ahead: int,
+    following: int,
+    bar: float,
+    part: int,
     k: int,
     scale: Scale,
     groups: Array,
@@ -156,21 +196,24 @@ def _gather(
 ) -> tuple[int, float, float, float, Anchor]:
     """Put into the pool whatever may be among the k largest; how many, and the sums of the others, with their anchor.
 
-    What lies `ahead` is asked for: the next row.
+    Beside that, the maxima of the groups of the row `following` go to `groups`, where its parts are whole runs.
     """
-    bar = bar_of(logits, start, stop, k, groups)
     base, zero, run = anchor(fill(logits, bar), scale), fill(logits, 0.0), 2 * FOLD * lanes(logits)
+    beside, is_beside = following - start, _is_beside(logits, stop - start, part)
+    maxima, none, parts, part_stop = _Maxima(zero, zero), fill(logits, -np.inf), 0, start
     total, weight, squares = 0.0, 0.0, 0.0
     count, i = 0, start
     while i < stop:
         sums, lost, weights, of_squares = zero, zero, zero, zero
         end = min(i + _BLOCK, stop)
         while i < end and count <= groups.size:
-            i, count, part, weights, of_squares = _gather_run(
+            if i == part_stop:
+                maxima, part_stop = _Maxima(none, none), i + part if is_beside else stop
+            i, count, terms, weights, of_squares, maxima = _gather_run(
                 logits,
                 i,
-                min(i + run, end),
-                ahead,
+                min(i + run, end, part_stop),
+                beside,
                 bar,
                 base,
                 scale,
@@ -180,8 +223,12 @@ def _gather(
                 weights,
                 of_squares,
                 squared,
+                maxima,
             )
-            sums, lost = add_exactly(sums, lost, part)
+            if is_beside and i == min(part_stop, stop):
+                store(groups, parts, larger(maxima.a, maxima.b))
+                parts += lanes(logits)
+            sums, lost = add_exactly(sums, lost, terms)
         total, weight = total + (sum_lanes(sums) + sum_lanes(lost)), weight + sum_lanes(weights)
         squares += sum_lanes(of_squares)
         if count > groups.size:
@@ -196,12 +243,19 @@ def _gather(
     return count, total, weight, squares, base
 
 
+class _Maxima(NamedTuple):
+    """Of the lanes of a part of the next row: the larger of both."""
+
+    a: Vector
+    b: Vector
+
+
 @step
 def _gather_run(
     logits: Array,
     i: int,
     stop: int,
-    ahead: int,
+    beside: int,
     bar: float,
     base: Anchor,
     scale: Scale,
@@ -211,14 +265,18 @@ def _gather_run(
     weight: Vector,
     squares: Vector,
     squared: bool,
-) -> tuple[int, int, Vector, Vector, Vector]:
+    maxima: _Maxima,
+) -> tuple[int, int, Vector, Vector, Vector, _Maxima]:
     """Up to `stop`, or until the pool has more than `limit`: where that is, how many it has, and parts of the sums."""
     width, bars, none = lanes(logits), fill(logits, bar), fill(logits, -np.inf)
     a, b = fill(logits, 0.0), fill(logits, 0.0)
     weight_b = b
+    most, most_b = maxima
     while i + 2 * width <= stop and count <= limit:
-        prefetch(logits, i + ahead)
-        prefetch(logits, i + ahead + width)
+        prefetch(logits, i + beside + _SOON)
+        prefetch(logits, i + beside + _SOON + width)
+        most = larger(most, load(logits, i + beside))
+        most_b = larger(most_b, load(logits, i + beside + width))
         x, y = load(logits, i), load(logits, i + width)
         hits = bits_reaching(x, bar) | bits_reaching(y, bar) << width
         if hits:
@@ -232,6 +290,7 @@ def _gather_run(
         i += 2 * width
     while i < stop and count <= limit:
         step = min(width, stop - i)
+        most = larger(most, load_first(logits, i + beside, step))
         x = load_first(logits, i, step)
         count = _take(logits, i, bits_reaching(x, bar) & ((1 << step) - 1), pool, count)  # the others are -inf
         x, x_log2 = exponential(where_reaching(x, bars, none, x), base, scale)
@@ -239,7 +298,7 @@ def _gather_run(
         if squared:
             squares = fma(x, x, squares)
         i += step
-    return i, count, a + b, weight + weight_b, squares
+    return i, count, a + b, weight + weight_b, squares, _Maxima(most, most_b)
 
 
 @step

@@ -85,7 +85,7 @@ def pool_of(size: int, dtype: Any) -> Pool:
 def _select(logits: Array, start: int, stop: int, ahead: int, k: int, pool: Pool, best: Pool) -> None:
     """Fill `best` with the k largest, in order. What lies `ahead` is asked for: the next row."""
     width = lanes(logits)
-    bar = bar_of(logits, start, stop, k, pool.values)
+    bar = bar_of(logits, start, stop, part_of(logits, stop - start, k, 1), k, pool.values)
     count, i = 0, start
     while i < stop:
         if i + 4 * width <= stop:
@@ -151,20 +151,35 @@ def _place(values: Array, count: int, i: int) -> int:
 
 
 @step
-def bar_of(logits: Array, start: int, stop: int, k: int, room: Array) -> Any:
+def part_of(like: Array, classes: int, k: int, step: int) -> Any:
+    """How many logits of a row make a part, of which each lane is a group: about GROUPS * k groups, or for k of up to
+    as many as lanes a part that is the row. A multiple of `step` registers where that leaves enough groups.
+    """
+    width = lanes(like)
+    if k <= width:
+        return classes
+    fewest = -(-classes // -(-GROUPS * k // width))
+    part = -(-fewest // (step * width)) * step * width
+    return part if -(-classes // part) * width >= k + k // 4 else -(-fewest // width) * width
+
+
+@step
+def bar_of(logits: Array, start: int, stop: int, part: int, k: int, room: Array) -> Any:
     """A value that at least k logits reach, and few more: about the k-th largest maximum of groups.
 
-    A group is a lane of the row or of a part of it; their maxima go to `room`.
+    The maxima go to `room`.
     """
-    width = lanes(logits)
-    if k <= width:
-        return _kth_lane(largest_lanes(logits, start, stop), k)
-    part = -(-(stop - start) // room.size) * width
     count = 0
     for i in range(start, stop, part):
         store(room, count, largest_lanes(logits, i, min(i + part, stop)))
-        count += width
-    return _reached_by(room, count, k)
+        count += lanes(logits)
+    return bar_among(room, count, k)
+
+
+@step
+def bar_among(maxima: Array, count: int, k: int) -> Any:
+    """That value, where the maxima of the groups are known; `count` of them."""
+    return _kth_lane(load(maxima, 0), k) if k <= lanes(maxima) else _reached_by(maxima, count, k)
 
 
 @step
