@@ -9,7 +9,6 @@ the page cache, and "from the disk" without, which is how a large dump is found.
     python -m benchmarks.compact
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from benchmarks import runs, script
+from benchmarks.dumps import forget
 from benchmarks.figures import Figure
 from benchmarks.measure import Effort, Spread, in_turns, ratio
 from softmax_dask_pipelines import compact, score
@@ -94,7 +94,8 @@ def _speed(source: Path, codec: str, effort: Effort) -> Iterator[Figure]:
         "read": lambda: runs.decode(job),
     }
     seconds = in_turns(given, effort, before=lambda: _remove(output))
-    of_disk = in_turns({who: given[who] for who in ("compact", "read")}, effort, before=lambda: _forget(source, output))
+    both = {who: given[who] for who in ("compact", "read")}
+    of_disk = in_turns(both, effort, before=lambda: (_remove(output), forget(source)))
     yield Figure(TABLE, codec, "of the time of reading", ratio(seconds, "compact", "read"), "less")
     yield Figure(TABLE, codec, "from the disk, of it", ratio(of_disk, "compact", "read"), "less")
     yield Figure(TABLE, codec, "of the time of score", ratio(seconds, "compact", "score"), "less")
@@ -120,16 +121,6 @@ def _bytes_in(path: Path) -> int:
 def _remove(output: Path) -> None:
     shutil.rmtree(output, ignore_errors=True)
     shutil.rmtree(output.with_name(f"{output.name}.job"), ignore_errors=True)
-
-
-def _forget(source: Path, output: Path) -> None:
-    """Let the system drop the dump from its page cache, once that is on the disk."""
-    _remove(output)
-    os.sync()
-    for path in source.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 if __name__ == "__main__":

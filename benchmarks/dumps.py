@@ -1,5 +1,6 @@
 """Dumps that are scored: N(0, 4) logits, float32 of 1000 classes or another, chunks or row groups of 4 MB."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -69,6 +70,15 @@ def zarr_dump(folder: Path, codec: str, size_bytes: int, *, classes: int = CLASS
     for number in range(count):
         array[number * whole : (number + 1) * whole] = normal((whole, classes), scale=4.0, seed=number).astype(dtype)
     return path
+
+
+def forget(source: Path) -> None:
+    """Let the system drop a dump from its page cache, once what was written is on the disk."""
+    os.sync()
+    for path in [source, *source.rglob("*")]:
+        if path.is_file():
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def parquet_dump(folder: Path, codec: str, size_bytes: int) -> Path:

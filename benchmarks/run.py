@@ -33,6 +33,7 @@ SCRIPTS = (
     "partitions",
     "growth",
     "durability",
+    "disk",
     "memory",
     "startup",
 )
@@ -49,6 +50,7 @@ LONGER = frozenset(
         "partitions",
         "growth",
         "durability",
+        "disk",
     }
 )
 """Left out by `make bench`, which takes three minutes; `make bench-full` and `--only` have them. Of whole runs of

@@ -16,7 +16,7 @@ import zarr
 from numpy.typing import NDArray
 
 from softmax_dask_pipelines.errors import CorruptChunkError, DataError, PermissionDeniedError, TemporaryError
-from softmax_dask_pipelines.sources.blocks import aligned, rows_per_read
+from softmax_dask_pipelines.sources.blocks import aligned, rows_per_read, with_following
 from softmax_dask_pipelines.sources.carried import TargetRule
 from softmax_dask_pipelines.sources.dtypes import BFLOAT16, checked_class_axis, logits_dtype
 from softmax_dask_pipelines.sources.names import ID_NAMES, TARGET_NAMES, require_class_names
@@ -68,7 +68,9 @@ class ZarrSource:
         ids = self._ids.reader(stop) if self._ids else None
         targets = self._targets.reader(stop) if self._targets else None
         direct = self._direct()
-        for rows in aligned(start, stop, self._facts.read_rows):
+        for rows, following in with_following(aligned(start, stop, self._facts.read_rows)):
+            if direct and following:
+                direct.expect(following)
             yield SourceBlock(
                 logits=self._logits(rows, direct),
                 carried={self._ids.name: ids.values(rows)} if self._ids and ids else {},

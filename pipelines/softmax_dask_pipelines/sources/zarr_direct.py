@@ -6,7 +6,8 @@ be ends it, and then zarr-python's lane reads the same rows, or says what is wro
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from stat import S_ISREG
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softmax_dask_pipelines.sources.read_ahead import read_ahead
 from softmax_dask_pipelines.sources.zarr_chunks import ChunkFiles
 from softmax_dask_pipelines.sources.zarr_files import FolderFiles
 from softmax_dask_pipelines.sources.zarr_into import Decoder
@@ -88,18 +90,30 @@ class DirectReader:
         except Exception:  # every codec raises errors of its own
             return None
 
+    def expect(self, rows: range) -> None:
+        """Have these rows read while others are decoded and computed, unless the first of their files has been."""
+        with suppress(Exception):  # what is wrong with them, `read` finds out
+            for key, inside, classes in self._chunks.parts(rows):
+                with self._open(key) as file:
+                    places = [place for _, place in self._places(file, key, inside, classes)]
+                    began = [read_ahead(file, start, length) for start, length in _merged(places)]
+                if not any(began):
+                    return
+
     def _read(self, rows: range) -> NDArray[Any]:
         height, first = self._chunks.chunk[0], rows.start // self._chunks.chunk[0]
         # Whole chunks, also at the array's edge, so that each is decoded to where it belongs.
         count = -(-rows.stop // height) - first
         block = np.empty((count * height, self._chunks.shape[1]), self._lane.dtype)
         for key, inside, classes in self._chunks.parts(rows):
-            path = self._lane.files.shown(joined(self._chunks.name, key))
-            with FileIO(path, opener=_open) as file:
+            with self._open(key) as file:
                 for (row, column), (start, length) in self._places(file, key, inside, classes):
                     target = block[(row - first) * height : (row - first + 1) * height]
                     self._decode(file, start, length, target, column)
         return block[rows.start - first * height : rows.stop - first * height]
+
+    def _open(self, key: str) -> FileIO:
+        return FileIO(self._lane.files.shown(joined(self._chunks.name, key)), opener=_open)
 
     def _places(
         self, file: FileIO, key: str, inside: slice, classes: slice
@@ -152,6 +166,17 @@ class DirectReader:
             encoded = self._lane.scratch.of(length)
             _require(_filled(file, encoded) == length)
             self._decoder.decode(encoded, out)
+
+
+def _merged(places: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Start and length of what lies side by side, as one."""
+    start = stop = 0
+    for begin, length in places:
+        if begin != stop:
+            yield start, stop - start
+            start = begin
+        stop = begin + length
+    yield start, stop - start
 
 
 def _open(path: str, flags: int) -> int:
