@@ -28,6 +28,8 @@ from softmax_dask_pipelines.errors import (
 
 _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 60
+_CONNECTIONS = 64
+"""At a time, at most: some for each thread that computes."""
 _ATTEMPTS = 2
 """Of botocore. s3fs makes five of connections that break, and `retrying` as many as the config says."""
 
@@ -272,6 +274,7 @@ def _file_system(options: StorageOptions) -> Any:
         "config_kwargs": {
             "connect_timeout": _CONNECT_TIMEOUT_S,
             "read_timeout": _READ_TIMEOUT_S,
+            "max_pool_connections": _CONNECTIONS,
             "retries": {"mode": "standard", "total_max_attempts": _ATTEMPTS},
         },
     }

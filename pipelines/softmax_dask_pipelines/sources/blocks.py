@@ -40,15 +40,6 @@ def aligned(start: int, stop: int, step: int) -> Iterator[range]:
         start = end
 
 
-def with_following(blocks: Iterator[range]) -> Iterator[tuple[range, range]]:
-    """Each with the one after it; an empty range behind the last."""
-    rows = next(blocks, range(0))
-    while rows:
-        following = next(blocks, range(0))
-        yield rows, following
-        rows = following
-
-
 def regrouped(pieces: Iterator[SourceBlock], lengths: Iterator[int]) -> Iterator[SourceBlock]:
     """The rows of `pieces` in blocks of these lengths; one that lies within a piece is a view of it."""
     stream = _Stream(pieces)

@@ -5,9 +5,10 @@ What zarr-python does not tell is checked before: a chunk file that is missing r
 does a shard of no bytes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ import zarr
 from numpy.typing import NDArray
 
 from softmax_dask_pipelines.errors import CorruptChunkError, DataError, PermissionDeniedError, TemporaryError
-from softmax_dask_pipelines.sources.blocks import aligned, rows_per_read, with_following
+from softmax_dask_pipelines.sources.blocks import aligned, rows_per_read
 from softmax_dask_pipelines.sources.carried import TargetRule
 from softmax_dask_pipelines.sources.dtypes import BFLOAT16, checked_class_axis, logits_dtype
 from softmax_dask_pipelines.sources.names import ID_NAMES, TARGET_NAMES, require_class_names
 from softmax_dask_pipelines.sources.protocol import Carried, SourceBlock, SourceFacts, SourceRequest
+from softmax_dask_pipelines.sources.read_ahead import blocks_ahead, results_ahead
 from softmax_dask_pipelines.sources.sigmoid import classes_of_rows
 from softmax_dask_pipelines.sources.stamps import ArrayStamps, Stamps
 from softmax_dask_pipelines.sources.zarr_arrays import Store
@@ -67,12 +69,11 @@ class ZarrSource:
         assert 0 <= start <= stop <= self._facts.rows, f"rows {start}..{stop} of {self._facts.rows}"
         ids = self._ids.reader(stop) if self._ids else None
         targets = self._targets.reader(stop) if self._targets else None
-        direct = self._direct()
-        for rows, following in with_following(aligned(start, stop, self._facts.read_rows)):
-            if direct and following:
-                direct.expect(following)
+        blocks = list(aligned(start, stop, self._facts.read_rows))
+        logits = self._logits_of_blocks(blocks)
+        for rows in blocks:
             yield SourceBlock(
-                logits=self._logits(rows, direct),
+                logits=next(logits),
                 carried={self._ids.name: ids.values(rows)} if self._ids and ids else {},
                 targets=self._rule.targets(targets.values(rows), first_row=rows.start)
                 if targets and self._rule
@@ -119,6 +120,19 @@ class ZarrSource:
     @property
     def _carried_arrays(self) -> list[CarriedArray]:
         return [array for array in (self._ids, self._targets) if array is not None]
+
+    def _logits_of_blocks(self, blocks: Sequence[range]) -> Iterator[NDArray[Any]]:
+        """The logits of each; the next ones are on their way meanwhile."""
+        facts = self._facts
+        ahead = min(self._blocks_ahead(facts.read_rows * facts.classes * facts.dtype.itemsize), len(blocks) - 1)
+        if ahead > 0:
+            yield from results_ahead(lambda rows: self._logits(rows, None), blocks, ahead)
+            return
+        direct = self._direct()
+        for rows, following in zip_longest(blocks, blocks[1:]):
+            if direct and following:
+                direct.expect(following)
+            yield self._logits(rows, direct)
 
     def _direct(self) -> DirectReader | None:
         return self._lane.reader() if self._lane else None
@@ -180,9 +194,9 @@ class ZarrSource:
     ) -> SourceFacts:
         rows, classes = self._chunks.shape
         group_rows = self._chunks.file_chunk[0]
-        read_rows = rows_per_read(
-            unit_rows=self._chunks.chunk[0], group_rows=group_rows, row_bytes=classes * dtype.itemsize
-        )
+        row_bytes = classes * dtype.itemsize
+        read_rows = rows_per_read(unit_rows=self._chunks.chunk[0], group_rows=group_rows, row_bytes=row_bytes)
+        ahead = self._blocks_ahead(read_rows * row_bytes)
         return SourceFacts(
             path=path,
             format="zarr",
@@ -191,7 +205,7 @@ class ZarrSource:
             classes=classes,
             dtype=dtype,
             read_rows=max(1, min(rows, read_rows)),
-            read_overhead_bytes=self._overhead_bytes(read_rows, dtype),
+            read_overhead_bytes=self._overhead_bytes(read_rows, dtype, ahead),
             stored_bytes=self._chunks.stored_bytes(),
             codec=codec_text(self._array),
             layout=self._chunks.layout,
@@ -205,10 +219,14 @@ class ZarrSource:
             row_kind="array",
         )
 
-    def _overhead_bytes(self, read_rows: int, dtype: np.dtype[Any]) -> int:
-        """Encoded and decoded chunks of a block, side by side; and those of its ids and targets."""
+    def _blocks_ahead(self, block_bytes: int) -> int:
+        return blocks_ahead(block_bytes) if self._files.is_far else 0
+
+    def _overhead_bytes(self, read_rows: int, dtype: np.dtype[Any], ahead: int) -> int:
+        """Encoded and decoded chunks of a block, side by side; those of its ids and targets; and the blocks ahead."""
         carried = sum(array.decoding_bytes(read_rows) for array in (self._ids, self._targets) if array)
-        return 2 * self._chunks.decoded_values(read_rows) * dtype.itemsize + carried
+        decoded = self._chunks.decoded_values(read_rows) * dtype.itemsize
+        return 2 * decoded + carried + 3 * ahead * decoded
 
 
 def _class_names(

@@ -20,6 +20,10 @@ from softmax_dask_pipelines.sources.zarr_zip import ZipFiles
 class Files(Protocol):
     """The files of one store. Opened once, read by many threads, pickled to other processes."""
 
+    @property
+    def is_far(self) -> bool:
+        """Whether an answer takes so long that several are to be asked for at a time."""
+
     def size(self, key: str) -> int:
         """Bytes of the file; FileNotFoundError where there is none."""
 
@@ -64,6 +68,11 @@ class FolderFiles:
 
     path: str
     by_content: bool = False
+
+    @property
+    def is_far(self) -> bool:
+        """No."""
+        return False
 
     def size(self, key: str) -> int:
         """Bytes of the file; FileNotFoundError where there is none."""

@@ -26,6 +26,8 @@ MOST_LISTED = 500_000
 class ObjectFiles:
     """A store below a key."""
 
+    is_far = True
+
     def __init__(self, store: ObjectStore, key: str) -> None:
         self._store, self._prefix = store, f"{key}/"
         self._listed: dict[str, dict[str, Stat] | None] = {}

@@ -44,6 +44,8 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, Runtim
 class ZipFiles:
     """A store in a zip file, at its root or in the only folder there."""
 
+    is_far = False
+
     def __init__(self, path: str) -> None:
         self.path = path
 

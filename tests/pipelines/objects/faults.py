@@ -162,3 +162,22 @@ def slow(seconds: float) -> Fault:
         reset(handler, status, data)
 
     return fault
+
+
+@dataclass
+class Late:
+    """A fault that is none: answers come late, and how many wait at a time is counted."""
+
+    seconds: float
+    waiting: int = 0
+    most: int = 0
+    lock: Lock = field(default_factory=Lock)
+
+    def __call__(self, handler: Handler, status: int, data: bytes) -> None:
+        with self.lock:
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+        time.sleep(self.seconds)
+        with self.lock:
+            self.waiting -= 1
+        handler.answer(status, data, [])

@@ -12,7 +12,7 @@ import pytest
 
 from softmax_dask_pipelines import open_logits, score
 from softmax_dask_pipelines.errors import MissingChunkError, SourceUnavailableError
-from softmax_dask_pipelines.sources import SourceRequest, open_source
+from softmax_dask_pipelines.sources import SourceRequest, blocks, open_source, read_ahead
 from tests.pipelines import dumps
 from tests.pipelines.command import softmax_dask, tree
 from tests.pipelines.objects import faults
@@ -122,6 +122,46 @@ def test_chunks_are_listed_and_not_asked_for_one_by_one(bucket, proxy, tmp_path)
     assert len(set(of_chunks)) == 52
     assert {request.split()[0] for request in of_chunks} == {"GET"}
     assert len(proxy.requests) < 52 + 20
+
+
+def test_several_blocks_are_asked_for_at_a_time(bucket, proxy, tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "READ_BYTES", 400)
+    address = bucket.upload(dumps.zarr_array(tmp_path / "dump", dumps.logits(), chunks=(20, 5)), "dump")
+    late = faults.Late(0.1)
+    proxy.spoil("GET", "/dump/c/", late)
+    source = open_source(SourceRequest(address))
+
+    found = np.concatenate([block.logits for block in source.read(0, 103)])
+
+    np.testing.assert_array_equal(found, dumps.logits())
+    assert late.most >= 3
+    assert source.facts.read_overhead_bytes >= 8 * 20 * 5 * 4
+
+
+def test_large_blocks_are_asked_for_one_at_a_time(bucket, proxy, tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "READ_BYTES", 400)
+    monkeypatch.setattr(read_ahead, "_FAR_BYTES", 399)
+    address = bucket.upload(dumps.zarr_array(tmp_path / "dump", dumps.logits(), chunks=(20, 5)), "dump")
+    late = faults.Late(0.02)
+    proxy.spoil("GET", "/dump/c/", late)
+
+    list(open_source(SourceRequest(address)).read(0, 103))
+
+    assert late.most == 1
+
+
+def test_a_block_that_fails_is_an_error_where_its_turn_comes(bucket, proxy, tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "READ_BYTES", 400)
+    address = bucket.upload(dumps.zarr_array(tmp_path / "dump", dumps.logits(), chunks=(20, 5)), "dump")
+    source = open_source(SourceRequest(address))
+    proxy.spoil("GET", "/dump/c/2/0", faults.says(500))
+
+    rows = source.read(0, 103)
+
+    np.testing.assert_array_equal(next(rows).logits, dumps.logits()[:20])
+    np.testing.assert_array_equal(next(rows).logits, dumps.logits()[20:40])
+    with pytest.raises(SourceUnavailableError):
+        next(rows)
 
 
 def test_a_row_group_is_fetched_once(bucket, proxy, tmp_path):
