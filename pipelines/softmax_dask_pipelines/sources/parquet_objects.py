@@ -75,7 +75,11 @@ class ObjectPlace:
         key = bucket_and_key(file)[1]
         block_bytes = SMALL_BLOCK_BYTES if small else BLOCK_BYTES
         size = self.store.stat_known(key).size
-        yield RangeFile(Blocks(size, partial(self.store.read_known, key), block_bytes=block_bytes))
+        blocks = Blocks(size, partial(self.store.read_known, key), block_bytes=block_bytes)
+        try:
+            yield RangeFile(blocks)
+        finally:
+            blocks.close()
 
     def _listed(self) -> dict[str, Look]:
         if self.root == self.key and is_object(self.store, self.key):

@@ -19,6 +19,7 @@ from softmax_dask_pipelines.sources.parquet_footer import Chunk
 from softmax_dask_pipelines.sources.parquet_pages import Page, sound_pages
 from softmax_dask_pipelines.sources.parquet_places import File, arrow_source
 from softmax_dask_pipelines.sources.parquet_texts import TextChunk
+from softmax_dask_pipelines.sources.range_file import RangeFile
 
 TEXT_BATCH_BYTES = 16 * 2**20
 """Text that is decoded at once, at most, beside the pages that it is in."""
@@ -50,14 +51,30 @@ class Batch:
 
 def batches(part: Part, rows: range, columns: Columns, *, batch_rows: int) -> Iterator[Batch]:
     """Batches of at most `batch_rows` rows that cover `rows`."""
-    # What is far away is looked at and decoded a row group at a time, so that each is fetched once.
-    for span in _by_group(part, rows) if part.place.is_far else [rows]:
-        with _opened(part) as file:
+    with _opened(part) as file:
+        if not isinstance(file, RangeFile):
+            yield from _batches(part, file, rows, columns, batch_rows)
+            return
+        # What is far away is looked at and decoded a row group at a time, so that each is fetched once.
+        leaves = leaves_of(part, (*columns.numbers, *columns.texts))
+        file.blocks.expect(place for group in _groups(part, rows) for place in _places(part, group, leaves))
+        for span in _by_group(part, rows):
+            file.blocks.fetch_ahead(min(_places(part, _groups(part, span).start, leaves), default=(0, 0))[0])
             yield from _batches(part, file, span, columns, batch_rows)
 
 
+def _places(part: Part, group: int, leaves: Sequence[int]) -> list[tuple[int, int]]:
+    """Where columns of a row group begin in the file, and their bytes."""
+    chunks = (Chunk._make(fields) for fields in part.chunks[group, leaves].tolist())
+    return [(chunk.start, chunk.compressed_bytes) for chunk in chunks]
+
+
+def _groups(part: Part, rows: range) -> range:
+    return range(bisect_right(part.group_starts, rows.start) - 1, bisect_right(part.group_starts, rows.stop - 1))
+
+
 def _batches(part: Part, file: File, rows: range, columns: Columns, batch_rows: int) -> Iterator[Batch]:
-    groups = range(bisect_right(part.group_starts, rows.start) - 1, bisect_right(part.group_starts, rows.stop - 1))
+    groups = _groups(part, rows)
     with plain_errors(part.path):
         text_rows = _checked(part, file, columns, groups, batch_rows)
     if not columns.texts or text_rows >= batch_rows:

@@ -12,7 +12,14 @@ import pytest
 
 from softmax_dask_pipelines import open_logits, score
 from softmax_dask_pipelines.errors import MissingChunkError, SourceUnavailableError
-from softmax_dask_pipelines.sources import SourceRequest, blocks, open_source, read_ahead
+from softmax_dask_pipelines.sources import (
+    SourceRequest,
+    blocks,
+    open_source,
+    parquet_objects,
+    range_file,
+    read_ahead,
+)
 from tests.pipelines import dumps
 from tests.pipelines.command import softmax_dask, tree
 from tests.pipelines.objects import faults
@@ -172,7 +179,25 @@ def test_a_row_group_is_fetched_once(bucket, proxy, tmp_path):
     rows = sum(len(block.logits) for block in source.read(0, 103))
 
     assert rows == 103
-    assert len([request for request in proxy.requests if request.startswith("GET")]) == 6
+    assert len([request for request in proxy.requests if request.startswith("GET")]) == 1  # all are in one block
+
+
+def test_row_groups_to_come_are_fetched_several_at_a_time_and_once(bucket, proxy, tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_objects, "BLOCK_BYTES", 500)
+    monkeypatch.setattr(range_file, "HELD_BYTES", 3000)
+    address = bucket.upload(dumps.parquet_file(tmp_path / "dump.parquet", _table(), row_group_size=20), "dump.parquet")
+    source = open_source(SourceRequest(address))
+    proxy.forget()
+    late = faults.Late(0.1)
+    proxy.spoil("GET", "dump.parquet", late)
+
+    found = np.concatenate([block.logits for block in source.read(20, 103)])
+
+    np.testing.assert_array_equal(found, dumps.logits()[20:])
+    assert late.most >= 3
+    fetched = [request for request in proxy.requests if request.startswith("GET")]
+    size = (tmp_path / "dump.parquet").stat().st_size
+    assert len(fetched) <= -(-size // 500)
 
 
 class TestWhatIsNew:

@@ -57,3 +57,45 @@ def test_what_is_larger_than_all_that_is_held_is_fetched_alone(monkeypatch):
 
     assert file.read() == DATA
     assert fetched == [(0, len(DATA))]
+
+
+def test_what_is_expected_is_fetched_once_as_there_is_room(monkeypatch):
+    monkeypatch.setattr(range_file, "HELD_BYTES", 300)
+    file, fetched = _file()
+    file.blocks.expect([(0, 150), (150, 250), (400, 600)])
+
+    for start, length in ((0, 150), (150, 250), (400, 200), (600, 200), (800, 200)):
+        file.blocks.fetch_ahead(start)
+        assert len(file.blocks._held) <= 3
+        file.seek(start)
+        assert file.read(length) == DATA[start : start + length]
+    file.blocks.close()
+
+    assert sorted(fetched) == [(start, 100) for start in range(0, 1000, 100)]
+
+
+def test_an_error_is_raised_where_the_block_is_read():
+    def fetch(start: int, length: int) -> bytes:
+        if start == 100:
+            raise ConnectionError("away")
+        return DATA[start : start + length]
+
+    file = RangeFile(Blocks(len(DATA), fetch, block_bytes=100))
+    file.blocks.expect([(0, 300)])
+    file.blocks.fetch_ahead(0)
+
+    assert file.read(100) == DATA[:100]
+    with pytest.raises(ConnectionError):
+        file.read(100)
+    file.blocks.close()
+
+
+@pytest.mark.parametrize("part", [(-1, -1), (5, -1), (0, 0), (10**12, 10)])
+def test_parts_that_cannot_be_are_not_fetched(part):
+    file, fetched = _file()
+
+    file.blocks.expect([part])
+    file.blocks.fetch_ahead(0)
+    file.blocks.close()
+
+    assert fetched == []
