@@ -128,9 +128,9 @@ def test_the_k_largest_of_awkward_rows_are_in_order_with_ties_by_class(dtype, k)
     np.testing.assert_array_equal(found, np.argsort(-x.astype(np.float64), axis=1, kind="stable")[:, :k])
 
 
-@pytest.mark.parametrize("k", [1, 7, 16, 64, 250])
-@pytest.mark.parametrize("classes", [257, 1000, 1025, 5000])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("k", [1, 16, 64, 250])
+@pytest.mark.parametrize("classes", [257, 1025, 5000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_row_has_the_same_bits_alone_as_behind_any_other(dtype, classes, k):
     """The bar of a row is found beside the row before it, in whose pool there may be too many."""
     x = np.concatenate([np.resize(awkward_rows(dtype), (8, classes)), sample(8, classes, dtype)])
