@@ -1,7 +1,7 @@
 """Kernels for many classes: vectors along the row.
 
-A row is read once, in blocks that fit the first-level cache: the largest logits of a block, then its
-sums, relative to the largest logit so far. A new largest logit multiplies the old sums by a
+A row is read once, in blocks that fit the first-level cache: the largest logit of a block, beside the sums of the block
+before, then its own sums, relative to the largest logit so far. A new largest logit multiplies the old sums by a
 power of two, which is exact. Statistics of several rows are gathered and finished together,
 in float64: a logarithm a row would cost as much as a short row.
 """

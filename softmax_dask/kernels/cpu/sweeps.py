@@ -87,14 +87,14 @@ def next_number(like: Any, x: float, towards: float) -> Any:
 def _above(logits: Array, i: int, stop: int, x: float) -> Vector:
     """How many logits are above x, in parts."""
     width = lanes(logits)
-    bar, one, zero = fill(logits, x), fill(logits, 1.0), fill(logits, 0.0)
-    a, b = zero, zero
+    bar, one = fill(logits, x), fill(logits, 1.0)
+    a, b = fill(logits, 0.0), fill(logits, 0.0)
     while i + 2 * width <= stop:
-        a = a + where_greater(load(logits, i), bar, one, zero)
-        b = b + where_greater(load(logits, i + width), bar, one, zero)
+        a = where_greater(load(logits, i), bar, a + one, a)  # an addition with a mask, not a choice and an addition
+        b = where_greater(load(logits, i + width), bar, b + one, b)
         i += 2 * width
     while i < stop:
-        a = a + where_greater(load_first(logits, i, min(width, stop - i)), bar, one, zero)
+        a = where_greater(load_first(logits, i, min(width, stop - i)), bar, a + one, a)
         i += width
     return a + b
 
