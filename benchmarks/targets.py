@@ -111,6 +111,8 @@ def _scoring() -> Iterator[Target]:
 
 TARGETS = (
     *(_always(f"evaluate | {classes} classes | of the time of score", 1.2) for classes in (10, 100, 1000)),
+    *(_of_runs(f"calibrate | Zarr, {codec} | of the time of score", 3.5) for codec in ("zstd", "lz4", "none")),
+    _of_runs("calibrate | 1,000,000 x 100 in memory | times faster than PyTorch LBFGS", 5.0),
     *_by_classes("softmax", "faster than torch", avx512=(8, 15, 2, 1.8, 1.7, 1.4), avx2=(5, 2, 1.4, 1.2, 1.6, 1.6)),
     *_by_classes("decisions", "faster than torch", avx512=(12, 20, 8, 8, 8, 10), avx2=(8, 5, 5, 4, 5, 5)),
     _always("decisions | 32000 classes | of the rate of max", 0.6),
