@@ -93,9 +93,9 @@ def _speed(source: Path, codec: str, effort: Effort) -> Iterator[Figure]:
         "score": lambda: score(source, output),
         "read": lambda: runs.decode(job),
     }
-    seconds = in_turns(given, effort, before=lambda: _remove(output))
+    seconds = in_turns(given, effort, before=lambda: runs.remove(output))
     both = {who: given[who] for who in ("compact", "read")}
-    of_disk = in_turns(both, effort, before=lambda: (_remove(output), forget(source)))
+    of_disk = in_turns(both, effort, before=lambda: (runs.remove(output), forget(source)))
     yield Figure(TABLE, codec, "of the time of reading", ratio(seconds, "compact", "read"), "less")
     yield Figure(TABLE, codec, "from the disk, of it", ratio(of_disk, "compact", "read"), "less")
     yield Figure(TABLE, codec, "of the time of score", ratio(seconds, "compact", "score"), "less")
@@ -107,7 +107,7 @@ def _sizes(source: Path) -> Iterator[Figure]:
     stored, logits = _bytes_in(source), zarr.open_array(source, mode="r").nbytes
     for ending in ("zarr", "parquet"):
         output = source.with_name(f"out.{ending}")
-        _remove(output)
+        runs.remove(output)
         compact(source, output, k=K)
         written = _bytes_in(output)
         yield Figure(TABLE, f"to {ending}", "times smaller than the dump", Spread.exactly(stored / written), "more")
@@ -116,11 +116,6 @@ def _sizes(source: Path) -> Iterator[Figure]:
 
 def _bytes_in(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def _remove(output: Path) -> None:
-    shutil.rmtree(output, ignore_errors=True)
-    shutil.rmtree(output.with_name(f"{output.name}.job"), ignore_errors=True)
 
 
 if __name__ == "__main__":

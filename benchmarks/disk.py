@@ -42,7 +42,7 @@ def _of(source: Path, codec: str, effort: Effort) -> Iterator[Figure]:
         "without": lambda: _without_reading_ahead(source, output),
         "files": lambda: _read_files(source),
     }
-    seconds = in_turns(given, effort, before=lambda: (_remove(output), forget(source)))
+    seconds = in_turns(given, effort, before=lambda: (runs.remove(output), forget(source)))
     yield Figure(TABLE, codec, "of the time of its files", ratio(seconds, "run", "files"), "less")
     yield Figure(TABLE, codec, "without reading ahead", ratio(seconds, "without", "run"), "more")
     stored = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
@@ -64,11 +64,6 @@ def _read_files(source: Path) -> None:
     with ThreadPoolExecutor(cores()) as pool:
         for _ in pool.map(read, sorted(path for path in source.rglob("*") if path.is_file())):
             pass
-
-
-def _remove(output: Path) -> None:
-    for path in (output, output.with_name(f"{output.name}.job")):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ is our reader and writer with `np.copyto` for a kernel, equally durable.
     python -m benchmarks.durability --effort quick|full
 """
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,16 +35,11 @@ def _costs(source: Path, output: Path, row: str, columns: tuple[str, ...], effor
     }
     if columns == runs.WIDE:
         contenders["copy"] = lambda: runs.copy(source, output)
-    seconds = in_turns(contenders, effort, before=lambda: _remove(output))
+    seconds = in_turns(contenders, effort, before=lambda: runs.remove(output))
     yield Figure(TABLE, row, "of the time without", ratio(seconds, "fsync", "none"), "less")
     if "copy" in seconds:
         yield Figure(TABLE, row, "of the time of a copy", ratio(seconds, "fsync", "copy"), "less")
     yield Figure(TABLE, row, "seconds", Spread.of(seconds["fsync"]), "shown", "")
-
-
-def _remove(output: Path) -> None:
-    for path in (output, output.with_name(f"{output.name}.job")):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 if __name__ == "__main__":

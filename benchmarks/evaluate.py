@@ -6,7 +6,6 @@ target_rank) as Zarr, and keeps the same metrics beside them; both in turns, in 
     python -m benchmarks.evaluate
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
-from benchmarks import script
+from benchmarks import runs, script
 from benchmarks.figures import Figure
 from benchmarks.logits import normal, rows_of
 from benchmarks.measure import Effort, Spread, in_turns, ratio
@@ -57,19 +56,12 @@ def _beside_score(source: Path, classes: int, effort: Effort) -> Iterator[Figure
     output = source.with_name("out.zarr")
     columns = metric_columns(with_targets=True)
     given = {"evaluate": lambda: evaluate(source), "score": lambda: score(source, output, columns=columns)}
-    seconds = in_turns(given, effort, before=lambda: _remove(output))
+    seconds = in_turns(given, effort, before=lambda: runs.remove(output))
     row = f"{classes} classes"
     yield Figure(TABLE, row, "of the time of score", ratio(seconds, "evaluate", "score"), "less")
     size = zarr.open_group(source, mode="r")["logits"].nbytes  # type: ignore[union-attr]
     yield Figure(TABLE, row, "GB/s of logits", Spread.of([size / s / 1e9 for s in seconds["evaluate"]]), "shown", "")
     yield Figure(TABLE, row, "seconds", Spread.of(seconds["evaluate"]), "shown", "")
-
-
-def _remove(output: Path) -> None:
-    """Take away the last run's files, and let what is still to be written reach the disk."""
-    shutil.rmtree(output, ignore_errors=True)
-    shutil.rmtree(output.with_name(f"{output.name}.job"), ignore_errors=True)
-    os.sync()
 
 
 if __name__ == "__main__":

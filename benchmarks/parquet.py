@@ -11,8 +11,6 @@ use every core, as ours does. Rows of 1000 classes, row groups of 4 MB.
     python -m benchmarks.parquet
 """
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -56,10 +54,10 @@ def _codec(source: Path, codec: str, effort: Effort) -> Iterator[Figure]:
     modules = {name: module for name, package in PEERS.items() if (module := peer(package))}
     given |= {name: partial(module.score, source, output) for name, module in modules.items()}
     for who, run in given.items():
-        _remove(output)
+        runs.remove(output)
         run()
         _require_right(source, output, who)
-    seconds = in_turns(given, effort, before=lambda: _remove(output))
+    seconds = in_turns(given, effort, before=lambda: runs.remove(output))
     for name in modules:
         yield Figure(TABLE, codec, f"faster than {name}", ratio(seconds, name, "ours"), "more")
     yield Figure(TABLE, codec, "seconds", Spread.of(seconds["ours"]), "shown", "")
@@ -72,14 +70,6 @@ def _require_right(source: Path, output: Path, who: str) -> None:
     found = pq.read_table(output).slice(0, len(first))
     require_equal(found["label"].to_numpy(), exact.argmax(axis=1), who=who)
     require_equal(found["confidence"].to_numpy(), exact.max(axis=1), who=who)
-
-
-def _remove(output: Path) -> None:
-    for path in (output, output.with_name(f"{output.name}.job")):
-        if path.is_file():
-            path.unlink()
-        shutil.rmtree(path, ignore_errors=True)
-    os.sync()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 These take inner modules of the pipelines apart, which no user should.
 """
 
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -85,6 +87,13 @@ def compute(job: Job, block: NDArray[Any]) -> None:
             decisions(part, tuple(out), out=out)
 
     _on_threads(decide, job)
+
+
+def remove(output: Path) -> None:
+    """Take away the last run's files, and let what is still to be written reach the disk."""
+    for path in (output, output.with_name(f"{output.name}.job")):
+        path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+    os.sync()
 
 
 def do_nothing(count: int, threads: int) -> None:

@@ -13,7 +13,6 @@ decode alone: our reader beside zarr-python's `array[start:stop]` in as many thr
     python -m benchmarks.score
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -101,10 +100,10 @@ def _timed(source: Path, output: Path, columns: Sequence[str], more: Runs, effor
     given: Runs = {"ours": lambda: score(source, output, columns=columns)}
     given |= {name: partial(_peer_run, module, array, output, columns) for name, module in modules.items()}
     for who, run in given.items():
-        _remove(output)
+        runs.remove(output)
         run()
         _require_right(array, output, columns, who)
-    return in_turns(given | more, effort, before=lambda: _remove(output))
+    return in_turns(given | more, effort, before=lambda: runs.remove(output))
 
 
 def _beside_peers(table: str, codec: str, seconds: Seconds) -> Iterator[Figure]:
@@ -132,13 +131,6 @@ def _require_right(array: "zarr.Array[Any]", output: Path, columns: Sequence[str
     wanted = {"label": exact.argmax(axis=1), "confidence": exact.max(axis=1), "probabilities": exact}
     for name in columns:
         require_equal(np.asarray(zarr.open_array(output / name, mode="r")[rows]), wanted[name], who=who)
-
-
-def _remove(output: Path) -> None:
-    """Take away the last run's files, and let what is still to be written reach the disk."""
-    shutil.rmtree(output, ignore_errors=True)
-    shutil.rmtree(output.with_name(f"{output.name}.job"), ignore_errors=True)
-    os.sync()
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ _SLABS_OF_PAIRS = 16
 """After which confused rows are sorted."""
 
 GATHERED_ROWS = 1 << 15
-"""Rows of small blocks that are counted at once: counters of 1.5 MB are out of the cache whenever a block of logits has
+"""Rows of small blocks that are counted at once: counters of 1.6 MB are out of the cache whenever a block of logits has
 gone through it, and a thousand rows then wait for memory most of the time."""
 
 Counters = NDArray[np.int64]

@@ -18,7 +18,7 @@ Fetch = Callable[[int, int], bytes]
 
 
 class Blocks:
-    """The blocks of one file. Used by one thread."""
+    """The blocks of one file. Used by one thread, which has others fetch what it expects."""
 
     def __init__(self, size: int, fetch: Fetch, *, block_bytes: int = BLOCK_BYTES) -> None:
         self.size, self._fetch, self._block_bytes = size, fetch, block_bytes
@@ -53,6 +53,11 @@ class Blocks:
         while self._next is not None and (self._end(self._next) <= done or self._begin(self._next)):
             self._next = next(self._expected, None)
 
+    def close(self) -> None:
+        """Fetch no more."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
     def _begin(self, number: int) -> bool:
         """Begin to fetch a block that is not there yet; False where there is no room."""
         if number in self._held:
@@ -71,11 +76,6 @@ class Blocks:
             stop = min(self.size, start + length)
             if 0 <= start < stop:
                 yield from self._numbers(start, stop)
-
-    def close(self) -> None:
-        """Fetch no more."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
 
     @property
     def _most(self) -> int:

@@ -18,12 +18,14 @@ _STEP_BYTES = 1 << 20
 """Linux reads no more ahead, for one advice, than the disk takes at once: half a megabyte to a few."""
 
 _FAR_BYTES, _MOST_FAR = 16 << 20, 8
+"""Of blocks that a thread asks a store for beside the one that it computes; the plan has memory for them."""
 
 
 def read_ahead(file: Any, start: int, length: int) -> bool:
     """Begin to read these bytes of a file that has a descriptor; False where the last of them is in memory already.
 
-    Then nothing is done, as advice takes a tenth of the time of a copy. Nothing fails here: who reads finds out.
+    Then nothing is done: to advise all the same takes 5 to 7 % of the time in which chunks that are not compressed are
+    read. Nothing fails here: who reads finds out.
     """
     if length <= 0 or not hasattr(os, "posix_fadvise"):
         return False
