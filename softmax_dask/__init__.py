@@ -20,12 +20,10 @@ if TYPE_CHECKING:
     from softmax_dask.calibrating import calibrate
     from softmax_dask.calibration import (
         Calibration,
-        CalibrationRead,
-        CalibrationSums,
-        calibration_sums,
         class_shift,
         find_calibration,
     )
+    from softmax_dask.calibration_sums import CalibrationCounter, CalibrationRead, CalibrationSums
     from softmax_dask.columns import COLUMNS, Column
     from softmax_dask.conformal_sets import (
         ConformalCounts,
@@ -61,14 +59,16 @@ if TYPE_CHECKING:
     from softmax_dask.notices import SingleClassWarning, SoftmaxDaskWarning, TopKWarning
     from softmax_dask.sizes import BLOCK_BYTES, float_dtype, result_dtype
     from softmax_dask.split_keys import byte_keys, number_keys
+    from softmax_dask.temperature_search import sampled_rows
 
 _HOMES = {
     "BLOCK_BYTES": "sizes",
     "COLUMNS": "columns",
     "Calibration": "calibration",
     "CalibrationError": "errors",
-    "CalibrationRead": "calibration",
-    "CalibrationSums": "calibration",
+    "CalibrationCounter": "calibration_sums",
+    "CalibrationRead": "calibration_sums",
+    "CalibrationSums": "calibration_sums",
     "ClassAxisError": "errors",
     "Column": "columns",
     "ColumnError": "errors",
@@ -96,7 +96,6 @@ _HOMES = {
     "VectorError": "errors",
     "byte_keys": "split_keys",
     "calibrate": "calibrating",
-    "calibration_sums": "calibration",
     "class_shift": "calibration",
     "confidence_counts": "acceptance",
     "confidence_edges": "metrics",
@@ -124,6 +123,7 @@ _HOMES = {
     "most_classes": "conformal_sets",
     "number_keys": "split_keys",
     "result_dtype": "sizes",
+    "sampled_rows": "temperature_search",
     "shifted": "nll_sums",
     "softmax": "arrays",
     "top_k": "arrays",
@@ -134,6 +134,7 @@ __all__ = [
     "BLOCK_BYTES",
     "COLUMNS",
     "Calibration",
+    "CalibrationCounter",
     "CalibrationError",
     "CalibrationRead",
     "CalibrationSums",
@@ -165,7 +166,6 @@ __all__ = [
     "__version__",
     "byte_keys",
     "calibrate",
-    "calibration_sums",
     "class_shift",
     "confidence_counts",
     "confidence_edges",
@@ -193,6 +193,7 @@ __all__ = [
     "most_classes",
     "number_keys",
     "result_dtype",
+    "sampled_rows",
     "shifted",
     "softmax",
     "top_k",

@@ -7,25 +7,20 @@ array, a dump of any size) can calibrate. Half of the rows are for the fit, the 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softmax_dask import documents
-from softmax_dask.arrays import decisions
+from softmax_dask.calibration_sums import CalibrationRead, CalibrationSums, FitOn
 from softmax_dask.errors import CalibrationError
-from softmax_dask.metrics import Metrics, metric_columns
-from softmax_dask.nll_sums import NllSums, Trial, nll_sums, only, shifted
+from softmax_dask.metrics import Metrics
 from softmax_dask.options import TEMPERATURES
-from softmax_dask.split_keys import Keys
 from softmax_dask.temperature_search import TemperatureSearch
-
-FitOn = Literal["half", "all"]
 
 _KIND = "calibration"
 _VERSION = 1
-_HALVES = np.uint64(63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,54 +77,6 @@ class Calibration:
         return Calibration(temperature, classes, _shift(given.pop("shift", None), classes), given)
 
 
-@dataclass(frozen=True, slots=True)
-class CalibrationRead:
-    """What one read of the rows is to find out."""
-
-    fit_on: FitOn
-    trial: Trial | None
-    """Of the rows of the fit."""
-    report_at: float | None
-    """Temperature at which the rows of the report are looked at."""
-    shift: NDArray[np.float64] | None
-    """Of the trial."""
-    report_shift: NDArray[np.float64] | None
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationSums:
-    """What was found out of some rows; those of all rows are their sum, in any order."""
-
-    sums: NllSums = field(default_factory=NllSums)
-    metrics: Metrics | None = None
-
-    def __add__(self, other: "CalibrationSums") -> "CalibrationSums":
-        parts = [each.metrics for each in (self, other) if each.metrics is not None]
-        return CalibrationSums(self.sums + other.sums, Metrics.merged(parts) if parts else None)
-
-
-def calibration_sums(
-    logits: NDArray[Any], targets: NDArray[np.int64], keys: Keys, read: CalibrationRead
-) -> CalibrationSums:
-    """Of a block in memory, (rows, classes), of at most a few MiB."""
-    held_out = keys >> _HALVES != 0
-    is_half = read.fit_on == "half"
-    sums, metrics = NllSums(), None
-    if read.trial is not None:
-        chosen = read.trial.takes(keys) & ~held_out if is_half else read.trial.takes(keys)
-        sums = nll_sums(only(chosen, logits), targets[chosen], read.trial.betas, read.shift)
-    if read.report_at is not None:
-        chosen = held_out if is_half else np.ones(len(keys), np.bool_)
-        metrics = _metrics(only(chosen, logits), targets[chosen], read.report_at, read.report_shift)
-    return CalibrationSums(sums, metrics)
-
-
-def sums_of_block(moved: Any, targets: Any, keys: Any, read: CalibrationRead) -> CalibrationSums:
-    """Of a part of an array, the class axis last, of however many axes."""
-    rows = moved.reshape(-1, moved.shape[-1])
-    return calibration_sums(rows, targets.reshape(-1), keys.reshape(-1), read)
-
-
 def find_calibration(
     read: Callable[[CalibrationRead], CalibrationSums],
     *,
@@ -138,7 +85,7 @@ def find_calibration(
     fit_on: FitOn = "half",
     shift: Sequence[float] | None = None,
 ) -> Calibration:
-    """The calibration of rows that `read` can go through, again and again: most often it does so three times.
+    """The calibration of rows that `read` can go through, again and again: most often twice, after a small sample.
 
     Raises
     ------
@@ -146,13 +93,14 @@ def find_calibration(
         No row can be used, or no temperature has the least NLL.
     """
     moved = None if shift is None else np.asarray(shift, np.float64)
-    search, before = TemperatureSearch(rows if fit_on == "all" else rows // 2), None
+    search, before = TemperatureSearch(rows), None
     while not search.is_done:
-        found = read(CalibrationRead(fit_on, search.trial, None if search.reads else 1.0, moved, None))
+        report_at = 1.0 if search.rows is None and before is None else None
+        found = read(CalibrationRead(search.rows, fit_on, search.betas, report_at, moved, None))
         before = before or found.metrics
         search.take(found.sums)
     fit = found.sums
-    after = read(CalibrationRead(fit_on, None, search.temperature, None, moved)).metrics
+    after = read(CalibrationRead(None, fit_on, (), search.temperature, None, moved)).metrics
     report = {
         "fit_on": fit_on,
         "fit": {
@@ -203,17 +151,6 @@ def _shares(name: str, given: Any) -> NDArray[np.float64]:
         raise CalibrationError(f"{name} priors are no shares; expected a number a class, none negative, not all 0.")
     shares: NDArray[np.float64] = numbers / numbers.sum()
     return shares
-
-
-def _metrics(
-    logits: NDArray[Any], targets: NDArray[np.int64], temperature: float, shift: NDArray[np.float64] | None
-) -> Metrics:
-    moved, classes = shifted(logits, shift, temperature), logits.shape[1]
-    if len(moved) == 0:
-        return Metrics.none(classes)
-    columns = metric_columns(with_targets=True)
-    found = decisions(moved, columns, targets=targets, temperature=temperature)
-    return Metrics.of(found, targets, classes=classes)
 
 
 def _facts(metrics: Metrics | None) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from softmax_dask.arrays import decisions
 from softmax_dask.errors import CalibrationError
 from softmax_dask.sizes import kernel_dtype
-from softmax_dask.split_keys import Keys
 
 UNIT = 2.0**-32
 """nat, of a sum."""
@@ -25,30 +24,13 @@ _HIGH = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """At which temperatures, and on which rows."""
-
-    betas: tuple[float, ...]
-    """Values of 1/T."""
-    one_in: int
-    """Of so many rows one is taken, by its key."""
-
-    def takes(self, keys: Keys) -> NDArray[np.bool_]:
-        """Which rows."""
-        if self.one_in == 1:
-            return np.ones(len(keys), np.bool_)
-        chosen: NDArray[np.bool_] = keys % np.uint64(self.one_in) == 0
-        return chosen
-
-
-@dataclass(frozen=True, slots=True)
 class NllSums:
     """Of rows that were taken."""
 
     totals: tuple[int, ...] = ()
     """Of the NLL, in units of 2^-32 nat, one for each value of 1/T."""
     rows: int = 0
-    """In the sums."""
+    """That are in the sums."""
     infinite: int = 0
     """Rows whose target is masked, or as good as."""
     undecidable: int = 0

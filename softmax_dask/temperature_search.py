@@ -1,9 +1,9 @@
 """Finds the temperature of the least NLL from sums alone: of which values of 1/T they are wanted, and what they tell.
 
 The NLL is convex in b = 1/T (Guo et al. 2017, arXiv:1706.04599). The first read takes a grid over all temperatures
-that are thinkable, on some of the rows; the next one Chebyshev nodes around the minimum of that, on all of them. The
-polynomial through eight nodes within a factor of 1.35 is the NLL to about 1e-8. Only where its minimum lies outside
-is there another read.
+that are thinkable, of many rows on a sample that reads a few chunks; the next one Chebyshev nodes around the minimum of
+that, on all rows. The polynomial through eight nodes within a factor of 1.35 is the NLL to about 1e-8. Only where its
+minimum lies outside, or the sample tells nothing, is there another read.
 """
 
 import math
@@ -13,10 +13,16 @@ import numpy as np
 from numpy.polynomial import Chebyshev
 
 from softmax_dask.errors import CalibrationError
-from softmax_dask.nll_sums import NllSums, Trial
+from softmax_dask.nll_sums import NllSums
 
 SAMPLE_ROWS = 1 << 15
-"""Rows of the first read, about: the temperature of so many is within a few per cent of that of all."""
+"""The temperature of so many, or of the half of them that is in the fit, is within a few per cent of that of all."""
+_SAMPLED_FROM = 1 << 18
+"""Rows from which on there is a sample: of fewer it would touch most chunks."""
+_FEWEST_RUNS, _MOST_RUNS = 16, 64
+_ROWS_A_RUN_STANDS_FOR = 1 << 16
+_FEWEST_USABLE = SAMPLE_ROWS // 32
+"""A sample with fewer usable rows tells nothing: of many dumps a small part has targets."""
 
 _GRID = tuple(2.0**power for power in range(-8, 8))
 """Of 1/T: temperatures from 1/128 to 256."""
@@ -53,19 +59,34 @@ class _Nodes:
         return min(inside, key=lambda root: abs(root - self.middle)) if inside else None
 
 
+def sampled_rows(rows: int) -> tuple[range, ...] | None:
+    """Runs of row numbers, each from the middle of an equal part of so many rows; None: few, so take them all.
+
+    They hang on the number of rows alone, not on chunks. Runs, because single rows would touch every chunk.
+    """
+    if rows < _SAMPLED_FROM:
+        return None
+    runs = min(_MOST_RUNS, max(_FEWEST_RUNS, rows // _ROWS_A_RUN_STANDS_FOR))
+    length = SAMPLE_ROWS // runs
+    starts = ((2 * run + 1) * rows // (2 * runs) - length // 2 for run in range(runs))
+    return tuple(range(start, start + length) for start in starts)
+
+
 class TemperatureSearch:
-    """Asks for a trial, takes its sums, and asks again, until the temperature is known.
+    """Asks for sums, takes them, and asks again, until the temperature is known.
 
     Parameters
     ----------
-    rows : about how many the fit has
+    rows : how many there are, in the fit and beside it
     """
 
     def __init__(self, rows: int) -> None:
         self._nodes: _Nodes | None = None
         self._found: float | None = None
-        self.trial = Trial(_GRID, max(1, rows // SAMPLE_ROWS))
-        """What the next read is to find out."""
+        self.betas = _GRID
+        """Values of 1/T that the next read is to try."""
+        self.rows = sampled_rows(rows)
+        """Which rows it is to go through, by their numbers; None: all."""
         self.reads = 0
 
     @property
@@ -80,7 +101,7 @@ class TemperatureSearch:
         return math.exp(-self._found)
 
     def take(self, sums: NllSums) -> None:
-        """Of the trial that was asked for.
+        """Those that were asked for.
 
         Raises
         ------
@@ -88,22 +109,30 @@ class TemperatureSearch:
             No row can be used, or no temperature has the least NLL.
         """
         self.reads += 1
+        if self.rows is not None and not _tells(sums):
+            self.rows = None
+            return
         losses = sums.means()
         if self._nodes is None:
             self._ask_around(_lowest_of_grid(losses), _WIDTH)
             return
-        self._found = self._nodes.lowest(losses)
-        if self._found is None:
+        lowest = self._nodes.lowest(losses)
+        if lowest is None:
             self._move(losses)
+        elif self._nodes.width > _WIDTH:  # so wide a polynomial says where it is, but not to the last digits
+            self._ask_around(lowest, _WIDTH)
+        else:
+            self._found = lowest
 
     def _ask_around(self, middle: float, width: float) -> None:
         self._nodes = _Nodes(middle, width)
-        self.trial = Trial(tuple(math.exp(place) for place in self._nodes.places), 1)
+        self.betas = tuple(math.exp(place) for place in self._nodes.places)
+        self.rows = None
 
     def _move(self, losses: tuple[float, ...]) -> None:
         """The sample was misleading: look on the side where the NLL falls, and wider."""
         assert self._nodes is not None, "nodes before they move"
-        if self.reads == _MOST_READS:
+        if self.reads >= _MOST_READS:
             raise CalibrationError(
                 f"no temperature has the least NLL: after {self.reads} reads it still falls at "
                 f"{math.exp(-self._nodes.middle):.3g}. Are these the targets of these logits?"
@@ -111,6 +140,14 @@ class TemperatureSearch:
         rises = losses[0] > losses[-1]  # the first node is the largest 1/T
         step = self._nodes.width * (-1.0 if rises else 1.0)
         self._ask_around(self._nodes.middle + step, min(_NEAR * _WIDTH, 2 * self._nodes.width))
+
+
+def _tells(sums: NllSums) -> bool:
+    """Whether a sample has enough rows, and the least NLL inside the grid: what it lacks, all rows may have."""
+    if sums.rows < _FEWEST_USABLE:
+        return False
+    losses = sums.means()
+    return min(losses) < min(losses[0], losses[-1])
 
 
 def _lowest_of_grid(losses: tuple[float, ...]) -> float:

@@ -5,14 +5,15 @@ from typing import Any
 import numpy as np
 
 from softmax_dask import (
+    CalibrationCounter,
     CalibrationError,
     CalibrationRead,
     CalibrationSums,
     SoftmaxDaskError,
-    calibration_sums,
     class_shift,
     decisions,
     find_calibration,
+    sampled_rows,
 )
 from softmax_dask_pipelines.config import CalibrateConfig
 from softmax_dask_pipelines.documents import numbers_of
@@ -35,7 +36,7 @@ def find(config: CalibrateConfig, sweep: Sweep) -> str:
     decisions(warm if shift is None else warm.astype(np.float32), ("nll",), targets=np.zeros(1, np.int64))
 
     def read(what: CalibrationRead) -> CalibrationSums:
-        found = sweep.over(lambda logits, targets, keys: calibration_sums(logits, targets, keys, what))
+        found = sweep.over(lambda: CalibrationCounter(what, facts.classes), what.rows)
         return CalibrationSums() if found is None else found
 
     try:
@@ -43,6 +44,12 @@ def find(config: CalibrateConfig, sweep: Sweep) -> str:
     except CalibrationError as error:
         raise NoFitError(f"{facts.path}: {error}") from error
     return found.with_report(source=facts.path, logits=facts.name, split_by=_split_by(facts)).to_json()
+
+
+def rows_of_sample(rows: int) -> int:
+    """How many of so many rows are tried first."""
+    sample = sampled_rows(rows)
+    return rows if sample is None else sum(map(len, sample))
 
 
 def _split_by(facts: SourceFacts) -> str:

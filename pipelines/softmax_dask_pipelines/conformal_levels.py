@@ -19,7 +19,7 @@ from softmax_dask_pipelines.errors import NoFitError
 from softmax_dask_pipelines.held_out import only_held_out, warn_of_all
 from softmax_dask_pipelines.row_keys import Keys
 from softmax_dask_pipelines.rules import Rule, rule_of
-from softmax_dask_pipelines.sweep import Sweep
+from softmax_dask_pipelines.sweep import Added, Sweep
 
 
 def find(config: ConformalConfig, sweep: Sweep) -> str:
@@ -57,7 +57,7 @@ def _read(sweep: Sweep, rule: Rule, what: ConformalRead) -> ConformalCounts:
         logits, targets, keys = only_held_out(rule.fitted_on, keys, logits, targets)
         return conformal_counts(rule.moved(logits), targets, keys, rule.temperature, what)
 
-    found: ConformalCounts | None = sweep.over(look)
+    found: ConformalCounts | None = sweep.over(lambda: Added(look))
     return ConformalCounts(np.zeros(1, np.int64)) if found is None else found
 
 

@@ -28,8 +28,8 @@ _FIND: dict[type[Any], Callable[[Any, Sweep], str]] = {
     ConformalConfig: conformal_levels.find,
 }
 """Config -> what makes its document, as text."""
-_READS: dict[type[Any], int] = {CalibrateConfig: 3, ThresholdConfig: 1, ConformalConfig: 3}
-"""How often the dump is read, most often."""
+_READS: dict[type[Any], int] = {CalibrateConfig: 2, ThresholdConfig: 1, ConformalConfig: 3}
+"""How often the dump is read, most often; to calibrate, beside a sample."""
 _COUNTED_BYTES = 8 << 20
 """Of what is counted of a chunk."""
 
@@ -51,7 +51,9 @@ class FitJob:
     @property
     def total_rows(self) -> int:
         """Rows that are worked through, in all reads together."""
-        return self.plan.rows * _READS[type(self.config)]
+        rows = self.plan.rows
+        sample = calibrations.rows_of_sample(rows) if isinstance(self.config, CalibrateConfig) else 0
+        return sample + rows * _READS[type(self.config)]
 
 
 @dataclass(frozen=True, slots=True)

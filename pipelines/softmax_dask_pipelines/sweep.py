@@ -1,8 +1,8 @@
 """Reads of a whole dump that come to sums: partitions on threads, each looked at in pieces that fit the caches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,30 @@ from softmax_dask_pipelines.row_keys import Keys, keys_of
 from softmax_dask_pipelines.runner import Stop, run_on_threads
 from softmax_dask_pipelines.sources import Source
 
-Look = Callable[[NDArray[Any], NDArray[np.int64], Keys], Any]
-"""From logits, targets and keys of some rows to something that can be added to that of others, in any order."""
+
+class Counter(Protocol):
+    """Counts something of some rows that can be added to that of others, in any order."""
+
+    def add(self, logits: NDArray[Any], targets: NDArray[np.int64], keys: Keys) -> None:
+        """Count a block of rows."""
+
+    def total(self) -> Any:
+        """What was counted."""
+
+
+class Added:
+    """A counter of what a function finds in each block."""
+
+    def __init__(self, look: Callable[[NDArray[Any], NDArray[np.int64], Keys], Any]) -> None:
+        self._look, self._total = look, None
+
+    def add(self, logits: NDArray[Any], targets: NDArray[np.int64], keys: Keys) -> None:
+        """As a counter does."""
+        self._total = _added(self._total, self._look(logits, targets, keys))
+
+    def total(self) -> Any:
+        """The sum; None of no rows."""
+        return self._total
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +57,8 @@ class Sweep:
     retries: int
     on_receipt: Callable[[Glance], None] | None = None
 
-    def over(self, look: Look) -> Any:
-        """The sum of what `look` finds; None of no rows.
+    def over(self, begin: Callable[[], Counter], runs: Sequence[range] | None = None) -> Any:
+        """The sum of what a counter of each partition counts, in all rows or in runs of them, rising and apart.
 
         Raises
         ------
@@ -44,8 +66,9 @@ class Sweep:
             As `score` raises them of the same source.
         """
         stop, sums = Stop(), _Sums(self.on_receipt)
-        again = Retrying(_Task(self.source, self.plan, look, stop), retries=self.retries, stop=stop)
-        run_on_threads(again, self.plan.numbers, threads=self.plan.threads, take=sums.take, stop=stop)
+        again = Retrying(_Task(self.source, self.plan, begin, runs, stop), retries=self.retries, stop=stop)
+        numbers = self.plan.numbers if runs is None else _partitions_of(runs, self.plan)
+        run_on_threads(again, numbers, threads=self.plan.threads, take=sums.take, stop=stop)
         return sums.total
 
 
@@ -53,12 +76,20 @@ class Sweep:
 class _Task:
     source: Source
     plan: Plan
-    look: Look
+    begin: Callable[[], Counter]
+    runs: Sequence[range] | None
     stop: Stop
 
     def __call__(self, number: int) -> Glance:
-        rows = self.plan.partition(number)
-        row, total = rows.start, None
+        partition, counter = self.plan.partition(number), self.begin()
+        whole = range(partition.start, partition.stop)
+        parts = [whole] if self.runs is None else list(_within(whole, self.runs))
+        for rows in parts:
+            self._count(rows, counter)
+        return Glance(sum(map(len, parts)), counter.total())
+
+    def _count(self, rows: range, counter: Counter) -> None:
+        row = rows.start
         for block in self.source.read(rows.start, rows.stop):
             keys = keys_of(block, row, self.source.facts)
             assert block.targets is not None, "a dump without targets is refused before it is read"
@@ -66,9 +97,8 @@ class _Task:
                 if self.stop.is_set():
                     raise InterruptedRunError("stopped between two blocks, because the run ends.")
                 part = slice(start, start + self.plan.chunk_rows)
-                total = _added(total, self.look(block.logits[part], block.targets[part], keys[part]))
+                counter.add(block.logits[part], block.targets[part], keys[part])
             row += len(keys)
-        return Glance(rows.stop - rows.start, total)
 
 
 class _Sums:
@@ -80,6 +110,18 @@ class _Sums:
         self.total = _added(self.total, glance.found)
         if self._on_receipt is not None:
             self._on_receipt(glance)
+
+
+def _partitions_of(runs: Sequence[range], plan: Plan) -> list[int]:
+    """Numbers of the partitions that these rows lie in."""
+    length = plan.partition_rows
+    return sorted({number for run in runs for number in range(run.start // length, -(-run.stop // length))})
+
+
+def _within(rows: range, runs: Sequence[range]) -> Iterator[range]:
+    """What of each run lies in `rows`."""
+    parts = (range(max(run.start, rows.start), min(run.stop, rows.stop)) for run in runs)
+    return (part for part in parts if part)
 
 
 def _added(one: Any, other: Any) -> Any:

@@ -12,7 +12,7 @@ from softmax_dask_pipelines.held_out import only_held_out, warn_of_all
 from softmax_dask_pipelines.row_keys import Keys
 from softmax_dask_pipelines.rules import rule_of
 from softmax_dask_pipelines.scored import ScoredRows
-from softmax_dask_pipelines.sweep import Sweep
+from softmax_dask_pipelines.sweep import Added, Sweep
 
 _COLUMNS = ("confidence", "correct")
 
@@ -42,7 +42,7 @@ def find(config: ThresholdConfig, sweep: Sweep) -> str:
         return confidence_counts(found["confidence"], found["correct"], keys)
 
     look(np.zeros((1, facts.classes), facts.dtype), np.zeros(1, np.int64), np.full(1, ~np.uint64(0)))  # compiles it
-    counts = sweep.over(look)
+    counts = sweep.over(lambda: Added(look))
     said = {"source": facts.path, "logits": facts.name, "held_out_half": rule.fitted_on == "half"}
     return _document(config, counts, facts.path, Told(rule.temperature, rule.shift_digest), said)
 

@@ -18,6 +18,7 @@ from softmax_dask import (
     UnsupportedArrayError,
     calibrate,
     class_shift,
+    sampled_rows,
     softmax,
 )
 from softmax_dask.split_keys import number_keys, text_keys
@@ -160,19 +161,6 @@ def test_unlabelled_rows_are_left_out_and_counted():
     assert found.report["fit"]["unlabelled_rows"] == len(X)
 
 
-def test_a_sample_that_misleads_is_found_out_by_another_read():
-    # One row in 60,000 is taken by the first read; the others are of another temperature.
-    rows = 1 << 17
-    logits, targets = drawn(rows, 3, 1.0, seed=5)
-    sampled = number_keys(np.arange(rows)) % np.uint64(rows >> 15) == 0
-    logits[sampled] *= 20
-
-    found = calibrate(logits, targets, fit_on="all")
-
-    assert found.temperature == pytest.approx(best_temperature(logits, targets), rel=2e-5)
-    assert found.report["fit"]["reads"] > 3
-
-
 @pytest.mark.parametrize(
     ("logits", "targets", "message"),
     [
@@ -206,6 +194,94 @@ def test_arrays_on_a_gpu_are_refused(monkeypatch):
 
     with pytest.raises(UnsupportedArrayError, match=r"Call logits.get\(\) first"):
         calibrate(X, TARGETS)
+
+
+# ---- the sample of many rows
+
+
+MANY = 1 << 18
+MANY_LOGITS, MANY_TARGETS = drawn(MANY, 3, 1.4, seed=5)
+
+
+def in_the_sample():
+    """Which of many rows are read first."""
+    chosen = np.zeros(MANY, bool)
+    for run in sampled_rows(MANY):
+        chosen[run.start : run.stop] = True
+    return chosen
+
+
+@pytest.mark.parametrize("rows", [MANY, MANY + 1, 1_000_003, 5_000_000, 10**12])
+def test_a_sample_is_some_runs_that_are_spread_over_all_rows(rows):
+    runs = sampled_rows(rows)
+
+    middles = np.array([(run.start + run.stop) / 2 for run in runs])
+    assert 16 <= len(runs) <= 64
+    assert sum(map(len, runs)) == 1 << 15
+    assert_allclose(middles, (np.arange(len(runs)) + 0.5) * rows / len(runs), atol=2)
+
+
+def test_of_few_rows_all_are_read():
+    assert sampled_rows(MANY - 1) is None
+
+
+def test_after_a_sample_two_reads_are_enough_and_the_temperature_is_that_of_all_rows():
+    found = calibrate(MANY_LOGITS, MANY_TARGETS, fit_on="all")
+
+    assert found.temperature == pytest.approx(best_temperature(MANY_LOGITS, MANY_TARGETS), rel=2e-5)
+    assert (found.report["fit"]["reads"], found.report["fit"]["rows"]) == (3, MANY)
+    assert found.report["before"]["rows"] == found.report["after"]["rows"] == MANY
+
+
+def test_a_sample_that_misleads_is_found_out_by_another_read():
+    logits = MANY_LOGITS.copy()
+    logits[in_the_sample()] *= 20  # the best temperature of these is far from that of all
+
+    found = calibrate(logits, MANY_TARGETS, fit_on="all")
+
+    assert found.temperature == pytest.approx(best_temperature(logits, MANY_TARGETS), rel=2e-5)
+    assert found.report["fit"]["reads"] > 3
+
+
+@pytest.mark.parametrize(
+    "of_sample", [lambda x: np.full(len(x), -1), lambda x: x.argmax(axis=1)], ids=["none", "right"]
+)
+def test_a_sample_without_targets_or_without_an_error_leaves_the_grid_to_all_rows(of_sample):
+    targets, chosen = MANY_TARGETS.copy(), in_the_sample()
+    targets[chosen] = of_sample(MANY_LOGITS[chosen])
+
+    found = calibrate(MANY_LOGITS, targets, fit_on="all")
+
+    labelled = targets >= 0
+    assert found.temperature == pytest.approx(best_temperature(MANY_LOGITS[labelled], targets[labelled]), rel=2e-5)
+    assert found.report["fit"]["reads"] == 4
+
+
+@pytest.mark.parametrize("shape", [(MANY,), (512, 512)])
+def test_chunks_and_axes_change_no_bit_after_a_sample(shape):
+    logits, targets = MANY_LOGITS.reshape(*shape, 3), MANY_TARGETS.reshape(shape)
+    lazy = da.from_array(np.moveaxis(logits, -1, 0), chunks=(-1, *(100_000 if len(shape) == 1 else 130 for _ in shape)))
+
+    expected = calibrate(MANY_LOGITS, MANY_TARGETS).to_json()
+
+    assert calibrate(logits, targets).to_json() == expected
+    assert calibrate(lazy, targets, axis=0).to_json() == expected
+
+
+def test_a_sample_of_a_dask_array_computes_no_block_that_it_does_not_touch():
+    computed = []
+
+    def counted(block):
+        computed.append(len(block))
+        return block
+
+    lazy = da.map_blocks(counted, da.from_array(MANY_LOGITS, chunks=(1024, -1)), dtype=np.float32, meta=MANY_LOGITS[:0])
+
+    calibrate(lazy, MANY_TARGETS)
+
+    touched = {row // 1024 for run in sampled_rows(MANY) for row in run}
+    assert len(computed) == 2 * (MANY // 1024) + len(touched)
+    assert len(touched) < MANY // 1024 // 2
 
 
 # ---- priors

@@ -13,7 +13,8 @@ import zarr
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax, softmax
 
-from softmax_dask_pipelines import calibrate, conformal, score, threshold
+from softmax_dask import calibrate as library_calibrate
+from softmax_dask_pipelines import calibrate, conformal, score, sweep, threshold
 from tests.pipelines import dumps
 from tests.pipelines.command import softmax_dask
 
@@ -93,6 +94,22 @@ def test_threads_and_partitions_change_no_bit_of_the_document(dump, tmp_path, fl
     run("calibrate", dump, "-o", tmp_path / "c.json", *flags)
 
     assert json.loads((tmp_path / "c.json").read_text()) == whole == cut
+
+
+def test_of_many_rows_a_sample_is_read_first_and_then_all_of_them_twice(tmp_path, monkeypatch):
+    logits, targets = (np.tile(each, (50, 1) if each.ndim > 1 else 50) for each in (LOGITS, TARGETS))
+    group = zarr.create_group(tmp_path / "many.zarr")
+    group.create_array("logits", data=logits, chunks=(5000, CLASSES))
+    group.create_array("target", data=targets, chunks=(50_000,))
+    glances: list[int] = []
+    taken = sweep._Sums.take
+    monkeypatch.setattr(sweep._Sums, "take", lambda self, glance: (glances.append(glance.rows), taken(self, glance)))
+
+    found = calibrate(tmp_path / "many.zarr", tmp_path / "c.json", threads=2)
+
+    assert sum(glances) == found.job.total_rows == 2 * len(logits) + (1 << 15)
+    assert found.document["fit"] == library_calibrate(logits, targets).report["fit"]
+    assert found.document["temperature"] == library_calibrate(logits, targets).temperature
 
 
 def test_zarr_and_parquet_give_the_same_temperature(tmp_path):
