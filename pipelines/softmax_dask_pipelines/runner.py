@@ -46,10 +46,15 @@ def _run_wave(
 ) -> None:
     # A graph as it is: `map_blocks` of as many blocks takes milliseconds before the first task begins.
     name = f"wave-{numbers[0]}"
-    wave = {(name, number): (function, number) for number in numbers}
+    wave = {(name, number): (_held, function, number) for number in numbers}
     with _Receipts(name, take):
         # The string "threads" would import distributed.
         dask.threaded.get(wave, list(wave), pool=pool)
+
+
+def _held(function: Callable[[int], Any], number: int) -> list[Any]:
+    """In a list, out of which it is taken: Dask keeps what tasks return until the last of the wave has ended."""
+    return [function(number)]
 
 
 class _Receipts(Callback):  # type: ignore[misc]
@@ -61,7 +66,7 @@ class _Receipts(Callback):  # type: ignore[misc]
 
     def _posttask(self, key: Any, value: Any, dsk: Any, state: Any, worker: Any) -> None:
         if isinstance(key, tuple) and key[0] == self._name:
-            self._take(value)
+            self._take(value.pop())
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from threading import Barrier, Event, Lock, get_ident
+from weakref import ref
 
 import pytest
 
@@ -48,6 +49,23 @@ def test_waves_lose_and_repeat_nothing(count, monkeypatch):
     taken = results_of(lambda number: number, range(count))
 
     assert sorted(taken) == list(range(count))
+
+
+def test_results_are_forgotten_once_they_are_taken():
+    class Result:
+        """Something that can be referred to weakly."""
+
+    known, most = [], []
+
+    def take(result):
+        known.append(ref(result))
+        del result
+        most.append(sum(each() is not None for each in known))
+
+    run_on_threads(lambda number: Result(), range(50), threads=2, take=take, stop=Event())
+
+    assert len(known) == 50
+    assert max(most) <= 3
 
 
 def test_a_wave_ends_before_the_next_begins(monkeypatch):
