@@ -233,7 +233,9 @@ class MetricsCounter:
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
-        self._counts = no_counts(classes)
+        self._counts = no_counts(classes, with_targets=False)
+        self._are_lent = False
+        """Whether the counts are those of some `Metrics`, which must not change."""
         self._sums, self._bin_confidence = [0] * 4, [0] * BINS
         self._confusions = Confusions()
         self._wrong: list[Counters] = []
@@ -263,7 +265,17 @@ class MetricsCounter:
         """Of what was counted so far."""
         self._count(*self._gathered.taken())
         self._settle()
+        self._are_lent = True
         return _metrics_of(self._classes, self._counts, self._sums, self._bin_confidence, self._confusions)
+
+    def _counts_of_its_own(self, with_targets: bool) -> Counts:
+        """What may be added to: half a megabyte, and where there are targets three times that."""
+        counts = self._counts
+        if self._are_lent:
+            counts, self._are_lent = Counts(*(counters.copy() for counters in counts)), False
+        if with_targets and not counts.labelled_histogram.size:
+            counts = counts._replace(labelled_histogram=np.zeros((FINE_BINS, 2), np.int64))
+        return counts
 
     def _gather(self, columns: dict[str, NDArray[Any]], targets: Counters | None, rows: int) -> None:
         """Copy rows, which are counted when they have become many."""
@@ -289,7 +301,7 @@ class MetricsCounter:
 
     def _add(self, columns: dict[str, NDArray[Any]], targets: Counters | None) -> None:
         kernels: Any = backend_of(columns["label"]).kernels
-        counts = self._counts
+        counts = self._counts = self._counts_of_its_own(targets is not None)
         wrong = kernels.count_rows(columns, targets, self._classes, counts)
         if wrong.size:
             self._wrong.append(wrong)
@@ -353,7 +365,7 @@ def _taken(counts: Counts, classes: int) -> Confusions:
 def _metrics_of(
     classes: int, counts: Counts, sums: list[int], bin_confidence: list[int], confusions: Confusions
 ) -> Metrics:
-    """In arrays of their own."""
+    """Arrays are those of the counts, where none is made of them."""
     rows, undecidable, labelled, labelled_undecidable, infinite_nll, _ = counts.rows.tolist()
     histogram, labelled_histogram, correct_histogram = _histograms(counts)
     return Metrics(
@@ -368,12 +380,12 @@ def _metrics_of(
         nll_sum=sums[2],
         brier_sum=sums[3],
         labels=counts.unlabelled + counts.predicted,
-        predicted=counts.predicted.copy(),
-        support=counts.support.copy(),
-        hits=counts.hits.copy(),
-        ranks=counts.ranks.copy(),
+        predicted=counts.predicted,
+        support=counts.support,
+        hits=counts.hits,
+        ranks=counts.ranks,
         bin_rows=counts.bins[0] + counts.bins[1],
-        bin_correct=counts.bins[1].copy(),
+        bin_correct=counts.bins[1],
         bin_confidence=tuple(bin_confidence),
         histogram=histogram,
         labelled_histogram=labelled_histogram,
@@ -385,7 +397,7 @@ def _metrics_of(
 def _histograms(counts: Counts) -> tuple[Counters, Counters, Counters]:
     """Of decidable rows, of those that are labelled, and of those that are correct."""
     if not counts.rows[2]:  # none is labelled
-        return counts.unlabelled_histogram.copy(), _NO_ROWS, _NO_ROWS
+        return counts.unlabelled_histogram, _NO_ROWS, _NO_ROWS
     wrong, right = counts.labelled_histogram.T
     labelled = wrong + right
     return counts.unlabelled_histogram + labelled, labelled, right.copy()

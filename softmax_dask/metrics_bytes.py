@@ -66,7 +66,9 @@ class MetricsSum:
         """`total` is what they are added to; it stays as it is."""
         self._classes = total.classes
         self._numbers: dict[str, Any] = {name: getattr(total, name) for name in _NUMBERS}
-        self._arrays: dict[str, Any] = {name: getattr(total, name).copy() for name in _ARRAYS}
+        self._arrays: dict[str, Any] = {name: getattr(total, name) for name in _ARRAYS}
+        self._are_lent = True
+        """Whether the arrays are those of some `Metrics`, which must not change."""
         self._confusions = [total.confusions]
 
     def add(self, data: bytes) -> None:
@@ -80,6 +82,9 @@ class MetricsSum:
         found, kept = _read(data)
         if found["classes"] != self._classes:
             raise MetricsError(f"metrics are of {found['classes']} classes; expected {self._classes}.")
+        if self._are_lent:
+            self._arrays = {name: array.copy() for name, array in self._arrays.items()}
+            self._are_lent = False
         for name in _NUMBERS:
             if name != "classes":
                 self._numbers[name] = _added(self._numbers[name], found[name])
@@ -91,8 +96,8 @@ class MetricsSum:
 
     def metrics(self) -> Metrics:
         """Of all that was added so far."""
-        arrays = {name: array.copy() for name, array in self._arrays.items()}
-        return Metrics(**self._numbers, **arrays, confusions=Confusions.merged(self._confusions))
+        self._are_lent = True
+        return Metrics(**self._numbers, **self._arrays, confusions=Confusions.merged(self._confusions))
 
 
 def _read(data: bytes) -> tuple[dict[str, Any], dict[str, "_Kept"]]:

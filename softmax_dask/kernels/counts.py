@@ -72,10 +72,11 @@ class Counts(NamedTuple):
     unlabelled_histogram: NDArray[np.int64]
     """(FINE_BINS,): decidable rows without a target,"""
     labelled_histogram: NDArray[np.int64]
-    """(FINE_BINS, 2): and those with one, wrong and right: a row touches one of these, and they are many."""
+    """(FINE_BINS, 2): and those with one, wrong and right: a row touches one of these, and they are many; (0, 2) until
+    there are targets."""
 
 
-def no_counts(classes: int) -> Counts:
+def no_counts(classes: int, *, with_targets: bool = True) -> Counts:
     """Of no rows."""
 
     def none(*shape: int) -> Any:
@@ -92,5 +93,5 @@ def no_counts(classes: int) -> Counts:
         ranks=none(RANKS + 1),
         bins=none(3, BINS),
         unlabelled_histogram=none(FINE_BINS),
-        labelled_histogram=none(FINE_BINS, 2),
+        labelled_histogram=none(FINE_BINS if with_targets else 0, 2),
     )

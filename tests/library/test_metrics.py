@@ -420,6 +420,24 @@ def test_blocks_with_and_without_targets_are_counted_into_one():
     assert text_of(counter.metrics()) == text_of(Metrics.merged(parts))
 
 
+@pytest.mark.parametrize("with_targets", [(True, True), (False, True), (True, False), (False, False)])
+@pytest.mark.parametrize("classes", [CLASSES, 300])
+def test_metrics_of_some_rows_do_not_change_when_more_are_counted(with_targets, classes):
+    logits, targets = sample(classes=classes)
+    columns, counter = columns_of(logits, targets), MetricsCounter(classes)
+    given = [targets if each else None for each in with_targets]
+
+    counter.add(columns, given[0])
+    found = counter.metrics()
+    before = text_of(found)
+    counter.add(columns, given[1])
+    both = text_of(counter.metrics())
+
+    parts = [Metrics.of(columns, each, classes=classes) for each in given]
+    assert text_of(found) == before == text_of(parts[0])
+    assert both == text_of(Metrics.merged(parts))
+
+
 @pytest.mark.parametrize("parts", [0, 1, 3, 40])
 @pytest.mark.parametrize("classes", [2, 300])
 def test_kept_metrics_add_up_to_those_that_are_merged(parts, classes):
@@ -431,6 +449,18 @@ def test_kept_metrics_add_up_to_those_that_are_merged(parts, classes):
 
     assert text_of(summed.metrics()) == text_of(Metrics.merged([first] + parts * [part]))
     assert text_of(first) == text_of(metrics_of(*sample(classes=classes)))
+
+
+def test_a_sum_of_some_parts_does_not_change_when_more_are_added():
+    part = metrics_of(*sample(rows=50))
+    summed = MetricsSum(Metrics.none(CLASSES))
+
+    found = []
+    for _ in range(3):
+        summed.add(metrics_to_bytes(part))
+        found.append(summed.metrics())
+
+    assert [text_of(each) for each in found] == [text_of(Metrics.merged(n * [part])) for n in (1, 2, 3)]
 
 
 def test_kept_sketches_add_up():

@@ -38,33 +38,40 @@ class ChunkFiles:
     """Chunks that are not there are fill value, and no error."""
     file_size: FileSize
     index: ShardIndex | None
+    axes: int
+    """Of the array: 1 or 2."""
+    # What zarr-python works out anew whenever it is asked, which takes longer than to open a file:
+    shape: tuple[int, int]
+    """(rows, classes)."""
+    chunk: tuple[int, int]
+    """(rows, classes) that are decoded together."""
+    file_chunk: tuple[int, int]
+    """(rows, classes) of a file: those of a chunk, or of a shard."""
 
     @classmethod
     def of(
         cls, array: "zarr.Array[Any]", source: str, files: Files, name: str, *, row_axis: int, fill_missing: bool
     ) -> "ChunkFiles":
         """Those of `array`, which is `name` in the store."""
-        return cls(source, files, name, array, row_axis, fill_missing, FileSize.of(array), ShardIndex.of(array))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, classes)."""
-        return self._by_rows(self.array.shape)
-
-    @property
-    def chunk(self) -> tuple[int, int]:
-        """(rows, classes) that are decoded together."""
-        return self._by_rows(self.array.chunks)
-
-    @property
-    def file_chunk(self) -> tuple[int, int]:
-        """(rows, classes) of a file: those of a chunk, or of a shard."""
-        return self._by_rows(self.array.shards or self.array.chunks)
+        return cls(
+            source=source,
+            files=files,
+            name=name,
+            array=array,
+            row_axis=row_axis,
+            fill_missing=fill_missing,
+            file_size=FileSize.of(array),
+            index=ShardIndex.of(array),
+            axes=array.ndim,
+            shape=_by_rows(array.shape, row_axis),
+            chunk=_by_rows(array.chunks, row_axis),
+            file_chunk=_by_rows(array.shards or array.chunks, row_axis),
+        )
 
     @property
     def is_by_rows(self) -> bool:
         """Whether the values of a row lie side by side in a chunk."""
-        return self.array.ndim == 1 or not self.row_axis
+        return self.axes == 1 or not self.row_axis
 
     @property
     def layout(self) -> str:
@@ -98,12 +105,12 @@ class ChunkFiles:
 
     def parts(self, rows: range) -> Iterator[tuple[str, slice, slice]]:
         """Key of each file that `rows` touch, and which of those rows and which classes are in it."""
-        height, width = self.file_chunk
+        (height, width), key_of = self.file_chunk, self.array.metadata.encode_chunk_key
         for i in range(rows.start // height, -(-rows.stop // height)):
             inside = slice(max(rows.start, i * height), min(rows.stop, (i + 1) * height))
             for k in range(-(-self.shape[1] // width)):
                 classes = slice(k * width, min(self.shape[1], (k + 1) * width))
-                yield self.array.metadata.encode_chunk_key(self._as_stored(i, k)), inside, classes
+                yield key_of(self._as_stored(i, k)), inside, classes
 
     def place_in_shard(self, row: int, column: int) -> tuple[int, ...]:
         """Where the index of a shard has the inner chunk with this number along rows and along classes."""
@@ -142,12 +149,8 @@ class ChunkFiles:
         height, width = self.chunk
         return -(-rows // height) * height * -(-self.shape[1] // width) * width
 
-    def _by_rows(self, lengths: tuple[int, ...]) -> tuple[int, int]:
-        """(rows, classes), of an array with one axis (rows, 1)."""
-        return (lengths[self.row_axis], lengths[1 - self.row_axis]) if len(lengths) == 2 else (lengths[0], 1)
-
     def _as_stored(self, rows: _Part, classes: _Part) -> tuple[_Part, ...]:
-        if self.array.ndim == 1:
+        if self.axes == 1:
             return (rows,)
         return (classes, rows) if self.row_axis else (rows, classes)
 
@@ -184,6 +187,11 @@ class ChunkFiles:
             f"chunk, since a missing one would read as {fill}. Copy the dump again; if its rows really are all "
             f"{fill}, write it with write_empty_chunks=True, or read it with missing_chunks: fill."
         )
+
+
+def _by_rows(lengths: tuple[int, ...], row_axis: int) -> tuple[int, int]:
+    """(rows, classes), of an array with one axis (rows, 1)."""
+    return (lengths[row_axis], lengths[1 - row_axis]) if len(lengths) == 2 else (lengths[0], 1)
 
 
 def _lengths(shape: tuple[int, ...]) -> str:

@@ -124,7 +124,7 @@ FAULTS = [
     ("fsync", "EIO", "when=18+"),
     pytest.param("fsync", "EINTR", "when=3..40+4", marks=pytest.mark.long),
     ("write", "ENOSPC", "when=8+"),
-    (",".join(RENAMES), "EACCES", "when=6+"),
+    (",".join(RENAMES), "EACCES", "when=4+"),
     (",".join(LINKS), "EMFILE", "when=1"),
 ]
 """Calls, what they answer, and which of each thread: N is one, N+ all from there, N..M+S every S-th of some."""
