@@ -21,7 +21,6 @@ from softmax_dask_pipelines.sources.read_ahead import read_ahead
 from softmax_dask_pipelines.sources.zarr_chunks import ChunkFiles
 from softmax_dask_pipelines.sources.zarr_files import FolderFiles
 from softmax_dask_pipelines.sources.zarr_into import Decoder
-from softmax_dask_pipelines.sources.zarr_metadata import joined
 
 
 class _NotPlainError(Exception):
@@ -80,6 +79,7 @@ class DirectReader:
         self._lane, self._chunks, self._decoder = lane, lane.chunks, lane.decoder
         self._scratch = np.empty(0, lane.dtype)
         self._index: tuple[str, NDArray[np.uint64]] | None = None
+        self._folder = lane.files.shown(lane.chunks.name)
 
     def read(self, rows: range) -> NDArray[Any] | None:
         """These rows, (rows, classes), in memory of their own; None: ask zarr-python."""
@@ -113,7 +113,7 @@ class DirectReader:
         return block[rows.start - first * height : rows.stop - first * height]
 
     def _open(self, key: str) -> FileIO:
-        return FileIO(self._lane.files.shown(joined(self._chunks.name, key)), opener=_open)
+        return FileIO(f"{self._folder}/{key}", opener=_open)
 
     def _places(
         self, file: FileIO, key: str, inside: slice, classes: slice
@@ -157,7 +157,8 @@ class DirectReader:
     def _decode_into(self, file: FileIO, start: int, length: int, target: NDArray[Any]) -> None:
         out = target.reshape(-1).view(np.uint8).data
         _require(length <= self._chunks.file_size.largest_chunk)
-        file.seek(start)
+        if self._chunks.index is not None:  # else it is the first and only chunk of the file
+            file.seek(start)
         if self._decoder.is_plain:
             _require(length == len(out) == _filled(file, out))
         elif self._decoder.has_checksum:
