@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 OnStart = Callable[[int], None]
 OnReceipt = Callable[[Receipt], None]
 
+_MERGED_AT_ONCE = 64
+"""Tallies of partitions."""
+
 
 def score(
     source: str | PathLike[str],
@@ -297,7 +300,8 @@ class _Totals:
         self.compile_s = 0.0
         self._job, self._on_receipt = job, on_receipt
         self._begin = perf_counter()
-        self._tally = Tally()
+        self._tallies = [Tally()]
+        """Of the partitions so far, in few: many are merged in little more time than two."""
         self._shift: Shift | None = None
         self._rows_read = 0
         self._bytes_written = 0
@@ -312,16 +316,22 @@ class _Totals:
 
     def add_done(self, receipt: Receipt) -> None:
         """Of a partition that an earlier run has scored."""
-        self._tally = Tally.merged([self._tally, receipt.tally])
+        self._tallies.append(receipt.tally)
+        if len(self._tallies) >= _MERGED_AT_ONCE:
+            self._tallies = [self._tally]
         self._bytes_written += receipt.bytes_written
         if self._on_receipt is not None:
             self._on_receipt(receipt)
 
+    @property
+    def _tally(self) -> Tally:
+        return Tally.merged(self._tallies)
+
     def require_expected(self) -> None:
         """Refuse to publish what the config does not expect."""
-        job = self._job
-        self._shift = shift_of(job.config, job.spec.path, self._tally, job.facts.classes)
-        require_expected(job.config.expect, self._tally, self._shift)
+        job, tally = self._job, self._tally
+        self._shift = shift_of(job.config, job.spec.path, tally, job.facts.classes)
+        require_expected(job.config.expect, tally, self._shift)
 
     def result(self) -> RunResult:
         job = self._job

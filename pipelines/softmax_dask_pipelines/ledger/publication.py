@@ -108,15 +108,20 @@ class Building:
         self._partitions = partitions
         is_counted = self._sidecars.are_there if self._sidecars is not None else lambda receipt: True
         for receipt in finished(self._journal_path, self._sink.find, is_counted):
-            self._done += 1
+            self._count(receipt)
             yield receipt
 
     def note(self, receipt: Receipt) -> None:
         """Write down that a partition is done."""
         assert self._journal is not None, "a partition before the plan was begun"
         # Counted first: a signal between the two lines must not drop what the journal has.
-        self._done += 1
+        self._count(receipt)
         self._journal.add(receipt)
+
+    def _count(self, receipt: Receipt) -> None:
+        self._done += 1
+        if self._sidecars is not None:
+            self._sidecars.add(receipt.partition)
 
     def seal(self) -> None:
         """All partitions are done: make them durable."""
@@ -171,6 +176,8 @@ class Building:
                 journal.close()
 
     def _end(self, error: BaseException) -> None:
+        if self._sidecars is not None:
+            self._sidecars.abandon()
         with suppress(PipelineError):  # of a full disk, say: what is not durable will be done again
             self._close()
         if isinstance(error, ExpectationError):

@@ -4,13 +4,12 @@ A line of JSON, which says what the rows are and how long the two parts behind i
 the last partition is not full, of all others, because the next commit writes that one anew. Before there was this
 format, they were JSON, `metrics-PLAN.json`; those are read too.
 
-Partitions leave what they have counted in `counts-PLAN/`, a file each. Before the commit these are merged, with what
+Partitions leave what they have counted in `counts-PLAN/`, a file each. As partitions end these are merged, with what
 the commit before has; sums of integers, so that runs that were stopped, or came one after the other, count as one.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -28,6 +27,7 @@ from softmax_dask_pipelines import storage
 from softmax_dask_pipelines.errors import OutputExistsError, StorageFailedError
 from softmax_dask_pipelines.job import Job
 from softmax_dask_pipelines.ledger.history import Commit, History, PlanRecord
+from softmax_dask_pipelines.ledger.summing import Summing
 from softmax_dask_pipelines.metrics_about import about
 from softmax_dask_pipelines.object_path import AnyPath, ObjectPath
 from softmax_dask_pipelines.receipts import Receipt
@@ -45,11 +45,17 @@ class Sidecars:
 
     def __init__(self, history: History, plan: PlanRecord, job: Job) -> None:
         self._history, self._plan, self._job = history, plan, job
+        self._summing: Summing | None = None
+        """None: there will be no sidecar, for the commit before has none."""
         self.place = CountsPlace(history.path("counts", plan), job.config.durability == "fsync")
 
     def prepare(self) -> None:
         """Make the folder; what an earlier attempt at the same plan left there stays."""
         storage.make_folder(self.place.folder)
+        before = Metrics.none(self._job.facts.classes) if self._plan.is_whole else self._before()
+        if before is not None:
+            at_a_time = _READ_AT_ONCE if isinstance(self.place.folder, ObjectPath) else 1
+            self._summing = Summing(before, self._add, at_a_time=at_a_time)
 
     def are_there(self, receipt: Receipt) -> bool:
         """Whether what a partition has counted is there; of programs of before it is not."""
@@ -59,21 +65,32 @@ class Sidecars:
         except OSError:
             return False
 
+    def add(self, number: int) -> None:
+        """A partition is done, and what it has counted is there."""
+        if self._summing is not None and number != self._cut:
+            self._summing.add(number)
+
     def seal(self) -> None:
         """All partitions are done: write the metrics of the commit. None, where the commit before has none."""
-        before = None if self._plan.is_whole else self._before()
-        if before is None and not self._plan.is_whole:
+        if self._summing is None:
             return
-        plan = self._job.plan
-        numbers = list(plan.numbers)
-        is_cut = self._job.spec.format == "zarr" and plan.count * plan.partition_rows != plan.rows
-        last = [numbers.pop()] if is_cut and numbers else []
-        nothing = before or Metrics.none(self._job.facts.classes)
-        whole = self._merged(nothing, numbers)
-        total = self._merged(whole, last)
+        whole = self._summing.finish()
+        total = whole if self._cut is None else self._with(whole, self._cut)
         path = self._history.path("metrics", self._plan)
-        storage.put(path, _parts(self._told(), total, whole if last else None))
+        storage.put(path, _parts(self._told(), total, None if self._cut is None else whole))
         storage.sync_folder(path.parent)
+
+    def abandon(self) -> None:
+        """The run ends before all partitions are done."""
+        if self._summing is not None:
+            self._summing.abandon()
+
+    @property
+    def _cut(self) -> int | None:
+        """Number of a last partition that is not full, which the next commit writes anew; Parquet begins another."""
+        plan = self._job.plan
+        is_cut = self._job.spec.format == "zarr" and plan.count * plan.partition_rows != plan.rows
+        return plan.count - 1 if is_cut and len(plan.numbers) else None
 
     def _told(self) -> dict[str, Any]:
         return {
@@ -89,30 +106,19 @@ class Sidecars:
             return None
         return found.metrics if found.whole is None else found.whole
 
-    def _merged(self, total: Metrics, numbers: Sequence[int]) -> Metrics:
-        if not numbers:
-            return total
+    def _with(self, total: Metrics, number: int) -> Metrics:
         summed = MetricsSum(total)
-        for number, data in zip(numbers, self._counted(numbers), strict=True):
-            try:
-                summed.add(data)
-            except MetricsError as error:
-                raise self._damaged(number) from error
+        self._add(number, summed.add)
         return summed.metrics()
 
-    def _counted(self, numbers: Sequence[int]) -> Iterator[bytes]:
-        """What partitions have left; of a store some at a time."""
-        if not isinstance(self.place.folder, ObjectPath):  # to begin a thread takes as long as to read a file
-            yield from map(self._read, numbers)
-            return
-        with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
-            for start in range(0, len(numbers), _READ_AT_ONCE):
-                yield from pool.map(self._read, numbers[start : start + _READ_AT_ONCE])
-
-    def _read(self, number: int) -> bytes:
+    def _add(self, number: int, take: Callable[[bytes], None]) -> None:
         path = self.place.path(number)
         with storage.plain_errors(path):
-            return path.read_bytes()
+            data = path.read_bytes()
+        try:
+            take(data)
+        except MetricsError as error:
+            raise self._damaged(number) from error
 
     def _damaged(self, number: int) -> StorageFailedError:
         path = self.place.path(number)
