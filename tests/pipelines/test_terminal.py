@@ -134,7 +134,7 @@ def test_a_search_for_rows_has_a_bar_of_its_own(dump, tmp_path):
     assert frames(there.shown)[-1].startswith("rows ")
 
 
-@pytest.mark.parametrize("columns", [20, 60, 200])
+@pytest.mark.parametrize("columns", [20, pytest.param(60, marks=pytest.mark.long), 200])
 def test_the_bar_fits_the_width(terminal, columns):
     there = terminal(columns=columns)
 

@@ -70,8 +70,19 @@ def _run(folder: Path, case: str, setting: str, program: tuple[str, ...] = PROGR
     return run_alone("score", source, folder / "out.zarr", *flags, "--quiet", program=program, env=env)
 
 
-@pytest.mark.parametrize("setting", ["", "error", "ignore"])
-@pytest.mark.parametrize("case", CASES)
+SETTINGS = [
+    *((case, "error") for case in CASES),
+    *(("one class", setting) for setting in ("", "ignore")),
+    *(
+        pytest.param(case, setting, marks=pytest.mark.long)
+        for case in ("few classes", "probabilities", "no manifest")
+        for setting in ("", "ignore")
+    ),
+]
+"""What the warning is about, and PYTHONWARNINGS: a process each."""
+
+
+@pytest.mark.parametrize(("case", "setting"), SETTINGS)
 def test_a_warning_of_ours_is_one_line_and_the_run_goes_on(tmp_path, case, setting):
     outcome = _run(tmp_path, case, setting)
 
