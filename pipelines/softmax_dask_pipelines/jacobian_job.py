@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from threading import Event
 from typing import Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -124,6 +123,8 @@ def _tiles(facts: SourceFacts, dtype: np.dtype[Any]) -> Tiles:
 
 
 def _lazy(rows: int, facts: SourceFacts, dtype: np.dtype[Any]) -> Any:
+    import dask.array as da  # half of the time in which other verbs begin, which do without
+
     return jacobian(da.zeros((rows, facts.classes), facts.dtype, chunks=(rows, facts.classes)), dtype=dtype)
 
 

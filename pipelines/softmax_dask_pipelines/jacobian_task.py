@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -98,6 +97,8 @@ class _Piece:
         return JacobianReceipt(len(places) if is_first else 0, self._undecidable, self._bytes_written)
 
     def _write_tiles(self, start: int, stop: int) -> SourceBlock:
+        import dask.array as da  # as in `jacobian_job`
+
         task = self._task
         block = part_of(task.block, slice(start - task.first_row, stop - task.first_row))
         lazy = jacobian(
