@@ -46,10 +46,10 @@ def find(config: CalibrateConfig, sweep: Sweep) -> str:
     return found.with_report(source=facts.path, logits=facts.name, split_by=_split_by(facts)).to_json()
 
 
-def rows_of_sample(rows: int) -> int:
-    """How many of so many rows are tried first."""
+def rows_read(rows: int) -> int:
+    """How many rows of a dump of so many are read, most often: a sample, or all, and then all of them twice."""
     sample = sampled_rows(rows)
-    return rows if sample is None else sum(map(len, sample))
+    return 2 * rows + (rows if sample is None else sum(map(len, sample)))
 
 
 def _split_by(facts: SourceFacts) -> str:

@@ -28,8 +28,12 @@ _FIND: dict[type[Any], Callable[[Any, Sweep], str]] = {
     ConformalConfig: conformal_levels.find,
 }
 """Config -> what makes its document, as text."""
-_READS: dict[type[Any], int] = {CalibrateConfig: 2, ThresholdConfig: 1, ConformalConfig: 3}
-"""How often the dump is read, most often; to calibrate, beside a sample."""
+_ROWS_READ: dict[type[Any], Callable[[int], int]] = {
+    CalibrateConfig: calibrations.rows_read,
+    ThresholdConfig: lambda rows: rows,
+    ConformalConfig: lambda rows: 3 * rows,
+}
+"""Config -> how many rows of a dump of so many are read, in all reads together, most often."""
 _COUNTED_BYTES = 8 << 20
 """Of what is counted of a chunk."""
 
@@ -51,9 +55,7 @@ class FitJob:
     @property
     def total_rows(self) -> int:
         """Rows that are worked through, in all reads together."""
-        rows = self.plan.rows
-        sample = calibrations.rows_of_sample(rows) if isinstance(self.config, CalibrateConfig) else 0
-        return sample + rows * _READS[type(self.config)]
+        return _ROWS_READ[type(self.config)](self.plan.rows)
 
 
 @dataclass(frozen=True, slots=True)

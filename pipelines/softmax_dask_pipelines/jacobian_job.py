@@ -123,7 +123,7 @@ def _tiles(facts: SourceFacts, dtype: np.dtype[Any]) -> Tiles:
 
 
 def _lazy(rows: int, facts: SourceFacts, dtype: np.dtype[Any]) -> Any:
-    import dask.array as da  # half of the time in which other verbs begin, which do without
+    import dask.array as da  # a quarter of the work with which other verbs would begin, which do without
 
     return jacobian(da.zeros((rows, facts.classes), facts.dtype, chunks=(rows, facts.classes)), dtype=dtype)
 
