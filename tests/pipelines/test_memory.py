@@ -29,10 +29,15 @@ LIMIT = 480 * MIB
 
 OF_A_VERB = """
 import sys
-from softmax_dask_pipelines import calibrate, evaluate
+from softmax_dask_pipelines import calibrate, conformal, evaluate
 verb, source, limit = sys.argv[1:]
-run = {"calibrate": lambda path, **options: calibrate(path, f"{path}.json", **options), "evaluate": evaluate}[verb]
-run(source, memory_limit=int(limit), threads=2)
+options = {"memory_limit": int(limit), "threads": 2}
+document = f"{source}.{verb}.json"
+{
+    "calibrate": lambda: calibrate(source, document, **options),
+    "conformal": lambda: conformal(source, document, **options),
+    "evaluate": lambda: evaluate(source, **options),
+}[verb]()
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM:")).split()[1])
 """
 """Prints the most KiB that its process took."""
@@ -125,7 +130,10 @@ def test_a_run_with_ids_and_names_stays_below_what_is_planned(with_ids, tmp_path
     assert run["peak_bytes"] <= run["plan_bytes"]
 
 
-@pytest.mark.parametrize("verb", ["evaluate", pytest.param("calibrate", marks=pytest.mark.long)])
+FITS = ("calibrate", "conformal")
+
+
+@pytest.mark.parametrize("verb", ["evaluate", *(pytest.param(verb, marks=pytest.mark.long) for verb in FITS)])
 def test_sums_of_a_dump_ten_times_the_limit_stay_within_it(ten_times_the_limit, tmp_path, verb):
     group = zarr.open_group(ten_times_the_limit, mode="r")
     small = zarr.create_group(tmp_path / "small.zarr")
