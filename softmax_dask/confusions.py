@@ -86,11 +86,12 @@ class Confusions:
     @staticmethod
     def merged(parts: Iterable["Confusions"]) -> "Confusions":
         """Of all their rows."""
-        given = list(parts)
+        given = [part for part in parts if len(part.pairs) or not part.is_exact]
+        if len(given) < 2:
+            return given[0] if given else Confusions()
         if all(part.is_exact for part in given):
-            pairs = [part.pairs for part in given]
-            rows = [part.rows for part in given]
-            return Confusions.of(np.concatenate([_no_pairs(), *pairs]), np.concatenate([_no_pairs(), *rows]))
+            pairs, rows = ([getattr(part, name) for part in given] for name in ("pairs", "rows"))
+            return Confusions.of(np.concatenate(pairs), np.concatenate(rows))
         return Confusions(sketch=np.sum([part.sketched() for part in given], axis=0))
 
     def sketched(self) -> Counters:

@@ -31,8 +31,8 @@ gone through it, and a thousand rows then wait for memory most of the time."""
 
 Counters = NDArray[np.int64]
 
-_NO_ROWS: Counters = np.zeros(FINE_BINS, np.int64)
-_NO_ROWS.flags.writeable = False
+_NO_ROWS: Counters = np.broadcast_to(np.int64(0), FINE_BINS)
+"""Takes no memory, and who keeps metrics need not look for what is in it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -294,7 +294,7 @@ class MetricsCounter:
         """Take pairs into the counts by class, and into the confusions where they differ: many at once cost less."""
         counts = self._counts
         waiting = [Confusions.of(np.concatenate(self._wrong))] if self._wrong else []
-        if counts.pairs.size:
+        if counts.pairs.size and counts.rows[2]:  # some row is labelled
             waiting.append(_taken(counts, self._classes))
         self._confusions = Confusions.merged([self._confusions, *waiting])
         self._wrong = []

@@ -22,6 +22,8 @@ _HEAD = b"softmax-dask metrics 2\n"
 """Its number is raised with any change; .npz files, of which there was no number, were the first."""
 
 _PLACE = np.dtype("<u4")
+_LEAST = np.dtype("u1")
+_NOTHING: NDArray[np.uint8] = np.empty(0, _LEAST)
 
 _MERGED_AT_ONCE = 16
 """Confusions of so many parts: a merge sorts them all."""
@@ -140,9 +142,13 @@ _ARRAYS = tuple(name for name in _FIELDS if name not in _NUMBERS)
 
 def _packed(values: NDArray[np.int64]) -> tuple[list[Any], list[bytes]]:
     """Dtype, length, and how many items are kept: all, or after their places those that are not zero; and the bytes."""
-    places = np.flatnonzero(values != 0)  # of flags: four times as fast as of the numbers
+    if values.strides == (0,) and not values[:1].any():  # one zero stands for all
+        return [_LEAST.str, len(values), 0], []
+    (places,) = (values != 0).nonzero()  # of flags: four times as fast as of the numbers
+    if not len(places):
+        return [_LEAST.str, len(values), 0], []
     kept = values[places]
-    dtype = _narrow(kept if len(places) else values[:1])
+    dtype = _narrow(kept)
     if len(places) * (_PLACE.itemsize + dtype.itemsize) >= len(values) * dtype.itemsize:
         return [dtype.str, len(values), len(values)], [values.astype(dtype).tobytes()]
     return [dtype.str, len(values), len(kept)], [places.astype(_PLACE).tobytes(), kept.astype(dtype).tobytes()]
@@ -170,13 +176,15 @@ class _Kept:
         """Add the array to one of its length."""
         if self.places is None:
             array += self.values
-        else:
+        elif len(self.places):
             array[self.places] += self.values
 
 
 def _unpacked(body: memoryview, start: int, kind: list[Any]) -> tuple[_Kept, int]:
     """What is kept, and where the next one begins."""
-    dtype, length, count = np.dtype(kind[0]), kind[1], kind[2]
+    dtype, length, count = kind
+    if not count:
+        return _Kept(_NOTHING, _NOTHING, length), start
     if count == length:
         whole = np.frombuffer(body, dtype, count, start)
         return _Kept(whole, None, length), start + whole.nbytes
@@ -187,6 +195,6 @@ def _unpacked(body: memoryview, start: int, kind: list[Any]) -> tuple[_Kept, int
 
 def _narrow(counts: NDArray[np.int64]) -> np.dtype[Any]:
     """The smallest dtype that holds them; those of one partition are small."""
-    if not counts.size or counts.min() < 0:
+    if counts.min() < 0:
         return np.dtype("<i8")
     return np.min_scalar_type(int(counts.max())).newbyteorder("<")

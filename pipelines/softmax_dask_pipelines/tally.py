@@ -64,7 +64,7 @@ class Tally:
         known = counts[names]
         most = np.argsort(-known, kind="stable")[:_MOST_FREQUENT]
         found = {int(names[i]): int(known[i]) for i in most}
-        groups = np.trim_zeros(np.bincount(names % _GROUPS, weights=known), "b")
+        groups = np.bincount(names % _GROUPS, weights=known)
         return replace(
             self,
             labels=found,

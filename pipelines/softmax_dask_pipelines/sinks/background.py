@@ -2,7 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -10,13 +11,15 @@ T = TypeVar("T")
 UNDER_WAY = 2
 """Writes of one partition at a time: a disk that syncs two files at once syncs more bytes a second than with one."""
 
+_MOST_THREADS = 1000
+"""No limit: who writes has one. Threads are started when none is idle."""
+
 
 class Background(Generic[T]):
     """Calls that are made in order, a few at a time; what each returns is kept."""
 
     def __init__(self, threads: int = UNDER_WAY) -> None:
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="softmax-dask-write")
         self._under_way: deque[Future[T]] = deque()
         self._all: list[Future[T]] = []
 
@@ -27,7 +30,7 @@ class Background(Generic[T]):
         """
         while len(self._under_way) >= self._threads:
             self._under_way.popleft().result()
-        future = self._pool.submit(function, *arguments)
+        future = _pool().submit(function, *arguments)
         self._under_way.append(future)
         self._all.append(future)
 
@@ -38,9 +41,15 @@ class Background(Generic[T]):
 
     def finish(self) -> tuple[T, ...]:
         """What the calls returned, in the order in which they were made; the first error, once none is under way."""
-        self._pool.shutdown(wait=True)
+        wait(self._under_way)
         return tuple(future.result() for future in self._all)
 
     def abandon(self) -> None:
         """Wait for the calls that have begun; the others are not made."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        wait([future for future in self._under_way if not future.cancel()])
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """One for all partitions of the process: to start a thread takes as long as to write a small file."""
+    return ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="softmax-dask-write")
