@@ -111,7 +111,12 @@ def is_foreign(thing: Any) -> bool:
 
 def is_on_device(thing: Any) -> bool:
     """Whether it is an array in the memory of a GPU, which must not be taken for one of NumPy's."""
-    return "cupy.ndarray" in map(_name, type(thing).__mro__)
+    return _is_of_a_device(thing.__class__)
+
+
+@cache
+def _is_of_a_device(kind: type) -> bool:
+    return "cupy.ndarray" in map(_name, kind.__mro__)
 
 
 @cache

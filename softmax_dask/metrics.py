@@ -414,7 +414,9 @@ def _plain(columns: Mapping[str, Any], name: str) -> NDArray[Any]:
     """A column in the memory of this machine, one value after the other."""
     if name not in columns:
         raise MetricsError(f"columns have no {name}; expected {', '.join(_COLUMNS + _COLUMNS_OF_TARGETS)}.")
-    array: NDArray[Any] = np.ascontiguousarray(_host(columns[name])).reshape(-1)
+    array: NDArray[Any] = np.ascontiguousarray(_host(columns[name]))
+    if array.ndim != 1:
+        array = array.reshape(-1)
     return array if array.flags.writeable else array.copy()  # one type to Numba, one compiled kernel
 
 

@@ -69,8 +69,8 @@ class MetricsSum:
         self._classes = total.classes
         self._numbers: dict[str, Any] = {name: getattr(total, name) for name in _NUMBERS}
         self._arrays: dict[str, Any] = {name: getattr(total, name) for name in _ARRAYS}
-        self._are_lent = True
-        """Whether the arrays are those of some `Metrics`, which must not change."""
+        self._own: set[str] = set()
+        """Names of the arrays that are not those of some `Metrics`, which must not change."""
         self._confusions = [total.confusions]
 
     def add(self, data: bytes) -> None:
@@ -84,22 +84,28 @@ class MetricsSum:
         found, kept = _read(data)
         if found["classes"] != self._classes:
             raise MetricsError(f"metrics are of {found['classes']} classes; expected {self._classes}.")
-        if self._are_lent:
-            self._arrays = {name: array.copy() for name, array in self._arrays.items()}
-            self._are_lent = False
         for name in _NUMBERS:
             if name != "classes":
                 self._numbers[name] = _added(self._numbers[name], found[name])
         for name in _ARRAYS:
-            kept[name].add_to(self._arrays[name])
+            if len(kept[name].values):
+                kept[name].add_to(self._array_of_its_own(name))
         self._confusions.append(_confusions({name: kept[name].whole() for name in kept.keys() - set(_ARRAYS)}))
         if len(self._confusions) >= _MERGED_AT_ONCE:
             self._confusions = [Confusions.merged(self._confusions)]
 
     def metrics(self) -> Metrics:
         """Of all that was added so far."""
-        self._are_lent = True
+        self._own.clear()
         return Metrics(**self._numbers, **self._arrays, confusions=Confusions.merged(self._confusions))
+
+    def _array_of_its_own(self, name: str) -> NDArray[np.int64]:
+        """One that may be added to: of a dump without targets most arrays stay as they are, and take no memory."""
+        if name not in self._own:
+            self._arrays[name] = self._arrays[name].copy()
+            self._own.add(name)
+        array: NDArray[np.int64] = self._arrays[name]
+        return array
 
 
 def _read(data: bytes) -> tuple[dict[str, Any], dict[str, "_Kept"]]:
@@ -176,7 +182,7 @@ class _Kept:
         """Add the array to one of its length."""
         if self.places is None:
             array += self.values
-        elif len(self.places):
+        else:
             array[self.places] += self.values
 
 

@@ -116,6 +116,8 @@ class ZarrSource:
         direct = self._direct()
         for block in aligned(rows.start, rows.stop, self._facts.read_rows):
             yield self._logits(block, direct).tobytes()
+        if self._lane:  # else the thread of a driver would keep it while others score
+            self._lane.scratch.free()
 
     @property
     def _carried_arrays(self) -> list[CarriedArray]:

@@ -42,6 +42,10 @@ class _Scratch(local):
             self._bytes = np.empty(length + length // 8, np.uint8)
         return self._bytes.data[:length]
 
+    def free(self) -> None:
+        """Give the memory of this thread back: it will read no more, or not soon."""
+        self._bytes = np.empty(0, np.uint8)
+
     def __reduce__(self) -> tuple[type["_Scratch"], tuple[()]]:
         return _Scratch, ()
 

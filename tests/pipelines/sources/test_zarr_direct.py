@@ -1,6 +1,7 @@
 """The direct lane: plain arrays never ask zarr-python; and with it or without, the same bits and the same errors."""
 
 import os
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -236,3 +237,18 @@ def test_missing_chunks_are_fill_where_they_may_be(tmp_path: Path, layout: dict[
     assert _bits(_opened(path, missing_chunks="fill")) == data.tobytes()
     with pytest.raises(MissingChunkError):
         _bits(_opened(path))
+
+
+def test_who_looks_what_is_in_a_last_chunk_keeps_no_memory_for_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = rng.normal(0, 6, (1500, 500)).astype(np.float32)  # the second chunk of 1000 rows is not full
+    source = _opened(_written(tmp_path, data, {"chunks": (1000, 500), "compressors": [BloscCodec(cname="lz4")]}))
+
+    tracemalloc.start()
+    stamps = source.stamps()
+    held, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert stamps.arrays[0].tail
+    assert most > 1_000_000
+    assert held < 200_000
