@@ -1,5 +1,6 @@
 """Writes on threads of their own: a disk is waited for while others compute. Knows no files."""
 
+import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -30,7 +31,7 @@ class Background(Generic[T]):
         """
         while len(self._under_way) >= self._threads:
             self._under_way.popleft().result()
-        future = _pool().submit(function, *arguments)
+        future = _pool_of(os.getpid()).submit(function, *arguments)
         self._under_way.append(future)
         self._all.append(future)
 
@@ -50,6 +51,9 @@ class Background(Generic[T]):
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    """One for all partitions of the process: to start a thread takes as long as to write a small file."""
+def _pool_of(process: int) -> ThreadPoolExecutor:
+    """One for all partitions of a process: to start a thread takes as long as to write a small file.
+
+    A process that was forked has the pool of the one before, without its threads.
+    """
     return ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="softmax-dask-write")

@@ -1,5 +1,8 @@
 """Calls on other threads: in order, a few at a time, and none left behind."""
 
+import os
+import subprocess
+import sys
 from threading import Barrier, Event, current_thread, get_ident
 
 import pytest
@@ -85,3 +88,26 @@ def test_one_partition_after_the_other_has_the_same_threads():
 
     # Each is idle before the next one begins, or as good as: of twenty, one may still be on its way back.
     assert len({name_of_thread() for _ in range(20)}) < 10
+
+
+FORKED = """
+import os, sys
+from softmax_dask_pipelines.sinks.background import Background
+
+def three():
+    background = Background(1)
+    background.call(lambda: 3)
+    return background.finish()
+
+assert three() == (3,)
+child = os.fork()
+if child == 0:
+    os._exit(0 if three() == (3,) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_that_was_forked_has_threads_of_its_own():
+    # Python 3.12 warns of threads beside a fork, which is what this is about.
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=True, timeout=60)
