@@ -473,6 +473,24 @@ def test_kept_sketches_add_up():
     assert text_of(summed.metrics()) == text_of(Metrics.merged([part, part]))
 
 
+def test_what_nothing_is_counted_in_takes_no_memory_and_is_kept_as_zeros_are():
+    logits, _ = sample()
+    part = Metrics.of(decisions(logits, metric_columns(with_targets=False)), classes=CLASSES)
+    summed = MetricsSum(Metrics.none(CLASSES))
+
+    summed.add(metrics_to_bytes(part))
+    summed.add(metrics_to_bytes(part))
+
+    found = summed.metrics()
+    assert found.histogram.sum() == 2 * part.decidable
+    for name in ("labelled_histogram", "correct_histogram"):
+        array = getattr(found, name)
+        assert array.strides == (0,)  # one zero stands for all
+        zeros = replace(found, **{name: np.zeros(len(array), np.int64)})
+        assert getattr(zeros, name).strides != (0,)
+        assert metrics_to_bytes(zeros) == metrics_to_bytes(found)
+
+
 @pytest.mark.parametrize("data", [b"", metrics_to_bytes(Metrics.none(3)), metrics_to_bytes(Metrics.none(2))[:-1]])
 def test_a_sum_refuses_what_is_damaged_or_of_other_classes_and_stays_as_it_was(data):
     summed = MetricsSum(Metrics.none(2))
