@@ -7,9 +7,15 @@ typedef unsigned long long u64;
 typedef long long i64;
 
 #define DEVICE __device__ __forceinline__
-// `resident`: threads that a multiprocessor must have registers for.
-#define KERNEL(threads, resident) \
-  extern "C" __global__ void __launch_bounds__(threads, (threads) < (resident) ? (resident) / (threads) : 1)
+// `resident`: threads that a multiprocessor must have registers for. For sm_120 the compiler takes more for the same.
+#if __CUDA_ARCH__ >= 1200
+#define THAT_FIT(resident) ((resident) * 2 / 3)
+#else
+#define THAT_FIT(resident) (resident)
+#endif
+#define KERNEL(threads, resident)           \
+  extern "C" __global__ void __launch_bounds__( \
+      threads, (threads) < THAT_FIT(resident) ? THAT_FIT(resident) / (threads) : 1)
 #define SHARED(type, name, count) __shared__ __align__(16) type name[count]
 
 struct alignas(16) Word4 { u32 w[4]; };

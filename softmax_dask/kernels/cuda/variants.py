@@ -158,15 +158,17 @@ def _crowd(threads: int, work: Work) -> int:
 
 def _resident(place: Place, dtype: np.dtype[Any], work: Work) -> int:
     """Threads that a multiprocessor must have registers for: as many as none of these kernels spills with."""
+    packs, logits = (0, place.held) if place.kind == "tile" else (place.held, 0)
     if dtype.itemsize == 8:
-        return 256 if place.kind == "stream" and work & Work.RANK else 384
-    packs = place.held if place.kind != "tile" else 0
+        return 256 if work and (logits >= 28 or (place.kind == "stream" and work & Work.RANK)) else 384
     if work & (Work.RANK | Work.WIDE):
         if dtype.itemsize == 2 and packs > 4:
             return 256
-        return 384 if place.kind == "stream" else 512
+        return 384 if place.kind == "stream" or logits >= 24 else 512
+    if work and 20 <= logits < 28:
+        return 768
     few = place.kind in ("part", "tile") or (bool(work) and dtype.itemsize == 2 and place.members == _WARP)
-    return 1024 if few and packs <= 4 and place.held < 28 else 512
+    return 1024 if few and packs <= 4 and logits < 28 else 512
 
 
 @cache
