@@ -7,11 +7,12 @@ typedef unsigned long long u64;
 typedef long long i64;
 
 #define DEVICE __device__ __forceinline__
-// `resident`: threads that a multiprocessor must have registers for. For sm_120 the compiler takes more for the same.
-#if __CUDA_ARCH__ >= 1200
-#define THAT_FIT(resident) ((resident) * 2 / 3)
-#else
+// `resident`: threads that a multiprocessor must have registers for. Before sm_80, and for sm_120, the compiler takes more
+// of them for the same.
+#if __CUDA_ARCH__ >= 800 && __CUDA_ARCH__ < 1200
 #define THAT_FIT(resident) (resident)
+#else
+#define THAT_FIT(resident) ((resident) * 2 / 3)
 #endif
 #define KERNEL(threads, resident)           \
   extern "C" __global__ void __launch_bounds__( \

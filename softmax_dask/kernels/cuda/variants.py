@@ -145,7 +145,7 @@ def kernel_at(place: Place, dtype: np.dtype[Any], wide: np.dtype[Any] | None, wo
         "stream": f"stream_rows<{t}, {o}, {warps}, {place.held}, {int(work)}>",
     }
     threads = place.members if warps > 1 else BLOCK
-    line = f"ROW_KERNEL({name}, {t}, {o}, {threads}, {_resident(place, dtype, work)}, ({bodies[place.kind]}))"
+    line = f"ROW_KERNEL({name}, {t}, {o}, {threads}, {_resident(place, dtype, wide, work)}, ({bodies[place.kind]}))"
     return Kernel(name, line, threads, threads // place.members, place.members, _crowd(threads, work))
 
 
@@ -156,7 +156,7 @@ def _crowd(threads: int, work: Work) -> int:
     return 4096 // threads if work else 128 if threads < 512 else 16
 
 
-def _resident(place: Place, dtype: np.dtype[Any], work: Work) -> int:
+def _resident(place: Place, dtype: np.dtype[Any], wide: np.dtype[Any] | None, work: Work) -> int:
     """Threads that a multiprocessor must have registers for: as many as none of these kernels spills with."""
     packs, logits = (0, place.held) if place.kind == "tile" else (place.held, 0)
     if dtype.itemsize == 8:
@@ -167,6 +167,8 @@ def _resident(place: Place, dtype: np.dtype[Any], work: Work) -> int:
         return 384 if place.kind == "stream" or logits >= 24 else 512
     if work and 20 <= logits < 28:
         return 768
+    if wide is not None and wide != dtype and wide.itemsize == dtype.itemsize:
+        return 512  # from one format of 16 bits to the other
     few = place.kind in ("part", "tile") or (bool(work) and dtype.itemsize == 2 and place.members == _WARP)
     return 1024 if few and packs <= 4 and logits < 28 else 512
 
