@@ -156,7 +156,7 @@ DEVICE void write_wide(const typename Place::Held& v, const Found<A>& found, i64
 template <typename T, typename O, typename Place, int WORK, typename A>
 DEVICE void held_rows(const T* logits, i64 stride, i64 rows, int classes, int batch, Temperature<A> t,
                       const i64* targets, Columns<A, O> out) {
-  // Elsewhere no registers are left for the next row: what is looked for takes them, or many wide exponentials.
+  // No registers are left for the next row where what is looked for takes them, or many wide exponentials do.
   const bool MANY = WORK == 0 && Place::N * sizeof(A) >= 192 && sizeof(O) >= 4;
   const bool AHEAD = !(WORK & WIDE && WORK & RANK) && !MANY;
   SHARED(double, board, SLOTS * MOST_WARPS);
