@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from softmax_dask.calibration_sums import CalibrationCounter, CalibrationRead, CalibrationSums
     from softmax_dask.columns import COLUMNS, Column
+    from softmax_dask.compiled import kernel
     from softmax_dask.conformal_sets import (
         ConformalCounts,
         ConformalLevel,
@@ -109,6 +110,7 @@ _HOMES = {
     "float_dtype": "sizes",
     "jacobian": "jacobians",
     "jvp": "jacobians",
+    "kernel": "compiled",
     "kernel_facts": "facts",
     "kernel_name": "facts",
     "log_softmax": "arrays",
@@ -179,6 +181,7 @@ __all__ = [
     "float_dtype",
     "jacobian",
     "jvp",
+    "kernel",
     "kernel_facts",
     "kernel_name",
     "log_softmax",

@@ -196,6 +196,28 @@ def test_the_stamp_of_equal_sources_is_equal(copy, monkeypatch):
     assert found == compiling.package_stamp.__wrapped__()
 
 
+@pytest.mark.parametrize("edit", ["", "# edited"], ids=["as it was", "edited"])
+def test_a_kernel_elsewhere_is_compiled_again_when_its_file_is_edited(here, tmp_path, edit):
+    file = tmp_path / "elsewhere.py"
+    file.write_text(ELSEWHERE)
+    kernel_in(file)(2.0)
+    file.write_text(ELSEWHERE + edit)
+    again = kernel_in(file)
+
+    found = again(2.0)
+
+    assert (found, counts(again)) == (6.0, [0, 1] if edit else [1, 0])  # hits, misses
+
+
+def test_of_a_kernel_that_was_typed_in_nothing_is_kept(here):
+    typed = {"kernel": compiling.kernel}
+    exec(ELSEWHERE, typed)
+
+    found = typed["tripled"](2.0)
+
+    assert (found, files_in(here)) == (6.0, {})
+
+
 # ---- folders
 
 
@@ -339,6 +361,22 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of its own for the cache of this process."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     return tmp_path
+
+
+ELSEWHERE = """
+from softmax_dask import kernel
+
+@kernel
+def tripled(x):
+    return x * 3
+"""
+
+
+def kernel_in(file: Path) -> Any:
+    """That of `ELSEWHERE` in this file, as of a module that is imported."""
+    found: dict[str, Any] = {}
+    exec(compile(file.read_text(), str(file), "exec"), found)
+    return found["tripled"]
 
 
 def doubled(x):

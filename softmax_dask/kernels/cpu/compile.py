@@ -44,9 +44,10 @@ _STEP = {
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile an entry point: called from Python, releases the GIL, kept on disk."""
+    """Compile an entry point: called from Python, releases the GIL, kept on disk if it stands in a file."""
     dispatcher = njit(nogil=True, error_model="numpy")(function)
-    dispatcher._cache = _KernelCache(function)
+    if Path(function.__code__.co_filename).is_file():
+        dispatcher._cache = _KernelCache(function)
     return dispatcher
 
 
@@ -82,6 +83,14 @@ def host_folder() -> str:
     """
     _, cpu, features = cpu_target.target_context.codegen().magic_tuple()
     return f"{cpu}-{hashlib.sha256(features.encode()).hexdigest()[:12]}"
+
+
+def _source_stamp(file: str) -> str:
+    """That of the package; for a kernel outside of it, of its own file as well."""
+    path = Path(file)
+    if path.parent == Path(__file__).parent:
+        return package_stamp()
+    return hashlib.sha256(package_stamp().encode() + path.read_bytes()).hexdigest()
 
 
 class _KernelFiles(IndexDataCacheFile):  # type: ignore[misc]
@@ -126,7 +135,7 @@ class _Located:
     """What our locators have in common; they come before Numba's, whose folders they divide by host."""
 
     def get_source_stamp(self) -> str:
-        return package_stamp()
+        return _source_stamp(self._py_file)  # type: ignore[attr-defined]
 
     def get_cache_path(self) -> str:
         return str(Path(super().get_cache_path(), host_folder()))  # type: ignore[misc]
@@ -165,7 +174,8 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        self._cache_file = _KernelFiles(self._cache_path, self._impl.filename_base, package_stamp())
+        stamp = self._impl.locator.get_source_stamp()
+        self._cache_file = _KernelFiles(self._cache_path, self._impl.filename_base, stamp)
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         with suppress(OSError):  # a full disk, a folder that went away
