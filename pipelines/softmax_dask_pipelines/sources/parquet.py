@@ -11,7 +11,7 @@ from softmax_dask_pipelines.sources.blocks import aligned, regrouped, rows_per_r
 from softmax_dask_pipelines.sources.names import require_class_names
 from softmax_dask_pipelines.sources.parquet_carried import CarriedColumns, TextAllowance
 from softmax_dask_pipelines.sources.parquet_choice import choose
-from softmax_dask_pipelines.sources.parquet_columns import BinaryColumn, Logits, WideColumns
+from softmax_dask_pipelines.sources.parquet_columns import BinaryColumn, ListColumn, Logits, WideColumns
 from softmax_dask_pipelines.sources.parquet_files import Part, open_parts
 from softmax_dask_pipelines.sources.parquet_kinds import Choice
 from softmax_dask_pipelines.sources.parquet_metadata import (
@@ -63,6 +63,7 @@ class ParquetSource:
             numbers=(*self._logits.names, *carried.numbers),
             texts=carried.texts,
             page_bytes=self._survey.page_bytes,
+            lists=self._logits if isinstance(self._logits, ListColumn) else None,
         )
         self._facts = self._described(path, names)
 

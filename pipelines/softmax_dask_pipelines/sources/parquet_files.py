@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -60,6 +60,11 @@ class Part:
     def rows(self) -> int:
         """Rows of the file."""
         return self.group_starts[-1]
+
+    def leaves_of(self, columns: Iterable[str]) -> list[int]:
+        """All that Arrow reads for these columns: a name stands for all leaves below it."""
+        named = set(columns)
+        return [leaf for leaf, path in enumerate(self.leaves) if any(above in named for above in _above(path))]
 
     def opened(self, *, small: bool = False) -> AbstractContextManager[File]:
         """The file; `small`: for no more than a few bytes here and there."""
@@ -121,6 +126,11 @@ def plain_errors(path: str) -> Iterator[None]:
             f"{path}: is no whole Parquet file ({error}); expected one that was written to its end. "
             "Copy it again from where the dump was made, or write it again."
         ) from error
+
+
+def _above(path: str) -> Iterator[str]:
+    """`a.b.c`: `a`, `a.b` and itself."""
+    return accumulate(path.split("."), "{}.{}".format)
 
 
 def _open_part(place: Place, path: str, first_row: int) -> Part:

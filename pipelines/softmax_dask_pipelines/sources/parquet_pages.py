@@ -45,7 +45,7 @@ _NUMBER_STATISTICS = (
     rb"\x1c(?:[\x18\x28\x38\x48\x58\x68](?:\x04.{4}|\x08.{8})|[\x16\x26\x36]" + _I32 + rb"|[\x11\x12\x21\x22])*\x00"
 )
 _USUAL_HEADER = re.compile(
-    rb"\x15(?:(\x00)|\x04)\x15(%(i)b)\x15(%(i)b)(?:(\x15)%(i)b(?=[\x1c\x3c])|(?=[\x2c\x4c]))"
+    rb"\x15(?:(\x00)|\x04)\x15(%(i)b)\x15(%(i)b)(?:\x15(%(i)b)(?=[\x1c\x3c])|(?=[\x2c\x4c]))"
     rb"(?(1)[\x1c\x2c]\x15(%(i)b)\x15(%(i)b)\x15%(i)b\x15%(i)b(?:%(s)b)?"
     rb"|[\x3c\x4c]\x15(%(i)b)\x15%(i)b[\x11\x12]?)\x00\x00" % {b"i": _I32, b"s": _NUMBER_STATISTICS},
     re.DOTALL,
@@ -67,7 +67,8 @@ class Page(NamedTuple):
     uncompressed_bytes: int
     values: int
     """0 for a dictionary."""
-    has_checksum: bool
+    checksum: int | None
+    """CRC-32 of what is stored."""
     stored_bytes: int
     start: int
     """Where in the file its content begins, after the header."""
@@ -77,6 +78,8 @@ class Page(NamedTuple):
     """Of a dictionary."""
     levels_bytes: int | None = None
     """Of a page v2: these come first, and are never compressed. None: a page v1, whose levels say how long they are."""
+    repetition_bytes: int = 0
+    """The first of them."""
     is_compressed: bool = True
 
 
@@ -117,7 +120,7 @@ def _page(file: File, at: int, where: str) -> Page:
     return Page(
         uncompressed_bytes=read_i32(uncompressed),
         values=read_i32(values) if is_data else 0,
-        has_checksum=crc is not None,
+        checksum=None if crc is None else _unsigned(read_i32(crc)),
         stored_bytes=read_i32(stored),
         start=at + usual.end(),
         encoding=read_i32(encoding) if is_data else -1,
@@ -131,18 +134,25 @@ def _page_of(found: Found, start: int) -> Page:
     v1, v2 = found.get(_DATA_V1, {}), found.get(_DATA_V2, {})
     data = {_V1_TYPE: v1, _V2_TYPE: v2}.get(kind, {})
     entries = found.get(_DICTIONARY, {}).get(_NUM_VALUES, 0) if kind == _DICTIONARY_TYPE else 0
-    levels = data.get(_DEFINITION_BYTES, 0) + data.get(_REPETITION_BYTES, 0)
+    repetition = data.get(_REPETITION_BYTES, 0)
+    levels = data.get(_DEFINITION_BYTES, 0) + repetition
     return Page(
         uncompressed_bytes=found.get(_UNCOMPRESSED, -1),
         values=data.get(_NUM_VALUES, 0),
-        has_checksum=_CRC in found,
+        checksum=_unsigned(found[_CRC]) if _CRC in found else None,
         stored_bytes=found.get(_COMPRESSED, -1),
         start=start,
         encoding=data.get(_ENCODING_V2 if kind == _V2_TYPE else _ENCODING, -1),
         entries=entries,
         levels_bytes=levels if kind == _V2_TYPE else None,
+        repetition_bytes=repetition,
         is_compressed=data.get(_IS_COMPRESSED, True),
     )
+
+
+def _unsigned(number: int) -> int:
+    """A checksum, which Thrift has as a number with a sign."""
+    return number & 0xFFFFFFFF
 
 
 def _any_header(file: File, at: int, where: str) -> tuple[Found, int]:

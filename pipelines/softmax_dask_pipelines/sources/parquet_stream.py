@@ -5,15 +5,17 @@ logits, a few rows at a time, so that whoever takes them can stop.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softmax_dask_pipelines.errors import MetadataLimitError
+from softmax_dask_pipelines.sources.parquet_columns import ListColumn
 from softmax_dask_pipelines.sources.parquet_files import Part, plain_errors
 from softmax_dask_pipelines.sources.parquet_footer import Chunk
 from softmax_dask_pipelines.sources.parquet_pages import Page, sound_pages
@@ -35,6 +37,8 @@ class Columns:
     texts: tuple[str, ...] = ()
     page_bytes: int | None = None
     """Largest page that memory is planned for; None: the plan is yet to be made."""
+    lists: ListColumn | None = None
+    """One of the numbers, if it may be read by `parquet_direct`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ def batches(part: Part, rows: range, columns: Columns, *, batch_rows: int) -> It
             yield from _batches(part, file, rows, columns, batch_rows)
             return
         # What is far away is looked at and decoded a row group at a time, so that each is fetched once.
-        leaves = leaves_of(part, (*columns.numbers, *columns.texts))
+        leaves = part.leaves_of((*columns.numbers, *columns.texts))
         file.blocks.expect(place for group in _groups(part, rows) for place in _places(part, group, leaves))
         for span in _by_group(part, rows):
             file.blocks.fetch_ahead(min(_places(part, _groups(part, span).start, leaves), default=(0, 0))[0])
@@ -74,17 +78,63 @@ def _groups(part: Part, rows: range) -> range:
 
 
 def _batches(part: Part, file: File, rows: range, columns: Columns, batch_rows: int) -> Iterator[Batch]:
-    groups = _groups(part, rows)
     with plain_errors(part.path):
-        text_rows = _checked(part, file, columns, groups, batch_rows)
-    if not columns.texts or text_rows >= batch_rows:
+        seen = _checked(part, file, columns, _groups(part, rows), batch_rows)
+    if not columns.texts or seen.text_rows >= batch_rows:
         together = (*columns.numbers, *columns.texts)
-        for first, batch in _cut(part, rows, _stream(part, file, groups, together, batch_rows)):
+        for first, batch in _numbers(part, file, rows, columns.lists, together, seen.pages, batch_rows):
             yield Batch(first, batch, [batch])
         return
-    texts = _Rows(batch for _, batch in _cut(part, rows, _stream(part, file, groups, columns.texts, text_rows)))
-    for first, batch in _cut(part, rows, _stream(part, file, groups, columns.numbers, batch_rows)):
+    texts = _Rows(batch for _, batch in _by_arrow(part, file, rows, columns.texts, seen.text_rows))
+    for first, batch in _numbers(part, file, rows, columns.lists, columns.numbers, seen.pages, batch_rows):
         yield Batch(first, batch, texts.take(batch.num_rows))
+
+
+def _numbers(
+    part: Part,
+    file: File,
+    rows: range,
+    lists: ListColumn | None,
+    names: Sequence[str],
+    pages: Mapping[int, Sequence[Page]],
+    batch_rows: int,
+) -> Iterator[tuple[int, Any]]:
+    """Batches of these columns, each with its first row."""
+    if lists is None:
+        yield from _by_arrow(part, file, rows, names, batch_rows)
+        return
+    found = _lists(part, file, rows, lists, pages, batch_rows)
+    others = tuple(name for name in names if name != lists.name)
+    if not others:
+        yield from found
+        return
+    beside = _Rows(batch for _, batch in _by_arrow(part, file, rows, others, batch_rows))
+    for first, batch in found:
+        yield first, _joined(batch, list(beside.take(batch.num_rows)))
+
+
+def _lists(
+    part: Part, file: File, rows: range, lists: ListColumn, pages: Mapping[int, Sequence[Page]], batch_rows: int
+) -> Iterator[tuple[int, Any]]:
+    """Batches of that column alone; by Arrow from where a row group is not as the direct lane needs it."""
+    from softmax_dask_pipelines.sources.parquet_direct import as_batch, list_blocks  # late: it brings Numba
+
+    for span in _by_group(part, rows):
+        group, row = _groups(part, span).start, span.start
+        blocks = list_blocks(part, file, lists, group=group, pages=pages[group], rows=span, batch_rows=batch_rows)
+        for block in blocks:
+            yield row, as_batch(block, lists)
+            row += len(block)
+        if row < span.stop:
+            yield from _by_arrow(part, file, range(row, span.stop), (lists.name,), batch_rows)
+
+
+def _joined(batch: Any, others: Sequence[Any]) -> Any:
+    """One batch of the columns of `batch` and of those of `others`, which follow one another."""
+    beside = pa.Table.from_batches(others).combine_chunks().to_batches()[0] if len(others) > 1 else others[0]
+    return pa.RecordBatch.from_arrays(
+        [*batch.columns, *beside.columns], names=[*batch.schema.names, *beside.schema.names]
+    )
 
 
 @contextmanager
@@ -112,21 +162,25 @@ def text_chunk(file: File, part: Part, leaf: int, chunk: Chunk) -> TextChunk:
     return TextChunk(file, chunk, is_nullable=part.metadata.schema.column(leaf).max_definition_level > 0)
 
 
-def leaves_of(part: Part, columns: Iterable[str]) -> list[int]:
-    """All that Arrow reads for these columns: a name stands for all leaves below it."""
-    named = set(columns)
-    return [leaf for leaf, path in enumerate(part.leaves) if any(above in named for above in _above(path))]
-
-
 def where_is(part: Part, leaf: int, group: int) -> str:
     """For messages."""
     return f"{part.path}: column {part.leaves[leaf]!r} of row group {group}"
 
 
-def _checked(part: Part, file: File, columns: Columns, groups: range, batch_rows: int) -> int:
-    """Rows of text that can be decoded at once; refuses pages that lie, or that no memory is planned for."""
-    texts, fewest = set(leaves_of(part, columns.texts)), batch_rows
-    leaves = leaves_of(part, (*columns.numbers, *columns.texts))
+class _Seen(NamedTuple):
+    """What the headers of pages say."""
+
+    text_rows: int
+    """Rows of text that can be decoded at once."""
+    pages: Mapping[int, Sequence[Page]]
+    """Of the column of lists, by row group."""
+
+
+def _checked(part: Part, file: File, columns: Columns, groups: range, batch_rows: int) -> _Seen:
+    """Refuses pages that lie, or that no memory is planned for."""
+    texts, lists = set(part.leaves_of(columns.texts)), part.leaves_of([columns.lists.name] if columns.lists else [])
+    fewest, found = batch_rows, {}
+    leaves = part.leaves_of((*columns.numbers, *columns.texts))
     chunks = part.chunks[groups.start : groups.stop, leaves].tolist()
     for group, row in zip(groups, chunks, strict=True):
         for leaf, fields in zip(leaves, row, strict=True):
@@ -137,9 +191,11 @@ def _checked(part: Part, file: File, columns: Columns, groups: range, batch_rows
                 text = text_chunk(file, part, leaf, chunk)
                 largest = text.largest(pages, rows=rows, allowed_bytes=TEXT_BATCH_BYTES)
                 fewest = min(fewest, max(1, TEXT_BATCH_BYTES // max(1, largest)))
+            if leaf in lists:
+                found[group] = list(pages)
             for _ in pages:
                 pass
-    return fewest
+    return _Seen(fewest, found)
 
 
 def _planned_pages(file: File, chunk: Chunk, where: str, page_bytes: int | None) -> Iterator[Page]:
@@ -150,6 +206,12 @@ def _planned_pages(file: File, chunk: Chunk, where: str, page_bytes: int | None)
                 "as the memory for it is planned from other pages. Write the file again, with pages of about 1 MiB."
             )
         yield page
+
+
+def _by_arrow(
+    part: Part, file: File, rows: range, columns: Sequence[str], batch_rows: int
+) -> Iterator[tuple[int, Any]]:
+    return _cut(part, rows, _stream(part, file, _groups(part, rows), columns, batch_rows))
 
 
 def _stream(part: Part, file: File, groups: range, columns: Sequence[str], batch_rows: int) -> Iterator[Any]:
@@ -193,8 +255,3 @@ class _Rows:
             self._rest = rest if rest.num_rows else None
             rows -= head.num_rows
             yield head
-
-
-def _above(path: str) -> Iterator[str]:
-    """`a.b.c`: `a`, `a.b` and itself."""
-    return accumulate(path.split("."), "{}.{}".format)

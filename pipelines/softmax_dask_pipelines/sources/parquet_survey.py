@@ -15,7 +15,7 @@ from softmax_dask_pipelines.sources.parquet_files import Part, plain_errors
 from softmax_dask_pipelines.sources.parquet_footer import Chunk
 from softmax_dask_pipelines.sources.parquet_limits import TEXT_BYTES
 from softmax_dask_pipelines.sources.parquet_pages import Page, sound_pages
-from softmax_dask_pipelines.sources.parquet_stream import leaves_of, text_chunk, where_is
+from softmax_dask_pipelines.sources.parquet_stream import text_chunk, where_is
 
 Item = TypeVar("Item")
 
@@ -70,7 +70,7 @@ def survey(parts: Sequence[Part], *, logits: Sequence[str], others: Sequence[str
     ]
     largest = max((page.uncompressed_bytes for look in looks for page in look.pages), default=0)
     is_whole = len(names) == len(logits) + len(others) and chosen == groups and all(look.is_whole for look in looks)
-    checksums = [page.has_checksum for look in looks if look.name in logits for page in look.pages]
+    checksums = [page.checksum is not None for look in looks if look.name in logits for page in look.pages]
     return Survey(
         page_bytes=max(_LEAST_PAGE_BYTES, largest if is_whole else _MARGIN * largest),
         text_bytes={name: _text_bytes(name, looks) for name in texts},
@@ -84,7 +84,7 @@ def _looks(
     with plain_errors(part.path), part.opened(small=True) as file:
         for name in names:
             # A list has one leaf, a number and a text too.
-            leaf = leaves_of(part, [name])[0]
+            leaf = part.leaves_of([name])[0]
             for group in groups:
                 chunk = Chunk._make(part.chunks[group, leaf].tolist())
                 found = sound_pages(file, chunk, where_is(part, leaf, group))

@@ -125,7 +125,8 @@ def test_a_codec_that_pyarrow_lacks_is_named(tmp_path: Path, monkeypatch: pytest
     def lzo(*_: object, **__: object) -> None:
         raise pa.ArrowNotImplementedError("LZO")
 
-    path = _dump(tmp_path)
+    table = pa.table({"logits": dumps.lists(dumps.logits())})
+    path = dumps.parquet_file(tmp_path / "dump.parquet", table, compression="brotli")  # which only pyarrow decodes
     source = _open(path)
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", lzo)
 

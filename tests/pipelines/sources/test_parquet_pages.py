@@ -35,7 +35,7 @@ def test_numbers_of_a_usual_header_are_those_that_were_written(tmp_path: Path, n
 
     found = _page(tmp_path / "page", data + b"page")
 
-    assert found == Page(number, number, bool(crc), number - (number > 0), start=len(data), encoding=0)
+    assert found == Page(number, number, 2**32 - 5 if crc else None, number - (number > 0), start=len(data), encoding=0)
 
 
 def test_a_dictionary_holds_no_values(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_dictionary_holds_no_values(tmp_path: Path) -> None:
 
     found = _page(tmp_path / "page", data)
 
-    assert found == Page(20, 0, False, 10, start=len(data), encoding=-1, entries=5)
+    assert found == Page(20, 0, None, 10, start=len(data), encoding=-1, entries=5)
 
 
 def test_a_page_of_the_second_kind_says_how_long_its_levels_are(tmp_path: Path) -> None:
@@ -53,7 +53,9 @@ def test_a_page_of_the_second_kind_says_how_long_its_levels_are(tmp_path: Path) 
 
     found = _page(tmp_path / "page", data)
 
-    assert found == Page(20, 9, False, 10, len(data), encoding=7, levels_bytes=5, is_compressed=False)
+    assert found == Page(
+        20, 9, None, 10, len(data), encoding=7, levels_bytes=5, repetition_bytes=2, is_compressed=False
+    )
 
 
 def test_what_a_page_is_follows_from_its_type_as_in_arrow(tmp_path: Path) -> None:

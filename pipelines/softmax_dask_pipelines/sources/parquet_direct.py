@@ -1,0 +1,253 @@
+"""The direct lane: lists of one length, read from their pages, without a level being unpacked.
+
+Arrow makes two numbers of each logit's levels before it looks at the logit, which takes longer than all else. Here
+levels are compared with those of full rows, as they are stored. This lane knows floats in usual encodings and explains
+nothing: whatever is not as it should be ends it, and then Arrow reads the same rows, or says what is wrong with them.
+"""
+
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numcodecs import lz4
+from numpy.typing import NDArray
+
+from softmax_dask_pipelines.errors import PipelineError
+from softmax_dask_pipelines.sources.blocks import aligned
+from softmax_dask_pipelines.sources.parquet_columns import ListColumn
+from softmax_dask_pipelines.sources.parquet_encodings import (
+    Bytes,
+    join_streams,
+    look_up,
+    row_pattern,
+    rows_begin,
+    run_header,
+)
+from softmax_dask_pipelines.sources.parquet_files import Part
+from softmax_dask_pipelines.sources.parquet_footer import Chunk
+from softmax_dask_pipelines.sources.parquet_pages import Page
+from softmax_dask_pipelines.sources.parquet_places import File, read_at
+
+_PLAIN, _OLD_DICTIONARY, _DICTIONARY, _SPLIT = 0, 2, 8, 9
+_PHYSICAL: Mapping[tuple[str, int], str] = MappingProxyType(
+    {("FLOAT", 0): "float32", ("DOUBLE", 0): "float64", ("FIXED_LEN_BYTE_ARRAY", 2): "float16"}
+)
+_LEAST_PAGE_BYTES = 2**16
+"""Of smaller pages, on average, Arrow is as fast: here a page costs 20 to 40 microseconds."""
+_MOST_LOOKED_UP_BYTES = 4 * 2**20
+"""Values that a page of a few bytes may stand for; the memory that is planned for Arrow's levels holds them."""
+
+
+def list_blocks(
+    part: Part, file: File, column: ListColumn, *, group: int, pages: Sequence[Page], rows: range, batch_rows: int
+) -> Iterator[NDArray[Any]]:
+    """The logits of these rows of a row group, (rows, classes), in memory of their own. Fewer: ask Arrow for the rest.
+
+    Parameters
+    ----------
+    pages : of the column in this row group, as `sound_pages` found them
+    rows : of the file
+    batch_rows : a block ends where a multiple of so many rows of the row group does
+    """
+    first = part.group_starts[group]
+    try:
+        chunk = _ListChunk.of(part, file, column, group, pages)
+        lengths = (len(block) for block in aligned(rows.start - first, rows.stop - first, batch_rows))
+        yield from chunk.blocks(rows.start - first, lengths)
+    except (MemoryError, PipelineError):
+        raise
+    except Exception:  # every codec raises errors of its own
+        return
+
+
+def as_batch(logits: NDArray[Any], column: ListColumn) -> Any:
+    """A record batch of this column alone, in the memory of `logits`."""
+    values = pa.Array.from_buffers(pa.from_numpy_dtype(logits.dtype), logits.size, [None, pa.py_buffer(logits)])
+    return pa.RecordBatch.from_arrays([pa.FixedSizeListArray.from_arrays(values, column.classes)], [column.name])
+
+
+class _NotPlainError(Exception):
+    """Something is not as this lane needs it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ListChunk:
+    """The column of logits in one row group."""
+
+    file: File
+    chunk: Chunk
+    pages: Sequence[Page]
+    classes: int
+    dtype: np.dtype[Any]
+    full_level: int
+    """Definition level of a logit that is there."""
+
+    @classmethod
+    def of(cls, part: Part, file: File, column: ListColumn, group: int, pages: Sequence[Page]) -> "_ListChunk":
+        """If it is as this lane knows it."""
+        (leaf,) = part.leaves_of((column.name,))
+        chunk, stored = Chunk._make(part.chunks[group, leaf].tolist()), part.metadata.schema.column(leaf)
+        rows = part.group_starts[group + 1] - part.group_starts[group]
+        dtype = column.numbers.dtype
+        _require(sys.byteorder == "little" and column.classes > 0 and stored.max_repetition_level == 1)
+        _require(_PHYSICAL.get((stored.physical_type, max(0, stored.length))) == dtype.name)
+        _require(chunk.codec in _DECOMPRESS and chunk.values == rows * column.classes)
+        _require(chunk.uncompressed_bytes >= _LEAST_PAGE_BYTES * len(pages) or len(pages) <= 2)
+        return cls(file, chunk, pages, column.classes, dtype, stored.max_definition_level)
+
+    def blocks(self, first_row: int, lengths: Iterable[int]) -> Iterator[NDArray[Any]]:
+        """Blocks of so many rows, from `first_row` of the row group on, each (rows, classes) in memory of its own."""
+        values = self._values(first_row * self.classes)
+        rest = np.empty(0, self.dtype)
+        for length in lengths:
+            block = np.empty(length * self.classes, self.dtype)
+            filled = 0
+            while filled < len(block):
+                if not len(rest):
+                    del rest  # or the page before would stay beside the next one
+                    rest = next(values)
+                count = min(len(rest), len(block) - filled)
+                block[filled : filled + count] = rest[:count]
+                filled, rest = filled + count, rest[count:]
+            yield block.reshape(length, self.classes)
+
+    def _values(self, first: int) -> Iterator[NDArray[Any]]:
+        """The logits page by page, from that one on; pages before it are not read."""
+        dictionary: Bytes | None = None
+        at = 0
+        for page in self.pages:
+            if page.encoding == -1:
+                _require(dictionary is None and at == 0)
+                dictionary = self._dictionary(page)
+            elif page.values and at + page.values > first:
+                yield self._page_values(page, at % self.classes, dictionary)[max(0, first - at) :]
+            at += page.values
+        raise _NotPlainError
+
+    def _dictionary(self, page: Page) -> Bytes:
+        _require(page.levels_bytes is None)
+        content = self._decompressed(self._stored(page), page.uncompressed_bytes)
+        _require(len(content) == page.entries * self.dtype.itemsize)
+        return content
+
+    def _page_values(self, page: Page, place: int, dictionary: Bytes | None) -> NDArray[Any]:
+        """Of a page whose first logit is of class `place`."""
+        repetition, definition, content = self._split(page)
+        _require(rows_begin(repetition, page.values, self.classes, _pattern(self.classes), place))
+        _require(_are_all(definition, page.values, self.full_level))
+        if page.encoding in (_PLAIN, _SPLIT):
+            _require(len(content) == page.values * self.dtype.itemsize)
+        if page.encoding == _PLAIN:
+            return content.view(self.dtype)
+        return self._decoded(page, content, dictionary).view(self.dtype)
+
+    def _decoded(self, page: Page, content: Bytes, dictionary: Bytes | None) -> NDArray[Any]:
+        """Values as unsigned integers."""
+        unsigned = np.dtype(f"u{self.dtype.itemsize}")
+        if page.encoding == _SPLIT:
+            values = np.empty(page.values, unsigned)
+            join_streams(content, values)
+            return values
+        _require(page.encoding in (_DICTIONARY, _OLD_DICTIONARY))
+        _require(page.values * self.dtype.itemsize <= _MOST_LOOKED_UP_BYTES)
+        values = np.empty(page.values, unsigned)
+        entries = np.empty(0, unsigned) if dictionary is None else dictionary.view(unsigned)
+        _require(look_up(content, entries, values))
+        return values
+
+    def _split(self, page: Page) -> tuple[Bytes, Bytes, Bytes]:
+        """Repetition levels, definition levels, and what is encoded."""
+        stored, size = self._stored(page), page.uncompressed_bytes
+        if page.levels_bytes is None:
+            repetition, content = _after_length(self._decompressed(stored, size))
+            return repetition, *_after_length(content)
+        _require(0 <= page.repetition_bytes <= page.levels_bytes <= min(size, len(stored)))
+        repetition, definition, content = np.split(stored, [page.repetition_bytes, page.levels_bytes])
+        if page.is_compressed:
+            content = self._decompressed(content, size - page.levels_bytes)
+        return repetition, definition, content
+
+    def _stored(self, page: Page) -> Bytes:
+        stored = read_at(self.file, page.stored_bytes, page.start)
+        _require(len(stored) == page.stored_bytes)
+        _require(page.checksum is None or zlib.crc32(stored) == page.checksum)
+        return np.frombuffer(stored, np.uint8)
+
+    def _decompressed(self, stored: Bytes, size: int) -> Bytes:
+        content = np.frombuffer(_DECOMPRESS[self.chunk.codec](stored, size), np.uint8)
+        _require(len(content) == size)
+        content.flags.writeable = False
+        return content
+
+
+@lru_cache(maxsize=4)
+def _pattern(classes: int) -> Bytes:
+    return row_pattern(classes)
+
+
+def _after_length(content: Bytes) -> tuple[Bytes, Bytes]:
+    """Levels, and what follows them; before them stands how many bytes they take."""
+    end = 4 + int.from_bytes(content[:4].tobytes(), "little")
+    _require(end <= len(content))
+    return content[4:end], content[end:]
+
+
+def _are_all(levels: Bytes, count: int, level: int) -> bool:
+    """Whether so many levels are all this one, which is the largest."""
+    bits, at = level.bit_length(), 0
+    while count > 0:
+        header, at = run_header(levels, at)
+        length = header >> 1
+        if length <= 0:
+            return False
+        if header & 1:  # as some writers do with the last few
+            length, size = 8 * length, bits * length
+            mask = (1 << bits * min(length, count)) - 1
+            if int.from_bytes(levels[at : at + size].tobytes(), "little") & mask != mask // ((1 << bits) - 1) * level:
+                return False
+            at += size
+        else:
+            if levels[at] != level:
+                return False
+            at += 1
+        count -= length
+    return True
+
+
+def _snappy(stored: Bytes, size: int) -> Any:
+    # Arrow takes more memory than there are bytes for an answer. The stream begins with how many there are.
+    _require(run_header(stored, 0)[0] == size)
+    return pa.decompress(stored, size, codec="snappy")
+
+
+def _gzip(stored: Bytes, size: int) -> bytes:
+    stream = zlib.decompressobj(wbits=31)
+    content = stream.decompress(stored.data, size + 1)
+    _require(stream.eof and not stream.unused_data)
+    return content
+
+
+def _zstd(stored: Bytes, size: int) -> Any:
+    return pa.decompress(stored, size, codec="zstd")
+
+
+def _lz4(stored: Bytes, size: int) -> Any:
+    # Arrow does not say how many bytes there were; numcodecs requires as many as stand before them.
+    return lz4.decompress(b"".join((size.to_bytes(4, "little"), stored.data)))
+
+
+_DECOMPRESS: Mapping[int, Callable[[Bytes, int], Any]] = MappingProxyType(
+    {0: lambda stored, size: stored, 1: _snappy, 2: _gzip, 6: _zstd, 7: _lz4}
+)
+"""By Parquet's number of the codec; none gives memory that it did not fill."""
+
+
+def _require(is_so: bool) -> None:
+    if not is_so:
+        raise _NotPlainError
