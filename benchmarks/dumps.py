@@ -31,6 +31,7 @@ _PARQUET: dict[str, dict[str, Any]] = {
     "lz4": {"compression": "lz4"},
     "zstd": {"compression": "zstd"},
     "none": {"compression": "none"},
+    "defaults": {"use_dictionary": True},
     "byte stream split": {"compression": "zstd", "compression_level": 1, "use_byte_stream_split": True},
 }
 PARQUET_CODECS = tuple(_PARQUET)
@@ -85,7 +86,7 @@ def parquet_dump(folder: Path, codec: str, size_bytes: int) -> Path:
     """A Parquet file of about so many bytes of logits, as lists of fixed size."""
     path, rows = folder / f"{codec}.parquet", chunk_rows(size_bytes)
     schema = pa.schema([("logits", pa.list_(pa.float32(), CLASSES))])
-    with pq.ParquetWriter(path, schema, use_dictionary=False, **_PARQUET[codec]) as file:
+    with pq.ParquetWriter(path, schema, **{"use_dictionary": False} | _PARQUET[codec]) as file:
         for number in range(max(1, rows_of(size_bytes, CLASSES) // rows)):
             values = pa.array(normal((rows, CLASSES), scale=4.0, seed=number).ravel())
             file.write_table(pa.table([pa.FixedSizeListArray.from_arrays(values, CLASSES)], schema=schema))

@@ -2,11 +2,12 @@
 
 Files and what becomes of them lie in memory (/dev/shm, where there is room), so no disk is measured.
 
-The scan alone: our reader, beside the first logit of every list by DuckDB and by Polars' streaming engine, for which
-they decode all of them.
+The scan alone: our reader, beside the batches of a pyarrow dataset, and beside the first logit of every list by DuckDB
+and by Polars' streaming engine, for which they decode all of them.
 
 Polars by expressions over a list column, DuckDB by SQL over a list column: both are asked for the same two columns and
-use every core, as ours does. Rows of 1000 classes, row groups of 4 MB.
+use every core, as ours does. Rows of 1000 classes, row groups of 4 MB. Defaults: as pyarrow and pandas write where
+nothing is said, snappy and a dictionary for the first quarter of a row group.
 
     python -m benchmarks.parquet
 """
@@ -26,6 +27,7 @@ from benchmarks.peers import peer, require_equal
 from softmax_dask_pipelines import score
 
 PEERS = {"Polars": "polars", "DuckDB": "duckdb"}
+SCANNERS = {**PEERS, "pyarrow": "pyarrow"}
 TABLE = "score Parquet, decisions"
 
 
@@ -42,9 +44,9 @@ def figures(effort: Effort) -> Iterator[Figure]:
 def _scan(source: Path, codec: str, effort: Effort) -> Iterator[Figure]:
     job = runs.job_of(source, source.with_name("out.parquet"), runs.NARROW)
     given: dict[str, Callable[[], object]] = {"ours": lambda: runs.decode(job)}
-    given |= {name: partial(module.scan, source) for name, package in PEERS.items() if (module := peer(package))}
+    given |= {name: partial(module.scan, source) for name, package in SCANNERS.items() if (module := peer(package))}
     seconds = in_turns(given, effort)
-    for name in [name for name in PEERS if name in seconds]:
+    for name in [name for name in SCANNERS if name in seconds]:
         yield Figure("scan Parquet", codec, f"faster than {name}", ratio(seconds, name, "ours"), "more")
 
 

@@ -95,7 +95,7 @@ def _scoring() -> Iterator[Target]:
         yield _of_runs(f"score decisions | {codec} | faster than PyTorch", 4.0)
         yield _of_runs(f"score with probabilities | {codec} | faster than xarray + SciPy", 1.1)
         yield _of_runs(f"score decisions | {codec} | faster than xarray + SciPy", 4.0)
-    for codec in ("lz4", "zstd", "none", "byte stream split"):
+    for codec in ("lz4", "zstd", "none", "defaults", "byte stream split"):
         yield _of_runs(f"score Parquet, decisions | {codec} | faster than DuckDB", 3.0)
         yield _always(f"scan Parquet | {codec} | faster than DuckDB", 1.0)
         yield _always(f"scan Parquet | {codec} | faster than Polars", 1.0)

@@ -35,6 +35,7 @@ from softmax_dask_pipelines.sources.parquet_pages import Page
 from softmax_dask_pipelines.sources.parquet_places import File, read_at
 
 _PLAIN, _OLD_DICTIONARY, _DICTIONARY, _SPLIT = 0, 2, 8, 9
+_LZ4 = 7
 _PHYSICAL: Mapping[tuple[str, int], str] = MappingProxyType(
     {("FLOAT", 0): "float32", ("DOUBLE", 0): "float64", ("FIXED_LEN_BYTE_ARRAY", 2): "float16"}
 )
@@ -42,6 +43,8 @@ _LEAST_PAGE_BYTES = 2**16
 """Of smaller pages, on average, Arrow is as fast: here a page costs 20 to 40 microseconds."""
 _MOST_LOOKED_UP_BYTES = 4 * 2**20
 """Values that a page of a few bytes may stand for; the memory that is planned for Arrow's levels holds them."""
+_MOST_LZ4_BYTES = 8 * 2**20
+"""Of a page, which is in memory three times while it is decompressed; planned are two, and Arrow's levels."""
 
 
 def list_blocks(
@@ -99,6 +102,7 @@ class _ListChunk:
         _require(_PHYSICAL.get((stored.physical_type, max(0, stored.length))) == dtype.name)
         _require(chunk.codec in _DECOMPRESS and chunk.values == rows * column.classes)
         _require(chunk.uncompressed_bytes >= _LEAST_PAGE_BYTES * len(pages) or len(pages) <= 2)
+        _require(chunk.codec != _LZ4 or all(page.uncompressed_bytes <= _MOST_LZ4_BYTES for page in pages))
         return cls(file, chunk, pages, column.classes, dtype, stored.max_definition_level)
 
     def blocks(self, first_row: int, lengths: Iterable[int]) -> Iterator[NDArray[Any]]:
@@ -171,7 +175,8 @@ class _ListChunk:
         repetition, definition, content = np.split(stored, [page.repetition_bytes, page.levels_bytes])
         if page.is_compressed:
             content = self._decompressed(content, size - page.levels_bytes)
-        return repetition, definition, content
+            repetition, definition = repetition.copy(), definition.copy()  # not views, which would keep what is stored
+        return _fixed(repetition), _fixed(definition), content
 
     def _stored(self, page: Page) -> Bytes:
         stored = read_at(self.file, page.stored_bytes, page.start)
@@ -182,13 +187,18 @@ class _ListChunk:
     def _decompressed(self, stored: Bytes, size: int) -> Bytes:
         content = np.frombuffer(_DECOMPRESS[self.chunk.codec](stored, size), np.uint8)
         _require(len(content) == size)
-        content.flags.writeable = False
-        return content
+        return _fixed(content)
 
 
 @lru_cache(maxsize=4)
 def _pattern(classes: int) -> Bytes:
     return row_pattern(classes)
+
+
+def _fixed(content: Bytes) -> Bytes:
+    """The same, which nobody may write to: as the compiled parts take it."""
+    content.flags.writeable = False
+    return content
 
 
 def _after_length(content: Bytes) -> tuple[Bytes, Bytes]:
@@ -243,7 +253,7 @@ def _lz4(stored: Bytes, size: int) -> Any:
 
 
 _DECOMPRESS: Mapping[int, Callable[[Bytes, int], Any]] = MappingProxyType(
-    {0: lambda stored, size: stored, 1: _snappy, 2: _gzip, 6: _zstd, 7: _lz4}
+    {0: lambda stored, size: stored, 1: _snappy, 2: _gzip, 6: _zstd, _LZ4: _lz4}
 )
 """By Parquet's number of the codec; none gives memory that it did not fill."""
 

@@ -304,3 +304,18 @@ def test_a_few_bytes_that_stand_for_many_values_are_left_to_arrow(tmp_path: Path
 
     assert _bits(source, stop=len(data)) == data.tobytes()
     assert asked
+
+
+def test_large_pages_of_lz4_are_left_to_arrow(tmp_path: Path, asked: list[Any]) -> None:
+    data = np.zeros((20_000, 120), np.float32)
+    layout = {
+        **PLAIN,
+        "compression": "lz4",
+        "data_page_size": 2**24,
+        "row_group_size": len(data),
+        "write_batch_size": len(data),
+    }
+    source = _opened(_written(tmp_path, dumps.fixed_lists(data), **layout))
+
+    assert _bits(source, stop=len(data)) == data.tobytes()
+    assert asked
