@@ -1,7 +1,7 @@
 """The direct lane: lists of one length, read from their pages, without a level being unpacked.
 
 Arrow makes two numbers of each logit's levels before it looks at the logit, which takes longer than all else. Here
-levels are compared with those of full rows, as they are stored. This lane knows floats in usual encodings and explains
+levels are compared with those of full rows, as they are stored. This lane knows the usual encodings and explains
 nothing: whatever is not as it should be ends it, and then Arrow reads the same rows, or says what is wrong with them.
 """
 
@@ -37,8 +37,9 @@ from softmax_dask_pipelines.sources.parquet_places import File, read_at
 _PLAIN, _OLD_DICTIONARY, _DICTIONARY, _SPLIT = 0, 2, 8, 9
 _LZ4 = 7
 _PHYSICAL: Mapping[tuple[str, int], str] = MappingProxyType(
-    {("FLOAT", 0): "float32", ("DOUBLE", 0): "float64", ("FIXED_LEN_BYTE_ARRAY", 2): "float16"}
+    {("FLOAT", 0): "float32", ("DOUBLE", 0): "float64", ("FIXED_LEN_BYTE_ARRAY", 2): "float16", ("INT32", 0): "int32"}
 )
+"""What a value is in a page. Integers of fewer bits take 32 there, and so does bfloat16."""
 _LEAST_PAGE_BYTES = 2**16
 """Of smaller pages, on average, Arrow is as fast: here a page costs 20 to 40 microseconds."""
 _MOST_LOOKED_UP_BYTES = 4 * 2**20
@@ -88,6 +89,9 @@ class _ListChunk:
     pages: Sequence[Page]
     classes: int
     dtype: np.dtype[Any]
+    """Of the blocks: that of the column, uint16 for bfloat16."""
+    stored_dtype: np.dtype[Any]
+    """In the pages."""
     full_level: int
     """Definition level of a logit that is there."""
 
@@ -95,20 +99,21 @@ class _ListChunk:
     def of(cls, part: Part, file: File, column: ListColumn, group: int, pages: Sequence[Page]) -> "_ListChunk":
         """If it is as this lane knows it."""
         (leaf,) = part.leaves_of((column.name,))
-        chunk, stored = Chunk._make(part.chunks[group, leaf].tolist()), part.metadata.schema.column(leaf)
+        chunk, described = Chunk._make(part.chunks[group, leaf].tolist()), part.metadata.schema.column(leaf)
         rows = part.group_starts[group + 1] - part.group_starts[group]
-        dtype = column.numbers.dtype
-        _require(sys.byteorder == "little" and column.classes > 0 and stored.max_repetition_level == 1)
-        _require(_PHYSICAL.get((stored.physical_type, max(0, stored.length))) == dtype.name)
+        dtype = column.numbers.stored
+        stored = np.dtype(_PHYSICAL[described.physical_type, max(0, described.length)])
+        _require(sys.byteorder == "little" and column.classes > 0 and described.max_repetition_level == 1)
+        _require(stored == dtype or (stored == np.int32 and dtype.kind in "iu" and dtype.itemsize <= 4))
         _require(chunk.codec in _DECOMPRESS and chunk.values == rows * column.classes)
         _require(chunk.uncompressed_bytes >= _LEAST_PAGE_BYTES * len(pages) or len(pages) <= 2)
         _require(chunk.codec != _LZ4 or all(page.uncompressed_bytes <= _MOST_LZ4_BYTES for page in pages))
-        return cls(file, chunk, pages, column.classes, dtype, stored.max_definition_level)
+        return cls(file, chunk, pages, column.classes, dtype, stored, described.max_definition_level)
 
     def blocks(self, first_row: int, lengths: Iterable[int]) -> Iterator[NDArray[Any]]:
         """Blocks of so many rows, from `first_row` of the row group on, each (rows, classes) in memory of its own."""
         values = self._values(first_row * self.classes)
-        rest = np.empty(0, self.dtype)
+        rest = np.empty(0, self.stored_dtype)
         for length in lengths:
             block = np.empty(length * self.classes, self.dtype)
             filled = 0
@@ -137,7 +142,7 @@ class _ListChunk:
     def _dictionary(self, page: Page) -> Bytes:
         _require(page.levels_bytes is None)
         content = self._decompressed(self._stored(page), page.uncompressed_bytes)
-        _require(len(content) == page.entries * self.dtype.itemsize)
+        _require(len(content) == page.entries * self.stored_dtype.itemsize)
         return content
 
     def _page_values(self, page: Page, place: int, dictionary: Bytes | None) -> NDArray[Any]:
@@ -146,20 +151,20 @@ class _ListChunk:
         _require(rows_begin(repetition, page.values, self.classes, _pattern(self.classes), place))
         _require(_are_all(definition, page.values, self.full_level))
         if page.encoding in (_PLAIN, _SPLIT):
-            _require(len(content) == page.values * self.dtype.itemsize)
+            _require(len(content) == page.values * self.stored_dtype.itemsize)
         if page.encoding == _PLAIN:
-            return content.view(self.dtype)
-        return self._decoded(page, content, dictionary).view(self.dtype)
+            return content.view(self.stored_dtype)
+        return self._decoded(page, content, dictionary).view(self.stored_dtype)
 
     def _decoded(self, page: Page, content: Bytes, dictionary: Bytes | None) -> NDArray[Any]:
         """Values as unsigned integers."""
-        unsigned = np.dtype(f"u{self.dtype.itemsize}")
+        unsigned = np.dtype(f"u{self.stored_dtype.itemsize}")
         if page.encoding == _SPLIT:
             values = np.empty(page.values, unsigned)
             join_streams(content, values)
             return values
         _require(page.encoding in (_DICTIONARY, _OLD_DICTIONARY))
-        _require(page.values * self.dtype.itemsize <= _MOST_LOOKED_UP_BYTES)
+        _require(page.values * self.stored_dtype.itemsize <= _MOST_LOOKED_UP_BYTES)
         values = np.empty(page.values, unsigned)
         entries = np.empty(0, unsigned) if dictionary is None else dictionary.view(unsigned)
         _require(look_up(content, entries, values))

@@ -42,12 +42,16 @@ class Numbers:
             return self.dtype
         return np.dtype(np.float32 if self.dtype.itemsize <= 2 else np.float64)
 
+    @property
+    def stored(self) -> np.dtype[Any]:
+        """As NumPy has it without bfloat16, whose bits are integers there."""
+        return np.dtype(np.uint16) if self.dtype == BFLOAT16 else self.dtype
+
     def view(self, values: Any) -> NDArray[Any]:
         """The values of a flat array as stored, without a copy; whatever lies there where one is null."""
         if not len(values):
             return np.empty(0, self.dtype)
-        stored = np.dtype(np.uint16) if self.dtype == BFLOAT16 else self.dtype
-        whole = np.frombuffer(values.buffers()[1], stored, count=values.offset + len(values))
+        whole = np.frombuffer(values.buffers()[1], self.stored, count=values.offset + len(values))
         return whole[values.offset :].view(self.dtype)
 
     def require_allowed(self, values: Any, name: str, place: Place, *, values_per_row: int = 1) -> None:

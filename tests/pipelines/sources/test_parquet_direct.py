@@ -94,6 +94,27 @@ def test_usual_lists_never_ask_arrow(tmp_path: Path, asked: list[Any], name: str
     assert not asked
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32"])
+@pytest.mark.parametrize("name", ["defaults", "zstd", "split", "second kind of pages"])
+def test_integers_never_ask_arrow(tmp_path: Path, asked: list[Any], name: str, dtype: str) -> None:
+    limits = np.iinfo(dtype)
+    data = np.random.default_rng(0).integers(limits.min, limits.max, (ROWS, 7), dtype, endpoint=True)
+    source = _opened(_written(tmp_path, dumps.fixed_lists(data), **LAYOUTS[name]))
+
+    assert _bits(source) == data.tobytes()
+    assert not asked
+
+
+@pytest.mark.parametrize("name", ["defaults", "zstd"])
+def test_bfloat16_never_asks_arrow(tmp_path: Path, asked: list[Any], name: str) -> None:
+    data = np.random.default_rng(0).integers(0, 2**16, (ROWS, 7), np.uint16)
+    source = _opened(_written(tmp_path, dumps.fixed_lists(data), **LAYOUTS[name]), dtype="bfloat16")
+
+    assert source.facts.dtype == "bfloat16"
+    assert _bits(source) == data.tobytes()
+    assert not asked
+
+
 @pytest.mark.parametrize("nullable", [False, True])
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 def test_lists_of_every_kind_are_read(tmp_path: Path, asked: list[Any], make: Any, nullable: bool) -> None:
@@ -177,19 +198,22 @@ def test_files_with_small_pages_are_left_to_arrow(
     assert asked
 
 
-OTHERS: dict[str, Callable[[Path], Path]] = {
-    "brotli": lambda folder: _written(folder, dumps.fixed_lists(dumps.logits(ROWS)), compression="brotli"),
-    "integers": lambda folder: _written(folder, dumps.fixed_lists(dumps.logits(ROWS, dtype="int32"))),
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "brotli": ("float32", {"compression": "brotli"}),
+    "integers by their differences": (
+        "int32",
+        {**PLAIN, "column_encoding": {"logits.list.element": "DELTA_BINARY_PACKED"}},
+    ),
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_all_other_files_are_left_to_arrow(tmp_path: Path, asked: list[Any], name: str) -> None:
-    path = OTHERS[name](tmp_path)
-    source = _opened(path)
-    wanted = np.array(pq.read_table(path)["logits"].to_pylist(), source.facts.dtype)
+    dtype, layout = OTHERS[name]
+    data = dumps.logits(ROWS, dtype=dtype)
+    source = _opened(_written(tmp_path, dumps.fixed_lists(data), **layout))
 
-    assert _bits(source) == wanted.tobytes()
+    assert _bits(source) == data.tobytes()
     assert asked
 
 
