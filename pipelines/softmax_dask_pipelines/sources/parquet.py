@@ -9,6 +9,7 @@ from softmax_dask import ClassAxisError
 from softmax_dask_pipelines.errors import ColumnNotFoundError, SchemaMismatchError, SourceFormatError
 from softmax_dask_pipelines.sources.blocks import aligned, regrouped, rows_per_read
 from softmax_dask_pipelines.sources.names import require_class_names
+from softmax_dask_pipelines.sources.parquet_arrow import buffer_bytes
 from softmax_dask_pipelines.sources.parquet_carried import CarriedColumns, TextAllowance
 from softmax_dask_pipelines.sources.parquet_choice import choose
 from softmax_dask_pipelines.sources.parquet_columns import BinaryColumn, ListColumn, Logits, WideColumns
@@ -28,7 +29,6 @@ from softmax_dask_pipelines.sources.parquet_stream import (
     Batch,
     Columns,
     batches,
-    buffer_bytes,
 )
 from softmax_dask_pipelines.sources.parquet_survey import survey
 from softmax_dask_pipelines.sources.protocol import SourceBlock, SourceFacts, SourceRequest

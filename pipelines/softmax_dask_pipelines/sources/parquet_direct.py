@@ -7,7 +7,7 @@ nothing: whatever is not as it should be ends it, and then Arrow reads the same 
 
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numcodecs import lz4
 from numpy.typing import NDArray
 
 from softmax_dask_pipelines.errors import PipelineError
 from softmax_dask_pipelines.sources.blocks import aligned
+from softmax_dask_pipelines.sources.parquet_arrow import Span
+from softmax_dask_pipelines.sources.parquet_codecs import DECODED, LZ4, decompress
 from softmax_dask_pipelines.sources.parquet_columns import ListColumn
 from softmax_dask_pipelines.sources.parquet_encodings import (
     Bytes,
@@ -29,13 +30,11 @@ from softmax_dask_pipelines.sources.parquet_encodings import (
     rows_begin,
     run_header,
 )
-from softmax_dask_pipelines.sources.parquet_files import Part
 from softmax_dask_pipelines.sources.parquet_footer import Chunk
 from softmax_dask_pipelines.sources.parquet_pages import Page
 from softmax_dask_pipelines.sources.parquet_places import File, read_at
 
 _PLAIN, _OLD_DICTIONARY, _DICTIONARY, _SPLIT = 0, 2, 8, 9
-_LZ4 = 7
 _PHYSICAL: Mapping[tuple[str, int], str] = MappingProxyType(
     {("FLOAT", 0): "float32", ("DOUBLE", 0): "float64", ("FIXED_LEN_BYTE_ARRAY", 2): "float16", ("INT32", 0): "int32"}
 )
@@ -48,22 +47,19 @@ _MOST_LZ4_BYTES = 8 * 2**20
 """Of a page, which is in memory three times while it is decompressed; planned are two, and Arrow's levels."""
 
 
-def list_blocks(
-    part: Part, file: File, column: ListColumn, *, group: int, pages: Sequence[Page], rows: range, batch_rows: int
-) -> Iterator[NDArray[Any]]:
-    """The logits of these rows of a row group, (rows, classes), in memory of their own. Fewer: ask Arrow for the rest.
+def list_blocks(span: Span, column: ListColumn, pages: Sequence[Page]) -> Iterator[NDArray[Any]]:
+    """The logits of these rows, (rows, classes), in memory of their own. Fewer: ask Arrow for the rest.
 
     Parameters
     ----------
+    span : of one row group; a block ends where a multiple of `batch_rows` rows of the row group does
     pages : of the column in this row group, as `sound_pages` found them
-    rows : of the file
-    batch_rows : a block ends where a multiple of so many rows of the row group does
     """
-    first = part.group_starts[group]
+    first = span.part.group_starts[span.groups.start]
+    start, stop = span.rows.start - first, span.rows.stop - first
     try:
-        chunk = _ListChunk.of(part, file, column, group, pages)
-        lengths = (len(block) for block in aligned(rows.start - first, rows.stop - first, batch_rows))
-        yield from chunk.blocks(rows.start - first, lengths)
+        lengths = (len(block) for block in aligned(start, stop, span.batch_rows))
+        yield from _ListChunk.of(span, column, pages).blocks(start, lengths)
     except (MemoryError, PipelineError):
         raise
     except Exception:  # every codec raises errors of its own
@@ -96,19 +92,21 @@ class _ListChunk:
     """Definition level of a logit that is there."""
 
     @classmethod
-    def of(cls, part: Part, file: File, column: ListColumn, group: int, pages: Sequence[Page]) -> "_ListChunk":
+    def of(cls, span: Span, column: ListColumn, pages: Sequence[Page]) -> "_ListChunk":
         """If it is as this lane knows it."""
+        part, group = span.part, span.groups.start
         (leaf,) = part.leaves_of((column.name,))
-        chunk, described = Chunk._make(part.chunks[group, leaf].tolist()), part.metadata.schema.column(leaf)
+        ((chunk,),) = span.chunks([leaf])
+        described = part.metadata.schema.column(leaf)
         rows = part.group_starts[group + 1] - part.group_starts[group]
         dtype = column.numbers.stored
         stored = np.dtype(_PHYSICAL[described.physical_type, max(0, described.length)])
         _require(sys.byteorder == "little" and column.classes > 0 and described.max_repetition_level == 1)
         _require(stored == dtype or (stored == np.int32 and dtype.kind in "iu" and dtype.itemsize <= 4))
-        _require(chunk.codec in _DECOMPRESS and chunk.values == rows * column.classes)
+        _require(chunk.codec in DECODED and chunk.values == rows * column.classes)
         _require(chunk.uncompressed_bytes >= _LEAST_PAGE_BYTES * len(pages) or len(pages) <= 2)
-        _require(chunk.codec != _LZ4 or all(page.uncompressed_bytes <= _MOST_LZ4_BYTES for page in pages))
-        return cls(file, chunk, pages, column.classes, dtype, stored, described.max_definition_level)
+        _require(chunk.codec != LZ4 or all(page.uncompressed_bytes <= _MOST_LZ4_BYTES for page in pages))
+        return cls(span.file, chunk, pages, column.classes, dtype, stored, described.max_definition_level)
 
     def blocks(self, first_row: int, lengths: Iterable[int]) -> Iterator[NDArray[Any]]:
         """Blocks of so many rows, from `first_row` of the row group on, each (rows, classes) in memory of its own."""
@@ -190,9 +188,7 @@ class _ListChunk:
         return np.frombuffer(stored, np.uint8)
 
     def _decompressed(self, stored: Bytes, size: int) -> Bytes:
-        content = np.frombuffer(_DECOMPRESS[self.chunk.codec](stored, size), np.uint8)
-        _require(len(content) == size)
-        return _fixed(content)
+        return _fixed(np.frombuffer(decompress(stored, size, self.chunk.codec), np.uint8))
 
 
 @lru_cache(maxsize=4)
@@ -233,34 +229,6 @@ def _are_all(levels: Bytes, count: int, level: int) -> bool:
             at += 1
         count -= length
     return True
-
-
-def _snappy(stored: Bytes, size: int) -> Any:
-    # Arrow takes more memory than there are bytes for an answer. The stream begins with how many there are.
-    _require(run_header(stored, 0)[0] == size)
-    return pa.decompress(stored, size, codec="snappy")
-
-
-def _gzip(stored: Bytes, size: int) -> bytes:
-    stream = zlib.decompressobj(wbits=31)
-    content = stream.decompress(stored.data, size + 1)
-    _require(stream.eof and not stream.unused_data)
-    return content
-
-
-def _zstd(stored: Bytes, size: int) -> Any:
-    return pa.decompress(stored, size, codec="zstd")
-
-
-def _lz4(stored: Bytes, size: int) -> Any:
-    # Arrow does not say how many bytes there were; numcodecs requires as many as stand before them.
-    return lz4.decompress(b"".join((size.to_bytes(4, "little"), stored.data)))
-
-
-_DECOMPRESS: Mapping[int, Callable[[Bytes, int], Any]] = MappingProxyType(
-    {0: lambda stored, size: stored, 1: _snappy, 2: _gzip, 6: _zstd, _LZ4: _lz4}
-)
-"""By Parquet's number of the codec; none gives memory that it did not fill."""
 
 
 def _require(is_so: bool) -> None:

@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from softmax_dask_pipelines.errors import CorruptFileError, DataError, NullRowsError, RaggedRowsError
-from softmax_dask_pipelines.sources import SourceRequest, blocks, open_source, parquet_direct, parquet_stream
+from softmax_dask_pipelines.sources import SourceRequest, blocks, open_source, parquet_direct
+from softmax_dask_pipelines.sources.parquet_arrow import Span
 from softmax_dask_pipelines.sources.parquet_files import open_parts
 from softmax_dask_pipelines.sources.parquet_footer import Chunk
 from softmax_dask_pipelines.sources.parquet_pages import first_pages
@@ -71,13 +72,13 @@ def _bits(source: Any, start: int = 0, stop: int = ROWS) -> bytes:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The columns that Arrow is asked for."""
     found: list[Any] = []
-    by_arrow = parquet_stream._by_arrow
+    by_arrow = Span.by_arrow
 
-    def note(part: Any, file: Any, rows: range, columns: Any, batch_rows: int) -> Any:
+    def note(span: Span, columns: Any, **given: Any) -> Any:
         found.append(columns)
-        return by_arrow(part, file, rows, columns, batch_rows)
+        return by_arrow(span, columns, **given)
 
-    monkeypatch.setattr(parquet_stream, "_by_arrow", note)
+    monkeypatch.setattr(Span, "by_arrow", note)
     return found
 
 
