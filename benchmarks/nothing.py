@@ -65,6 +65,9 @@ class NothingSource:
         """One block a partition."""
         yield SourceBlock(np.zeros((stop - start, _CLASSES), np.float32), {}, None)
 
+    def compile(self) -> None:
+        """Nothing."""
+
     def stamps(self) -> Stamps:
         """A digest a partition, as of a chunk of Zarr."""
         digests = np.arange(self.count, dtype=np.uint64)

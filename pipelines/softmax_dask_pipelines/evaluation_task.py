@@ -64,6 +64,7 @@ class EvaluationTask:
     def compile(self) -> None:
         """Compile, or load, once: threads that all come first would wait for one another."""
         facts = self.source.facts
+        self.source.compile()
         targets = None if facts.target_name is None else np.zeros(1, np.int64)
         self._count(SourceBlock(np.zeros((1, facts.classes), facts.dtype), {}, targets), MetricsCounter(facts.classes))
 

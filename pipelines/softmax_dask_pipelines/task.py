@@ -112,6 +112,7 @@ def compile_kernels(task: ScoreTask, spec: OutputSpec) -> None:
         for column in computed_columns(spec)
     }
     targets = np.zeros(1, np.int64) if spec.has_targets else None
+    task.source.compile()
     columns = task.decide(np.zeros((1, spec.classes), task.source.facts.dtype), targets, out)
     MetricsCounter(spec.classes).add(columns, targets)
 

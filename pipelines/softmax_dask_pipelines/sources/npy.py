@@ -134,6 +134,9 @@ class NpySource:
         for rows in aligned(start, stop, self._facts.read_rows):
             yield SourceBlock(logits=self._logits(rows), carried={}, targets=None)
 
+    def compile(self) -> None:
+        """Nothing."""
+
     def stamps(self) -> Stamps:
         """How the file looks now."""
         found = look(self._file.path, by_content=self._by_content)

@@ -78,6 +78,13 @@ class ParquetSource:
         lengths = (len(rows) for rows in aligned(start, stop, self._facts.read_rows))
         return regrouped(self._pieces(start, stop), lengths)
 
+    def compile(self) -> None:
+        """What decodes lists."""
+        if self._columns.lists is not None:
+            from softmax_dask_pipelines.sources.parquet_direct import compile_kernels  # late: it brings Numba
+
+            compile_kernels(self._columns.lists)
+
     def stamps(self) -> Stamps:
         """How the files look now."""
         place, files = self._parts[0].place, [part.path for part in self._parts]

@@ -66,6 +66,17 @@ def list_blocks(span: Span, column: ListColumn, pages: Sequence[Page]) -> Iterat
         return
 
 
+def compile_kernels(column: ListColumn) -> None:
+    """Compile, or load, what looks at the values of this column."""
+    dtype = column.numbers.stored
+    itemsize = 4 if dtype.kind in "iu" else dtype.itemsize
+    nothing, values = _fixed(np.zeros(1, np.uint8)), np.empty(0, f"u{itemsize}")
+    rows_begin(nothing, 0, column.classes, _pattern(column.classes), 0)
+    run_header(nothing, 0)
+    look_up(nothing, _fixed(values.copy()), values)
+    join_streams(nothing[:0], values)
+
+
 def as_batch(logits: NDArray[Any], column: ListColumn) -> Any:
     """A record batch of this column alone, in the memory of `logits`."""
     values = pa.Array.from_buffers(pa.from_numpy_dtype(logits.dtype), logits.size, [None, pa.py_buffer(logits)])
@@ -196,7 +207,7 @@ def _pattern(classes: int) -> Bytes:
     return row_pattern(classes)
 
 
-def _fixed(content: Bytes) -> Bytes:
+def _fixed(content: NDArray[Any]) -> NDArray[Any]:
     """The same, which nobody may write to: as the compiled parts take it."""
     content.flags.writeable = False
     return content

@@ -136,6 +136,9 @@ class Source(Protocol):
         So every block has `read_rows` rows; the first and the last may have fewer.
         """
 
+    def compile(self) -> None:
+        """Compile, or load, what `read` calls, where it is compiled: threads that all come first would wait for one."""
+
     def stamps(self) -> Stamps:
         """How the source looks now; reads no logits but those of a last chunk that is not full."""
 

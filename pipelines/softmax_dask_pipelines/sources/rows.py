@@ -41,6 +41,10 @@ class SomeRows:
         lengths = (len(rows) for rows in aligned(start, stop, self._facts.read_rows))
         return regrouped(chain.from_iterable(self._pieces(start, stop)), lengths)
 
+    def compile(self) -> None:
+        """What the source calls."""
+        self._source.compile()
+
     def stamps(self) -> Stamps:
         """Those of the whole source."""
         return self._source.stamps()

@@ -47,6 +47,10 @@ class SigmoidSource:
         """Rows start..stop-1 in order, cut at the multiples of `facts.read_rows`."""
         return map(_with_zero, self._source.read(start, stop))
 
+    def compile(self) -> None:
+        """What the source calls."""
+        self._source.compile()
+
     def stamps(self) -> Stamps:
         """Those of the source."""
         return self._source.stamps()

@@ -80,6 +80,9 @@ class ZarrSource:
                 else None,
             )
 
+    def compile(self) -> None:
+        """Nothing."""
+
     def stamps(self) -> Stamps:
         """How chunk files look now; of a last chunk that is not full, also what is in it."""
         rows = self._facts.rows

@@ -1,6 +1,9 @@
 """The direct lane: usual lists never ask Arrow; and with the lane or without, the same bits and the same errors."""
 
 import dataclasses
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -344,3 +347,32 @@ def test_large_pages_of_lz4_are_left_to_arrow(tmp_path: Path, asked: list[Any]) 
 
     assert _bits(source, stop=len(data)) == data.tobytes()
     assert asked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8"])
+def test_what_reading_calls_is_compiled_before(tmp_path: Path, dtype: str) -> None:
+    data = np.abs(dumps.logits(ROWS, 7, dtype))
+    paths = [str(_written(tmp_path / name, dumps.fixed_lists(data), **LAYOUTS[name])) for name in LAYOUTS]
+
+    done = subprocess.run([sys.executable, "-c", READ, *paths], stdout=subprocess.PIPE, text=True, check=True)
+
+    before, after = json.loads(done.stdout)
+    assert before == after
+    assert min(before) > 0
+
+
+READ = """
+import json, sys
+from softmax_dask_pipelines.sources import SourceRequest, open_source, parquet_direct
+parquet_direct._LEAST_PAGE_BYTES = 0
+kernels = [getattr(parquet_direct, name) for name in ("rows_begin", "look_up", "join_streams", "run_header")]
+sources = [open_source(SourceRequest(path)) for path in sys.argv[1:]]
+sources[0].compile()
+counts = [[len(kernel.signatures) for kernel in kernels]]
+for source in sources:
+    for block in source.read(0, source.facts.rows):
+        pass
+counts.append([len(kernel.signatures) for kernel in kernels])
+print(json.dumps(counts))
+"""
