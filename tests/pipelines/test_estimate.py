@@ -31,6 +31,9 @@ class SlowSource:
             time.sleep(BLOCK_S)
             yield block
 
+    def compile(self):
+        self._source.compile()
+
 
 def job_of(source, tmp_path, **options):
     told = {"threads": 2, "durability": "none"} | options
