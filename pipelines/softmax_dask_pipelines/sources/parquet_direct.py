@@ -40,7 +40,7 @@ _PHYSICAL: Mapping[tuple[str, int], str] = MappingProxyType(
 )
 """What a value is in a page. Integers of fewer bits take 32 there, and so does bfloat16."""
 _LEAST_PAGE_BYTES = 2**16
-"""Of smaller pages, on average, Arrow is as fast: here a page costs 20 to 40 microseconds."""
+"""Of smaller pages, on average, Arrow is as fast: here each page costs some Python."""
 _MOST_LOOKED_UP_BYTES = 4 * 2**20
 """Values that a page of a few bytes may stand for; the memory that is planned for Arrow's levels holds them."""
 _MOST_LZ4_BYTES = 8 * 2**20

@@ -191,6 +191,23 @@ def test_only_what_stands_beside_the_logits_is_read_by_arrow(
     assert set(asked) == {("target", "id")}
 
 
+def test_pages_before_the_first_row_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dumps.logits(ROWS)
+    path = _written(tmp_path, dumps.fixed_lists(data), **LAYOUTS["uncompressed"], row_group_size=ROWS)
+    source, read, places = _opened(path), parquet_direct.read_at, []
+
+    def note(file: Any, size: int, at: int) -> bytes:
+        places.append(at)
+        return read(file, size, at)
+
+    monkeypatch.setattr(parquet_direct, "read_at", note)
+
+    found = _bits(source, 450, ROWS)
+
+    assert found == data[450:].tobytes()
+    assert min(places) > 0.85 * path.stat().st_size * 450 / ROWS
+
+
 def test_files_with_small_pages_are_left_to_arrow(
     tmp_path: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
