@@ -86,6 +86,7 @@ class Handler(BaseHTTPRequestHandler):
     """Hands on one request."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits 40 ms for the headers to be acknowledged
     proxy: Proxy
 
     def handle_any(self) -> None:
