@@ -261,20 +261,20 @@ def test_fma_is_the_nearest_double_to_the_exact_result():
 
 
 @pytest.mark.parametrize(
-    ("kind", "magic", "lowest", "highest"), [(np.float32, 23, -126, 127), (np.float64, 52, -1022, 1023)]
+    ("kind", "magic", "lowest", "highest"), [(np.float32, 20, -126, 127), (np.float64, 49, -1022, 1023)]
 )
-def test_power_of_two_is_exact(kind, magic, lowest, highest):
-    powers = np.arange(lowest, highest + 1)
+def test_power_of_eighths_is_the_nearest_number(kind, magic, lowest, highest):
+    powers = np.arange(lowest * 8, highest * 8 + 8) / 8
     biased = np.resize(kind(1.5 * 2**magic) - kind(lowest - 1) + powers, len(powers) // 32 * 32 + 32).astype(kind)
 
-    found = of_one(simd.power_of_two)(biased)
+    found = of_one(simd.power_of_eighths)(biased)
 
-    np.testing.assert_array_equal(found[: len(powers)], np.ldexp(kind(1), powers))
+    np.testing.assert_array_equal(found[: len(powers)], np.exp2(powers.astype(np.longdouble)).astype(kind))
 
 
-@pytest.mark.parametrize(("kind", "magic"), [(np.float32, 23), (np.float64, 52)])
-def test_power_of_two_is_zero_where_the_biased_exponent_is(kind, magic):
-    found = of_one(simd.power_of_two)(np.full(32, 1.5 * 2**magic, kind))
+@pytest.mark.parametrize(("kind", "magic"), [(np.float32, 20), (np.float64, 49)])
+def test_power_of_eighths_is_zero_where_the_biased_exponent_is(kind, magic):
+    found = of_one(simd.power_of_eighths)(np.full(32, 1.5 * 2**magic, kind))
 
     np.testing.assert_array_equal(found, 0)
 
@@ -453,7 +453,7 @@ def test_exponential_of_the_peak_lies_around_one(dtype):
 
     found = [exponentials(np.full(32, peak), peak, 1.7)[0] for peak in peaks]
 
-    # 2**f with |f| <= 1/2, and one eps for rounding.
+    # k is the nearest integer, and one eps for rounding.
     assert all(0.5**0.5 - 1e-6 <= power <= 2**0.5 + 1e-6 for power in found)
 
 

@@ -19,7 +19,7 @@ from softmax_dask.kernels.cpu.behind import (
     stream_line,
 )
 from softmax_dask.kernels.cpu.compile import kernel, step
-from softmax_dask.kernels.cpu.exp2 import FOLD, Anchor, Scale, add_exactly, anchor, exponential, scale_in
+from softmax_dask.kernels.cpu.exp2 import FOLD, Anchor, Scale, add_exactly, anchor, exponential, one_over_sum, scale_in
 from softmax_dask.kernels.cpu.memory import (
     load,
     load_columns,
@@ -72,8 +72,7 @@ def softmax_band(
                 *(room, behind, line, out, later, past_caches),
             )
             store(square, i * width, part)
-        total = _sum(square, columns)
-        store(factors, 0, fill(total, 1.0) / total)
+        store(factors, 0, _one_over_sum(square, columns))
         # Whole registers are stored: what they write past a row belongs to the next one, but at the end of `out`.
         if past_caches:
             _write_band(powers, pitch, factors, last, classes, room, place_of_block(behind), room.size)
@@ -96,14 +95,14 @@ def _largest(square: Array, columns: Array) -> Vector:
 
 
 @step
-def _sum(square: Array, columns: Array) -> Vector:
-    """The sum of the lanes of each register of a square, a register a lane."""
+def _one_over_sum(square: Array, columns: Array) -> Vector:
+    """One over the sum of the lanes of each register of a square, a register a lane."""
     width = lanes(square)
     load_columns(square, 0, width, width - 1, width, columns, 0)
     total, lost = fill(square, 0.0), fill(square, 0.0)
     for k in range(width):
         total, lost = add_exactly(total, lost, load(columns, k * width))
-    return total + lost
+    return one_over_sum(total, lost)
 
 
 @step

@@ -3,14 +3,15 @@
 The exponential of softmax is computed as a power of two that never forms x - max. With
 a = log2(e) / temperature in two parts (a_hi + a_lo, about twice the digits of one),
 
-    n = round(x * a_hi)                        by adding and subtracting a magic constant
-    f = fma(x, a_lo, fma(x, a_hi, -n))         the fraction, |f| <= 1/2, right to the last digits of x * a
+    n = round(8 * x * a_hi) / 8                by adding and subtracting a magic constant
+    f = fma(x, a_lo, fma(x, a_hi, -n))         the fraction, |f| <= 1/16, right to the last digits of x * a
     e = 2**f * 2**(n - k)                      k = round(max * a_hi), the row's anchor
 
-The row's largest logit enters only as the integer k, inside the magic constant, so nothing
-is rounded by subtracting it, and 2**-k cancels in every ratio of two exponentials. Rows whose
-largest logit is so big that n would not fit are shifted by it first: there x - max is exact
-(Sterbenz). Temperature costs no operation and no digit.
+n is in eighths because a register holds eight numbers: 2**0 to 2**(7/8) are looked up there in one instruction, which
+spares three of the polynomial. The row's largest logit enters only as the integer k, inside the magic constant, so
+nothing is rounded by subtracting it, and 2**-k cancels in every ratio of two exponentials. Rows whose largest logit is
+so big that n would not fit are shifted by it first: there x - max is exact (Sterbenz). Temperature costs no operation
+and no digit.
 """
 
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from softmax_dask.kernels.cpu.simd import (
     fma,
     mantissa,
     nearest,
-    power_of_two,
+    power_of_eighths,
     where_equal,
     where_greater,
 )
@@ -76,21 +77,21 @@ def inverse_in(constants: Array) -> Inverse:
     return Inverse(constants[2], constants[3])
 
 
-def _polynomial(degree: int) -> Any:
-    """Coefficients of q in 2**f = 1 + f * q(f), |f| <= 1/2: least squares at Chebyshev nodes."""
-    f = np.cos((np.arange(400) + 0.5) * np.pi / 400) / 2
-    fitted = np.polynomial.chebyshev.Chebyshev.fit(f, np.expm1(f * np.log(2)) / f, degree - 1, domain=[-0.5, 0.5])
+def _polynomial(degree: int, most: float) -> Any:
+    """Coefficients of q in 2**f = 1 + f * q(f), |f| <= most: least squares at Chebyshev nodes."""
+    f = np.cos((np.arange(400) + 0.5) * np.pi / 400) * most
+    fitted = np.polynomial.chebyshev.Chebyshev.fit(f, np.expm1(f * np.log(2)) / f, degree - 1, domain=[-most, most])
     return fitted.convert(kind=np.polynomial.Polynomial).coef
 
 
-# Degrees 6 and 10 keep float32 within 4 eps and float64 within 8: tests/library/test_simd.py, test_kernels.py.
-_S1, _S2, _S3, _S4, _S5, _S6 = (np.float32(c) for c in _polynomial(6))
-_D1, _D2, _D3, _D4, _D5, _D6, _D7, _D8, _D9, _D10 = (np.float64(c) for c in _polynomial(10))
+# Degrees 3 and 7 keep float32 within 4 eps and float64 within 8: tests/library/test_simd.py, test_kernels.py.
+_S1, _S2, _S3 = (np.float32(c) for c in _polynomial(3, 1 / 16))
+_D1, _D2, _D3, _D4, _D5, _D6, _D7 = (np.float64(c) for c in _polynomial(7, 1 / 16))
 
-# Adding MAGIC rounds to an integer and leaves it, biased like an exponent, in the low bits.
-# Beyond BIG the integer would not fit and the row is shifted by its largest logit.
-_MAGIC32, _BIG32, _BIAS32 = np.float32(1.5 * 2**23 + 127), np.float32(2**20), np.float32(127)
-_MAGIC64, _BIG64, _BIAS64 = np.float64(1.5 * 2**52 + 1023), np.float64(2**30), np.float64(1023)
+# Adding MAGIC rounds to eighths and leaves their number, biased like an exponent, in the low bits.
+# Beyond BIG they would not fit, and the row is shifted by its largest logit.
+_MAGIC32, _BIG32, _BIAS32 = np.float32(1.5 * 2**20 + 127), np.float32(2**17), np.float32(127)
+_MAGIC64, _BIG64, _BIAS64 = np.float64(1.5 * 2**49 + 1023), np.float64(2**30), np.float64(1023)
 _LN2 = float(np.log(2))
 
 FOLD = 8
@@ -99,17 +100,12 @@ FOLD = 8
 
 @step
 def _q32(f: Vector) -> Vector:
-    # Estrin's scheme: half the latency of Horner's for one operation more.
-    g = f * f
-    return fma(g, fma(g, fma(f, _S6, _S5), fma(f, _S4, _S3)), fma(f, _S2, _S1))
+    return fma(f, fma(f, _S3, _S2), _S1)
 
 
 @step
 def _q64(f: Vector) -> Vector:
-    g = f * f
-    low = fma(g, fma(f, _D4, _D3), fma(f, _D2, _D1))
-    middle = fma(g, fma(f, _D8, _D7), fma(f, _D6, _D5))
-    return fma(g * g, fma(g * g, fma(f, _D10, _D9), middle), low)
+    return fma(f, fma(f, fma(f, fma(f, fma(f, fma(f, _D7, _D6), _D5), _D4), _D3), _D2), _D1)
 
 
 def _fraction_polynomial(f: Vector) -> Vector:
@@ -165,7 +161,8 @@ def exponential(x: Vector, row: Anchor, scale: Scale) -> tuple[Vector, Vector]:
     t = at_least(x - row.shift, row.low)
     rounded = fma(t, scale.a_hi, row.magic)
     fraction = fma(t, scale.a_lo, fma(t, scale.a_hi, row.magic - rounded))
-    power = fma(fraction, _fraction_polynomial(fraction), 1.0) * power_of_two(rounded)
+    whole = power_of_eighths(rounded)
+    power = fma(fraction * whole, _fraction_polynomial(fraction), whole)
     magic, _, _ = _constants(scale.a_hi)
     return power, fraction + (rounded - magic)
 
@@ -215,3 +212,11 @@ def add_exactly(total: Vector, lost: Vector, term: Vector) -> tuple[Vector, Vect
     new = total + term
     back = new - total
     return new, lost + ((total - (new - back)) + (term - back))
+
+
+@step
+def one_over_sum(total: Vector, lost: Vector) -> Vector:
+    """1 / (total + lost), rounded once: a step of Newton's after the division."""
+    inverse = fill(total, 1.0) / total
+    missing = fma(0.0 - total, inverse, 1.0) - lost * inverse
+    return fma(inverse, missing, inverse)

@@ -11,6 +11,7 @@ uint16 holds IEEE halves, one of int16 holds bfloat16; both load as float32 lane
 import operator
 from collections.abc import Callable, Sequence
 from inspect import signature as parameters_of
+from math import isqrt
 from typing import Any
 
 from llvmlite import ir
@@ -167,13 +168,56 @@ where_reaching = _lanewise(lambda b, t, x, y, then, otherwise: _select(b, ">=", 
 where_equal = _lanewise(lambda b, t, x, y, then, otherwise: _select(b, "==", x, y, then, otherwise))
 
 
+def _eighths(mantissa_bits: int) -> list[int]:
+    """Bits of 2**(j/8) without the exponent, rounded right, and less j in the place that it is shifted to."""
+    roots = [isqrt(isqrt(isqrt(1 << j + 8 * (mantissa_bits + 1)))) for j in range(8)]
+    return [(root + 1) // 2 - (1 << mantissa_bits) - (j << mantissa_bits - 3) for j, root in enumerate(roots)]
+
+
 @_lanewise
-def power_of_two(builder: Any, vector: ir.VectorType, magic: Any) -> Any:
-    """2**n of a number whose low bits hold n + bias (see exp2.py); exactly 0 where these are 0."""
+def power_of_eighths(builder: Any, vector: ir.VectorType, magic: Any) -> Any:
+    """2**(n/8) of a number whose low bits hold n + 8 * bias (see exp2.py); exactly 0 where these are 0."""
     integers = _integers(vector)
     mantissa_bits = 23 if integers.element.width == 32 else 52
-    shifted = builder.shl(builder.bitcast(magic, integers), constant(integers, mantissa_bits))
-    return builder.bitcast(shifted, vector)
+    bits = builder.bitcast(magic, integers)
+    mantissas = _look_up(builder, integers, _eighths(mantissa_bits), bits)
+    shifted = builder.shl(bits, constant(integers, mantissa_bits - 3))
+    return builder.bitcast(builder.add(mantissas, shifted), vector)
+
+
+def _look_up(builder: Any, integers: ir.VectorType, table: list[int], index: Any) -> Any:
+    """Of a table of eight, what the last three bits of each lane say."""
+    count, width = integers.count, integers.element.width
+    entries = ir.Constant(integers, [table[i % 8] for i in range(count)])
+    if FLOAT32_LANES == 16:
+        letter = "s" if width == 32 else "d"
+        return call(builder, f"llvm.x86.avx512.permvar.{letter}i.512", integers, entries, index)
+    if INSTRUCTION_SET == "AVX2":
+        if width == 32:
+            return call(builder, "llvm.x86.avx2.permd", integers, entries, index)
+        return _look_up_halves(builder, integers, table, index)
+    which = builder.and_(index, constant(integers, 7))
+    whole = ir.Constant(ir.VectorType(integers.element, 8), table)
+    found = ir.Constant(integers, ir.Undefined)
+    for lane_number in range(count):
+        number = ir.Constant(I32, lane_number)
+        entry = builder.extract_element(whole, builder.extract_element(which, number))
+        found = builder.insert_element(found, entry, number)
+    return found
+
+
+def _look_up_halves(builder: Any, integers: ir.VectorType, table: list[int], index: Any) -> Any:
+    """Four of 64 bits: AVX2 looks up eight of 32."""
+    words = ir.VectorType(I32, 8)
+
+    def half(shift: int) -> Any:
+        entries = ir.Constant(words, [entry >> shift & 0xFFFFFFFF for entry in table])
+        return call(builder, "llvm.x86.avx2.permd", words, entries, twice)
+
+    pairs = builder.bitcast(index, words)
+    twice = builder.shuffle_vector(pairs, pairs, ir.Constant(words, [0, 0, 2, 2, 4, 4, 6, 6]))
+    merged = builder.shuffle_vector(half(0), half(32), ir.Constant(words, [0, 9, 2, 11, 4, 13, 6, 15]))
+    return builder.bitcast(merged, integers)
 
 
 @_lanewise

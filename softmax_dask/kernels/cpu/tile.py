@@ -31,6 +31,7 @@ from softmax_dask.kernels.cpu.exp2 import (
     exponential,
     inverse_in,
     log1p,
+    one_over_sum,
     scale_in,
 )
 from softmax_dask.kernels.cpu.finish import Outputs, Statistics, finish_rows, over_temperature
@@ -110,8 +111,8 @@ def softmax_tile(logits: Array, source: Items, shape: Items, constants: Array, o
                 base = anchor(_largest(tiles, at, classes), scale)
                 soon = _ahead(group, row + together + i, source, width)
                 later = _ahead(group, row + together + i, target, width)
-                total = _exponentials(tiles, at, classes, base, scale, logits, soon, out, later, tiles, nothing)
-                _scale_tile(tiles, at, classes, fill(total, 1.0) / total)
+                factor = _exponentials(tiles, at, classes, base, scale, logits, soon, out, later, tiles, nothing)
+                _scale_tile(tiles, at, classes, factor)
             _store_tiles(tiles, out, group * target.group + row * target.row, target, count, classes)
 
 
@@ -131,8 +132,8 @@ def softmax_tile_past_caches(logits: Array, stride: int, rows: int, classes: int
             at = i * classes
             base = anchor(_largest(tiles, at, classes), scale)
             soon = _ahead(0, row + together + i, source, width)
-            total = _exponentials(tiles, at, classes, base, scale, logits, soon, out, Ahead(0, 0), room, behind)
-            _scale_tile(tiles, at, classes, fill(total, 1.0) / total)
+            factor = _exponentials(tiles, at, classes, base, scale, logits, soon, out, Ahead(0, 0), room, behind)
+            _scale_tile(tiles, at, classes, factor)
             store_rows(tiles, at, classes, room, place_of_block(behind), classes)
             behind = put_behind(room, behind, min(width, count - i) * classes, out, (row + i) * classes)
     finish_behind(room, behind, out)
@@ -382,7 +383,9 @@ def _exponentials(
     room: Array,
     behind: Behind,
 ) -> Vector:
-    """Replace the logits of the tile by exponentials; their sums. Ask for what is read `soon` and written `later`.
+    """Replace the logits of the tile by exponentials; what makes them probabilities, one over their sums.
+
+    Ask for what is read `soon` and written `later`.
 
     Meanwhile stream what lies `behind`. Sums are added in the order of `softmax_band` where that takes the same rows
     when they are not planes.
@@ -403,7 +406,7 @@ def _exponentials(
             store(tile, at + k * width, power)
             part = part + power
         total, lost = add_exactly(total, lost, part)
-    return total + lost
+    return one_over_sum(total, lost)
 
 
 @step

@@ -22,7 +22,7 @@ template <> struct Constants<double> {
 DEVICE float power_of_two(float biased) { return float_of(bits_of(biased) << 23); }
 DEVICE double power_of_two(double biased) { return double_of(bits_of(biased) << 52); }
 
-// q of 2^f = 1 + f q(f), |f| <= 1/2, by Estrin's scheme; coefficients as in the CPU's exp2.py.
+// q of 2^f = 1 + f q(f), |f| <= 1/2, by Estrin's scheme; coefficients by the same fit as in the CPU's exp2.py, which is of shorter ones.
 DEVICE float fraction_polynomial(float f) {
   float g = f * f;
   const float high = fused(f, 0.00015461447765119374f, 0.0013390866806730628f), middle = fused(f, 0.009618056938052177f, 0.055503569543361664f), low = fused(f, 0.24022650718688965f, 0.6931471824645996f);
