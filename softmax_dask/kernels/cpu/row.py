@@ -17,8 +17,10 @@ from softmax_dask.kernels.cpu.memory import load, load_first, settle, store_firs
 from softmax_dask.kernels.cpu.simd import Vector, fill, lane, lanes
 from softmax_dask.kernels.cpu.sweeps import (
     RowBehind,
+    bytes_between,
     exponentials,
     find,
+    lag_of_stores,
     largest,
     rank,
     sums_of_others,
@@ -46,17 +48,19 @@ def softmax_row(
     width = lanes(logits)
     half = classes + 3 * width
     room = np.empty(2 * half, out.dtype) if past_caches else out
-    head = until_whole_line(out, 0)
+    head, apart = until_whole_line(out, 0), bytes_between(out, logits)
     behind, peak = RowBehind(0, 0, 0, 0, 0.0), largest(logits, 0, classes)
     for row in range(rows):
         start, place = row * stride, row * classes
         ahead = stride if row + 1 < rows else 0
         at = row % 2 * half + width if past_caches else place
         base = anchor(fill(logits, peak), scale)
-        total, peak = exponentials(
-            logits, start, start + classes, ahead, base, scale, room, at, behind, out, past_caches
+        between = apart + start * logits.itemsize - behind.place * out.itemsize
+        lag = lag_of_stores(between, ahead * logits.itemsize) // out.itemsize
+        total, peak, written = exponentials(
+            logits, start, start + classes, ahead, base, scale, room, at, behind, lag, out, past_caches
         )
-        _write_lines(room, behind, classes // (2 * width) * 2, out, past_caches)
+        _write_lines(room, behind, written, out, past_caches)
         if past_caches:
             behind = _stream_first_line(room, behind, at, classes, 1.0 / total, out, place, head)
         else:
@@ -69,9 +73,9 @@ def softmax_row(
 
 @step
 def _write_lines(room: Array, behind: RowBehind, done: int, out: Array, past_caches: bool) -> None:
-    """The lines of a row but for up to `done`, which were written beside the next row."""
+    """The lines of a row but for the first ones, `done`, which were written beside the next row."""
     width, factors = lanes(out), fill(out, behind.factor)
-    for k in range(min(done, behind.lines // 2 * 2), behind.lines):
+    for k in range(done, behind.lines):
         write_line(room, behind, k * width, factors, out, past_caches)
 
 
