@@ -158,6 +158,21 @@ def test_store_columns_transposes_back_and_touches_nothing_else(dtype, columns):
     np.testing.assert_array_equal(out, expected)
 
 
+@pytest.mark.parametrize("classes", range(1, 9))
+def test_rows_of_few_classes_are_taken_apart_and_put_together(dtype, classes):
+    width = WIDTHS[dtype]
+    classes = min(classes, width // 2)
+    source = numbers(3 + width * classes, dtype)
+    tile, out = np.full((classes + 1) * width, 7, dtype), np.full(width * classes + 4, 7, dtype)
+
+    load_few(source, 3, classes, tile, 0)
+    store_few(tile, 0, out, 2, classes)
+
+    np.testing.assert_array_equal(tile[:-width].reshape(classes, width), source[3:].reshape(width, classes).T)
+    np.testing.assert_array_equal(tile[-width:], 7)
+    np.testing.assert_array_equal(out, [7, 7, *source[3:], 7, 7])
+
+
 # ---- lane by lane
 
 
@@ -547,6 +562,16 @@ def convert_integers(out, source, index, last):
 @njit(error_model="numpy")
 def load_tile(source, start, stride, last, columns, tile, place):
     memory.load_columns(source, start, stride, last, columns, tile, place)
+
+
+@njit(error_model="numpy")
+def load_few(source, start, classes, tile, place):
+    memory.load_few(source, start, classes, tile, place)
+
+
+@njit(error_model="numpy")
+def store_few(tile, place, out, start, classes):
+    memory.store_few(tile, place, out, start, classes)
 
 
 @njit(error_model="numpy")

@@ -1,5 +1,6 @@
 """Vectors to and from memory: masked loads and stores, 16-bit floats, and the transpose of a tile of rows."""
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -385,3 +386,87 @@ def store_columns(
 
     index = types.intp
     return types.none(tile, index, target, index, index, index, index), generate
+
+
+# ---- few classes: registers of rows that follow each other are taken apart lane by lane, and not as a square
+
+
+def _gathered(builder: Any, sources: list[Any], picks: list[tuple[int, int]]) -> Any:
+    """A vector of lanes of several, each given as (source, lane)."""
+    count = len(picks)
+    gathered = sources[0]
+    chosen = [lane if source == 0 else 0 for source, lane in picks]
+    for number, source in enumerate(sources[1:], 1):
+        chosen = [count + pick[1] if pick[0] == number else old for pick, old in zip(picks, chosen, strict=True)]
+        gathered = _shuffle(builder, gathered, source, chosen)
+        chosen = list(range(count))
+    return gathered
+
+
+def _for_each_few(builder: Any, lanes: int, classes: Any, generate: Callable[[int], None]) -> None:
+    """Code for every number of classes up to half of the lanes, of which one runs."""
+    end = builder.append_basic_block("few_end")
+    choice = builder.switch(classes, end)
+    for few in range(1, lanes // 2 + 1):
+        block = builder.append_basic_block(f"few_{few}")
+        choice.add_case(few, block)
+        builder.position_at_end(block)
+        generate(few)
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
+@intrinsic
+def load_few(typing: Any, source: Any, start: Any, classes: Any, tile: Any, place: Any) -> Any:
+    """tile[place + c*n + r] = source[start + r*classes + c] for n rows r of up to n / 2 classes c."""
+    lanes = Vec(lane_dtype(source)).lanes
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        array, start, classes, tile_array, place = args
+        memory = _memory_type(context, source)
+
+        def load_all(few: int) -> None:
+            registers = []
+            for i in range(few):
+                address = _address(context, builder, source, array, builder.add(start, ir.Constant(I64, i * lanes)))
+                stored = builder.load(_as_pointer_to(builder, memory, address))
+                stored.align = _item_bytes(source)
+                registers.append(_decode(builder, stored, source.dtype))
+            for k in range(few):
+                picks = [divmod(row * few + k, lanes) for row in range(lanes)]
+                address = _address(context, builder, tile, tile_array, builder.add(place, ir.Constant(I64, k * lanes)))
+                _whole_store(builder, tile, address, _gathered(builder, registers, picks))
+
+        _for_each_few(builder, lanes, classes, load_all)
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.none(source, index, index, tile, index), generate
+
+
+@intrinsic
+def store_few(typing: Any, tile: Any, place: Any, target: Any, start: Any, classes: Any) -> Any:
+    """The way back."""
+    lanes = Vec(tile.dtype).lanes
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        tile_array, place, array, start, classes = args
+        vector = vector_type(tile.dtype)
+
+        def store_all(few: int) -> None:
+            registers = []
+            for k in range(few):
+                address = _address(context, builder, tile, tile_array, builder.add(place, ir.Constant(I64, k * lanes)))
+                value = builder.load(_as_pointer_to(builder, vector, address))
+                value.align = _item_bytes(tile)
+                registers.append(value)
+            for i in range(few):
+                picks = [((i * lanes + lane) % few, (i * lanes + lane) // few) for lane in range(lanes)]
+                address = _address(context, builder, target, array, builder.add(start, ir.Constant(I64, i * lanes)))
+                _whole_store(builder, target, address, _gathered(builder, registers, picks))
+
+        _for_each_few(builder, lanes, classes, store_all)
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.none(tile, index, target, index, index), generate

@@ -38,6 +38,7 @@ from softmax_dask.kernels.cpu.finish import Outputs, Statistics, finish_rows, ov
 from softmax_dask.kernels.cpu.memory import (
     load,
     load_columns,
+    load_few,
     load_first,
     load_integers,
     load_lanes,
@@ -45,6 +46,7 @@ from softmax_dask.kernels.cpu.memory import (
     prefetch_to_write,
     store,
     store_columns,
+    store_few,
     store_first,
 )
 from softmax_dask.kernels.cpu.simd import (
@@ -298,6 +300,9 @@ def _store_tiles(tiles: Array, out: Array, start: int, strides: Strides, count: 
 def store_rows(tile: Array, at: int, classes: int, rows: Array, start: int, pitch: int) -> None:
     """From a row a lane to a row after the other, `pitch` items apart. All lanes, and whole registers of each."""
     width = lanes(tile)
+    if classes <= width // 2 and pitch == classes:
+        store_few(tile, at, rows, start, classes)
+        return
     for begin in range(0, classes, width):
         first = max(0, min(begin, classes - width))
         store_columns(tile, at + first * width, rows, start + first, pitch, width - 1, width)
@@ -317,6 +322,9 @@ def load_tile(logits: Array, start: int, stride: int, last: int, classes: int, t
     or takes in what follows the row; only at the end of the logits there is nothing to take.
     """
     width = lanes(logits)
+    if classes <= width // 2 and stride == classes and last == width - 1:
+        load_few(logits, start, classes, tile, at)
+        return
     whole = last == width - 1 and start + last * stride + max(classes, width) <= logits.size
     for begin in range(0, classes, width):
         column = max(0, min(begin, classes - width))
@@ -330,6 +338,11 @@ def load_tile(logits: Array, start: int, stride: int, last: int, classes: int, t
 def _store_tile(tile: Array, at: int, out: Array, start: int, stride: int, classes: int, last: int) -> None:
     """The way back. What is written past a row belongs to the next one, which follows."""
     width = lanes(tile)
+    if classes <= width // 2 and stride == classes and last == width - 1:
+        for k in range(classes):
+            prefetch_to_write(out, start + k * width + _AHEAD)
+        store_few(tile, at, out, start, classes)
+        return
     whole = last == width - 1 and start + last * stride + max(classes, width) <= out.size
     for begin in range(0, classes, width):
         column = max(0, min(begin, classes - width))
