@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from softmax_dask.kernels.cpu import exp2, memory, simd
+from softmax_dask.kernels.cpu import exp2, memory, simd, transpose
 
 FLOATS = (np.float32, np.float64)
 WIDTHS = {np.float32: simd.FLOAT32_LANES, np.float64: simd.FLOAT32_LANES // 2}
@@ -561,22 +561,22 @@ def convert_integers(out, source, index, last):
 
 @njit(error_model="numpy")
 def load_tile(source, start, stride, last, columns, tile, place):
-    memory.load_columns(source, start, stride, last, columns, tile, place)
+    transpose.load_columns(source, start, stride, last, columns, tile, place)
 
 
 @njit(error_model="numpy")
 def load_few(source, start, classes, tile, place):
-    memory.load_few(source, start, classes, tile, place)
+    transpose.load_few(source, start, classes, tile, place)
 
 
 @njit(error_model="numpy")
 def store_few(tile, place, out, start, classes):
-    memory.store_few(tile, place, out, start, classes)
+    transpose.store_few(tile, place, out, start, classes)
 
 
 @njit(error_model="numpy")
 def store_tile(tile, place, out, start, stride, last, columns):
-    memory.store_columns(tile, place, out, start, stride, last, columns)
+    transpose.store_columns(tile, place, out, start, stride, last, columns)
 
 
 @njit(error_model="numpy")

@@ -20,17 +20,10 @@ from softmax_dask.kernels.cpu.behind import (
 )
 from softmax_dask.kernels.cpu.compile import kernel, step
 from softmax_dask.kernels.cpu.exp2 import FOLD, Anchor, Scale, add_exactly, anchor, exponential, one_over_sum, scale_in
-from softmax_dask.kernels.cpu.memory import (
-    load,
-    load_columns,
-    load_first,
-    prefetch,
-    prefetch_to_write,
-    store,
-    store_first,
-)
+from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, prefetch_to_write, store, store_first
 from softmax_dask.kernels.cpu.simd import Vector, fill, lane, lanes, larger
 from softmax_dask.kernels.cpu.sweeps import largest_lanes
+from softmax_dask.kernels.cpu.transpose import load_columns
 
 Array = Any
 """A flat array inside compiled code."""

@@ -11,20 +11,12 @@ import numpy as np
 
 from softmax_dask.kernels.cpu.compile import kernel, step
 from softmax_dask.kernels.cpu.exp2 import Anchor, Scale, anchor, exponential, scale_in
-from softmax_dask.kernels.cpu.memory import (
-    load,
-    load_first,
-    prefetch_to_write,
-    settle,
-    store,
-    store_columns,
-    store_first,
-    stream,
-)
+from softmax_dask.kernels.cpu.memory import load, load_first, prefetch_to_write, settle, store, store_first, stream
 from softmax_dask.kernels.cpu.simd import Vector, fill, fma, lane, lanes, where_equal
 from softmax_dask.kernels.cpu.sweeps import find, largest, stream_scaled, sums_of_others, until_whole_line
 from softmax_dask.kernels.cpu.tile import Ahead, load_tile, probabilities, store_rows, two_largest
 from softmax_dask.kernels.cpu.tile import sums_of_others as sums_of_others_of_tile
+from softmax_dask.kernels.cpu.transpose import store_columns
 
 Array = Any
 """A flat array inside compiled code."""

@@ -37,16 +37,12 @@ from softmax_dask.kernels.cpu.exp2 import (
 from softmax_dask.kernels.cpu.finish import Outputs, Statistics, finish_rows, over_temperature
 from softmax_dask.kernels.cpu.memory import (
     load,
-    load_columns,
-    load_few,
     load_first,
     load_integers,
     load_lanes,
     prefetch,
     prefetch_to_write,
     store,
-    store_columns,
-    store_few,
     store_first,
 )
 from softmax_dask.kernels.cpu.simd import (
@@ -61,6 +57,7 @@ from softmax_dask.kernels.cpu.simd import (
     where_greater,
     where_reaching,
 )
+from softmax_dask.kernels.cpu.transpose import load_columns, load_few, store_columns, store_few
 
 Array = Any
 """A flat array inside compiled code."""
