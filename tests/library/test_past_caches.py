@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from softmax_dask import jacobian, softmax
 from softmax_dask.kernels import cpu
+from softmax_dask.kernels.cpu.sweeps import lag_of_stores
 
 CLASSES = [1, 2, 10, 24, 33, 64, 100, 128, 161, 1000, 1024, 4097]
 GUARD = 3
@@ -50,6 +53,30 @@ def test_nothing_is_written_beside_results_that_begin_anywhere(always, classes, 
         np.testing.assert_allclose(out.sum(1, dtype=np.float64), 1, rtol=1e-6)
         assert (memory[:offset] == 7).all()
         assert (memory[-GUARD:] == 7).all()
+
+
+@pytest.mark.parametrize("past_caches", [False, True])
+@pytest.mark.parametrize("classes", [161, 300, 1000, 1024])
+def test_bits_hang_on_no_distance_of_results_from_logits(classes, past_caches, monkeypatch):
+    if past_caches:
+        monkeypatch.setattr(cpu, "_PAST_CACHES_BYTES", 0)
+    logits = sample(classes, np.float32, 9)
+    expected, memory = softmax(logits.copy()), np.empty(logits.size + 1024, np.float32)
+
+    for offset in range(0, 1024, 40):  # all places of a page, which decide how far stores fall behind loads
+        out = memory[offset : offset + logits.size].reshape(logits.shape)
+        cpu.softmax_rows(logits, out, 1.0)
+
+        np.testing.assert_array_equal(out, expected)
+
+
+@given(between=st.integers(-(2**40), 2**40), ahead=st.integers(0, 2**20))
+def test_stores_fall_behind_loads_that_would_meet_them(between, ahead):
+    lag = lag_of_stores.py_func(between, ahead)
+
+    for load in (between + lag, between + ahead + lag):
+        assert load % 4096 < 4096 - 384
+    assert lag in (0, 1024, 2048)
 
 
 def test_results_between_items_of_memory_go_through_the_caches(always):
