@@ -139,23 +139,43 @@ def _for_each_few(builder: Any, lanes: int, classes: Any, generate: Callable[[in
     builder.position_at_end(end)
 
 
+def _regroup(
+    context: Any,
+    builder: Any,
+    lanes: int,
+    classes: Any,
+    source: tuple[Any, Any, Any],
+    target: tuple[Any, Any, Any],
+    pick: Callable[[int, int], tuple[int, int]],
+) -> None:
+    """As many registers as classes from one array to another.
+
+    The n-th number comes from register and lane `pick(n, classes)`. An array is given as its type, itself,
+    and where its registers begin.
+    """
+    read, write = (_addresses(context, builder, *array, lanes) for array in (source, target))
+
+    def generate(few: int) -> None:
+        registers = [whole_load(context, builder, source[0], read(i)) for i in range(few)]
+        for i in range(few):
+            picks = [pick(i * lanes + lane, few) for lane in range(lanes)]
+            whole_store(builder, target[0], write(i), _gathered(builder, registers, picks))
+
+    _for_each_few(builder, lanes, classes, generate)
+
+
 @intrinsic
 def load_few(typing: Any, source: Any, start: Any, classes: Any, tile: Any, place: Any) -> Any:
     """tile[place + c*n + r] = source[start + r*classes + c] for n rows r of up to n / 2 classes c."""
     lanes = Vec(lane_dtype(source)).lanes
 
+    def from_rows(n: int, few: int) -> tuple[int, int]:
+        return divmod(n % lanes * few + n // lanes, lanes)
+
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         array, start, classes, tile_array, place = args
-
-        def load_all(few: int) -> None:
-            row = _addresses(context, builder, source, array, start, lanes)
-            column = _addresses(context, builder, tile, tile_array, place, lanes)
-            registers = [whole_load(context, builder, source, row(i)) for i in range(few)]
-            for k in range(few):
-                picks = [divmod(lane * few + k, lanes) for lane in range(lanes)]
-                whole_store(builder, tile, column(k), _gathered(builder, registers, picks))
-
-        _for_each_few(builder, lanes, classes, load_all)
+        rows, columns = (source, array, start), (tile, tile_array, place)
+        _regroup(context, builder, lanes, classes, rows, columns, from_rows)
         return context.get_dummy_value()
 
     index = types.intp
@@ -167,18 +187,13 @@ def store_few(typing: Any, tile: Any, place: Any, target: Any, start: Any, class
     """The way back: target[start + r*classes + c] = tile[place + c*n + r]."""
     lanes = Vec(tile.dtype).lanes
 
+    def from_columns(n: int, few: int) -> tuple[int, int]:
+        return n % few, n // few
+
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         tile_array, place, array, start, classes = args
-
-        def store_all(few: int) -> None:
-            column = _addresses(context, builder, tile, tile_array, place, lanes)
-            row = _addresses(context, builder, target, array, start, lanes)
-            registers = [whole_load(context, builder, tile, column(k)) for k in range(few)]
-            for i in range(few):
-                picks = [((i * lanes + lane) % few, (i * lanes + lane) // few) for lane in range(lanes)]
-                whole_store(builder, target, row(i), _gathered(builder, registers, picks))
-
-        _for_each_few(builder, lanes, classes, store_all)
+        columns, rows = (tile, tile_array, place), (target, array, start)
+        _regroup(context, builder, lanes, classes, columns, rows, from_columns)
         return context.get_dummy_value()
 
     index = types.intp
