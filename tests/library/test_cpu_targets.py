@@ -97,9 +97,10 @@ def test_the_contract_holds_on_another_cpu(caches, target, dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["generic", "haswell"])
 def test_vectors_round_and_decode_alike_on_another_cpu(caches, target):
-    chosen = "fma or half or bfloat16 or 16_bit"
+    chosen = "(fma or half or float16 or 16_bit) and not decisions"
+    files = "tests/library/test_simd.py", "tests/library/test_seen.py"
 
-    ended = on(target, caches, PYTEST, "-q", "-x", "-p", "no:cacheprovider", "-k", chosen, "tests/library/test_simd.py")
+    ended = on(target, caches, PYTEST, "-q", "-x", "-p", "no:cacheprovider", "-k", chosen, *files)
 
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
 

@@ -48,7 +48,7 @@ def _first(builder: Any, count: int, lanes_wanted: Any) -> Any:
     return builder.icmp_signed("<", lane_numbers(count), wanted)
 
 
-def _decode(builder: Any, stored: Any, dtype: Any) -> Any:
+def decoded(builder: Any, stored: Any, dtype: Any) -> Any:
     """Lanes from what an array stores: halves and bfloat16 become float32."""
     count = stored.type.count
     floats, words = ir.VectorType(ir.FloatType(), count), ir.VectorType(I32, count)
@@ -76,14 +76,32 @@ def _decode_half_by_integers(builder: Any, bits: Any, floats: Any, words: Any) -
     return builder.bitcast(builder.or_(builder.select(special, infinite, builder.bitcast(scaled, words)), sign), floats)
 
 
+def encoded(builder: Any, x: Any, dtype: Any) -> Any:
+    """The 16 bits of a float32 that is a half or a bfloat16, by integers: as `_decode_half_by_integers`, backwards."""
+    upper = builder.lshr(builder.bitcast(x, I32), ir.Constant(I32, 16))
+    if dtype == BFLOAT16:
+        return builder.trunc(upper, ir.IntType(16))
+    sign = builder.and_(upper, ir.Constant(I32, 0x8000))
+    scaled = builder.bitcast(builder.fmul(x, ir.Constant(x.type, 2.0**-112)), I32)
+    magnitude = builder.and_(builder.lshr(scaled, ir.Constant(I32, 13)), ir.Constant(I32, 0x7FFF))
+    return builder.trunc(builder.or_(magnitude, sign), ir.IntType(16))
+
+
 def masked_load(
     context: Any, builder: Any, array_type: Any, address: Any, wanted: Any, blank: float = MINUS_INFINITY
 ) -> Any:
     """The first lanes, `blank` in the others."""
+    return decoded(builder, masked_stored(context, builder, array_type, address, wanted, blank), array_type.dtype)
+
+
+def masked_stored(
+    context: Any, builder: Any, array_type: Any, address: Any, wanted: Any, blank: float = MINUS_INFINITY
+) -> Any:
+    """As `masked_load`, as the array stores them."""
     memory = _memory_type(context, array_type)
     if blank == MINUS_INFINITY:
         blank = {HALF: 0xFC00, BFLOAT16: 0xFF80}.get(array_type.dtype, blank)
-    stored = call(
+    return call(
         builder,
         f"llvm.masked.load.{suffix(memory)}.p0",
         memory,
@@ -92,14 +110,19 @@ def masked_load(
         _first(builder, memory.count, wanted),
         constant(memory, blank),
     )
-    return _decode(builder, stored, array_type.dtype)
 
 
 def whole_load(context: Any, builder: Any, array_type: Any, address: Any) -> Any:
     """All lanes."""
-    loaded = builder.load(_as_pointer_to(builder, _memory_type(context, array_type), address))
+    stored = whole_stored(builder, array_type, address, _memory_type(context, array_type))
+    return decoded(builder, stored, array_type.dtype)
+
+
+def whole_stored(builder: Any, array_type: Any, address: Any, memory: ir.VectorType) -> Any:
+    """A vector of type `memory`, as the array stores it."""
+    loaded = builder.load(_as_pointer_to(builder, memory, address))
     loaded.align = _item_bytes(array_type)
-    return _decode(builder, loaded, array_type.dtype)
+    return loaded
 
 
 def clamped(builder: Any, row: int, last: Any) -> Any:

@@ -155,10 +155,15 @@ def _select(builder: Any, comparison: str, x: Any, y: Any, then: Any, otherwise:
     return builder.select(builder.fcmp_ordered(comparison, x, y), then, otherwise)
 
 
+def larger_lanes(builder: Any, most: Any, x: Any) -> Any:
+    """The larger lanes of two vectors; a NaN in x is ignored."""
+    return _select(builder, "<", most, x, x, most)
+
+
 fma = _lanewise(lambda b, t, x, y, z: call(b, f"llvm.fma.{suffix(t)}", t, x, y, z))
 nearest = _lanewise(lambda b, t, x: call(b, f"llvm.rint.{suffix(t)}", t, x))
 absolute = _lanewise(lambda b, t, x: call(b, f"llvm.fabs.{suffix(t)}", t, x))
-larger = _lanewise(lambda b, t, most, x: _select(b, "<", most, x, x, most))
+larger = _lanewise(lambda b, t, most, x: larger_lanes(b, most, x))
 """larger(most, x): a NaN in x is ignored."""
 smaller = _lanewise(lambda b, t, least, x: _select(b, "<", x, least, x, least))
 at_least = _lanewise(lambda b, t, x, low: _select(b, "<", x, low, low, x))
@@ -278,9 +283,10 @@ def _halves(builder: Any, vector: Any) -> tuple[Any, Any]:
     return part(0), part(half)
 
 
-def _reduce(builder: Any, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
+def fold_lanes(builder: Any, vector: Any, combine: Callable[[Any, Any, Any], Any]) -> Any:
+    """One lane of all, by `combine(builder, half, half)`."""
     while vector.type.count > 1:
-        vector = combine(*_halves(builder, vector))
+        vector = combine(builder, *_halves(builder, vector))
     return builder.extract_element(vector, ir.Constant(I32, 0))
 
 
@@ -289,7 +295,7 @@ def largest_lane(typing: Any, vec: Any) -> Any:
     """The largest lane."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _reduce(builder, args[0], lambda x, y: _select(builder, "<", x, y, y, x))
+        return fold_lanes(builder, args[0], larger_lanes)
 
     return vec.dtype(vec), generate
 
@@ -301,7 +307,7 @@ def sum_lanes(typing: Any, vec: Any) -> Any:
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         doubles = ir.VectorType(ir.DoubleType(), vec.lanes)
         widened = args[0] if vec.dtype == types.float64 else builder.fpext(args[0], doubles)
-        return _reduce(builder, widened, builder.fadd)
+        return fold_lanes(builder, widened, lambda b, x, y: b.fadd(x, y))
 
     return types.float64(vec), generate
 

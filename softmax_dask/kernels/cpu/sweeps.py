@@ -3,11 +3,15 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba.extending import overload
 
 from softmax_dask.kernels.cpu.compile import owning_step, step
 from softmax_dask.kernels.cpu.exp2 import FOLD, Anchor, Scale, add_exactly, exponential
 from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, prefetch_to_write, store, store_first, stream
+from softmax_dask.kernels.cpu.seen import bits_equal, largest_seen, look, look_first, nothing_seen
 from softmax_dask.kernels.cpu.simd import (
+    BFLOAT16,
+    HALF,
     Vector,
     bits_reaching,
     fill,
@@ -28,8 +32,21 @@ Array = Any
 
 @step
 def largest(logits: Array, i: int, stop: int) -> Any:
-    """The largest logit; NaN is passed over."""
-    return largest_lane(largest_lanes(logits, i, stop))
+    """The largest logit; a NaN is passed over, or the largest."""
+    return largest_seen(logits, look_at(logits, i, stop, nothing_seen(logits)))
+
+
+@step
+def look_at(logits: Array, i: int, stop: int, seen: Any) -> Any:
+    """What was seen (see `seen`), with all logits from i to stop."""
+    width = lanes(logits)
+    while i + 2 * width <= stop:
+        seen = look(logits, i, seen)
+        i += 2 * width
+    while i < stop:
+        seen = look_first(logits, i, min(width, stop - i), seen)
+        i += width
+    return seen
 
 
 @step
@@ -51,7 +68,31 @@ def largest_lanes(logits: Array, i: int, stop: int) -> Vector:
 
 @step
 def find(logits: Array, i: int, stop: int, value: float) -> Any:
-    """Position of the first logit that reaches `value`; `stop` if there is none."""
+    """Position of the first logit that reaches `value`, the largest; `stop` if there is none, as where that is NaN."""
+    width = lanes(logits)
+    i = _near(logits, i, stop, value)
+    while i < stop:
+        hit = first_reaching(load_first(logits, i, min(width, stop - i)), value)
+        if hit < width:
+            return i + hit
+        i += width
+    return stop
+
+
+def _near(logits: Array, i: int, stop: int, value: float) -> int:
+    raise NotImplementedError("compiled code only")
+
+
+@overload(_near, strict=False)
+def _(logits: Any, i: int, stop: int, value: float) -> Any:
+    if logits.dtype in (HALF, BFLOAT16):
+        return lambda logits, i, stop, value: _near_stored(logits, i, stop, value)
+    return lambda logits, i, stop, value: _near_float(logits, i, stop, value)
+
+
+@step
+def _near_float(logits: Array, i: int, stop: int, value: float) -> int:
+    """A position from which on the first logit that reaches `value` is near."""
     width = lanes(logits)
     while i + 4 * width <= stop:
         a = larger(load(logits, i), load(logits, i + width))
@@ -59,12 +100,18 @@ def find(logits: Array, i: int, stop: int, value: float) -> Any:
         if bits_reaching(larger(a, b), value):
             break
         i += 4 * width
-    while i < stop:
-        hit = first_reaching(load_first(logits, i, min(width, stop - i)), value)
-        if hit < width:
-            return i + hit
+    return i
+
+
+@step
+def _near_stored(logits: Array, i: int, stop: int, value: float) -> int:
+    """As `_near_float`, of 16-bit floats, which are not decoded."""
+    width = 2 * lanes(logits)
+    while i + width <= stop:
+        if bits_equal(logits, i, value):
+            break
         i += width
-    return stop
+    return i
 
 
 @step
@@ -162,8 +209,8 @@ def exponentials(
     Meanwhile the row before becomes probabilities in `out`: memory reads, writes and the arithmetic all go on at once.
     The stores to `out` fall `lag` items behind; returned is how many lines were written, too.
     """
-    width, factors, most = lanes(logits), fill(logits, behind.factor), fill(logits, -np.inf)
-    most_b, total, lost = most, fill(logits, 0.0), fill(logits, 0.0)
+    width, factors, seen = lanes(logits), fill(logits, behind.factor), nothing_seen(logits)
+    total, lost = fill(logits, 0.0), fill(logits, 0.0)
     pair, done = 2 * width, 0
     while i < stop:
         a, b = fill(logits, 0.0), fill(logits, 0.0)
@@ -174,20 +221,18 @@ def exponentials(
         lag -= min(count, lag)
         # Two loops without a branch: what is alive across one does not fit into 16 registers.
         there = ahead, base, scale, room
-        seen = most, most_b, a, b
-        seen = _pairs(logits, i, silent, *there, at, *seen, behind, done, factors, out, past_caches, False)
+        seen, a, b = _pairs(logits, i, silent, *there, at, seen, a, b, behind, done, factors, out, past_caches, False)
         i, at = i + silent, at + silent
-        seen = _pairs(logits, i, written, *there, at, *seen, behind, done, factors, out, past_caches, True)
+        seen, a, b = _pairs(logits, i, written, *there, at, seen, a, b, behind, done, factors, out, past_caches, True)
         i, at, done = i + written, at + written, done + written
-        most, most_b, a, b = seen
         while i < end:
             count = min(width, end - i)
-            most = larger(most, load_first(logits, i + ahead, count))
+            seen = look_first(logits, i + ahead, count, seen)
             x = exponential(load_first(logits, i, count), base, scale)[0]
             store_first(room, at, count, x)
             a, i, at = a + x, i + count, at + count
         total, lost = add_exactly(total, lost, a + b)
-    return sum_lanes(total) + sum_lanes(lost), largest_lane(larger(most, most_b)), done // width
+    return sum_lanes(total) + sum_lanes(lost), largest_seen(logits, seen), done // width
 
 
 @step
@@ -200,8 +245,7 @@ def _pairs(
     scale: Scale,
     room: Array,
     at: int,
-    most: Vector,
-    most_b: Vector,
+    seen: Any,
     a: Vector,
     b: Vector,
     behind: RowBehind,
@@ -210,7 +254,7 @@ def _pairs(
     out: Array,
     past_caches: bool,
     writes: bool,
-) -> tuple[Vector, Vector, Vector, Vector]:
+) -> tuple[Any, Vector, Vector]:
     """Two registers at a time: the largest logits that lie `ahead`, and the sums of `count` exponentials."""
     width = lanes(logits)
     for k in range(0, count, 2 * width):
@@ -221,12 +265,11 @@ def _pairs(
         a, b = a + x, b + y
         prefetch(logits, i + k + ahead + _SOON)
         prefetch(logits, i + k + width + ahead + _SOON)
-        most = larger(most, load(logits, i + k + ahead))
-        most_b = larger(most_b, load(logits, i + k + width + ahead))
+        seen = look(logits, i + k + ahead, seen)
         if writes:
             write_line(room, behind, done + k, factors, out, past_caches)
             write_line(room, behind, done + k + width, factors, out, past_caches)
-    return most, most_b, a, b
+    return seen, a, b
 
 
 @step
@@ -283,7 +326,7 @@ class _Carried(NamedTuple):
     weight: Vector
     squares: Vector
     largest: Vector
-    largest_there: Vector
+    seen: Any
 
 
 @step
@@ -303,9 +346,9 @@ def sums_of_others(
 
     That hides in what the arithmetic waits for: a sweep of its own takes a sixth of the time of all.
     """
-    zero, low = fill(logits, 0.0), fill(logits, -np.inf)
+    zero = fill(logits, 0.0)
     total, lost, run = zero, zero, 2 * FOLD * lanes(logits)
-    carried, far = _Carried(zero, zero, low, low), there
+    carried, far = _Carried(zero, zero, fill(logits, -np.inf), nothing_seen(logits)), there
     is_run = there_stop - there >= run
     while i < stop:
         end = min(i + run, stop)
@@ -318,9 +361,9 @@ def sums_of_others(
         total, lost = add_exactly(total, lost, part)
         i, far = end, far + (end - i)
     sums = sum_lanes(total) + sum_lanes(lost), sum_lanes(carried.weight), sum_lanes(carried.squares)
-    rest = largest_lanes(logits, min(far, there_stop) if is_run else there, there_stop)
-    seen = larger(rest, carried.largest_there) if is_run else rest
-    return Sums(*sums, largest_lane(carried.largest), largest_lane(seen))
+    begin = min(far, there_stop) if is_run else there
+    seen = look_at(logits, begin, there_stop, carried.seen if is_run else nothing_seen(logits))
+    return Sums(*sums, largest_lane(carried.largest), largest_seen(logits, seen))
 
 
 @step
@@ -337,13 +380,12 @@ def _run(
 ) -> tuple[Vector, _Carried]:
     width = lanes(logits)
     a, b = fill(logits, 0.0), fill(logits, 0.0)
-    weight, squares, most, most_there = carried
-    weight_b, most_there_b = b, most_there
+    weight, squares, most, seen = carried
+    weight_b = b
     while i + 2 * width <= stop:
         prefetch(logits, i + ahead)
         prefetch(logits, i + ahead + width)
-        most_there = larger(most_there, load(logits, i + beside))
-        most_there_b = larger(most_there_b, load(logits, i + beside + width))
+        seen = look(logits, i + beside, seen)
         x, y = load(logits, i), load(logits, i + width)
         most = larger(most, larger(x, y))
         x, x_log2 = exponential(x, base, scale)
@@ -355,7 +397,7 @@ def _run(
         i += 2 * width
     while i < stop:
         count = min(width, stop - i)
-        most_there = larger(most_there, load_first(logits, i + beside, count))
+        seen = look_first(logits, i + beside, count, seen)
         x = load_first(logits, i, count)
         most = larger(most, x)
         x, x_log2 = exponential(x, base, scale)
@@ -363,7 +405,7 @@ def _run(
         if squared:
             squares = fma(x, x, squares)
         i += width
-    return a + b, _Carried(weight + weight_b, squares, most, larger(most_there, most_there_b))
+    return a + b, _Carried(weight + weight_b, squares, most, seen)
 
 
 @step
@@ -382,13 +424,12 @@ def _run_with_hole(
     """As `_run`, with the logit at `hole` taken as -inf."""
     width = lanes(logits)
     a, b = fill(logits, 0.0), fill(logits, 0.0)
-    weight, squares, most, most_there = carried
-    weight_b, most_there_b = b, most_there
+    weight, squares, most, seen = carried
+    weight_b = b
     while i + 2 * width <= stop:
         prefetch(logits, i + ahead)
         prefetch(logits, i + ahead + width)
-        most_there = larger(most_there, load(logits, i + beside))
-        most_there_b = larger(most_there_b, load(logits, i + beside + width))
+        seen = look(logits, i + beside, seen)
         x, y = without_lane(load(logits, i), hole - i), without_lane(load(logits, i + width), hole - i - width)
         most = larger(most, larger(x, y))
         x, x_log2 = exponential(x, base, scale)
@@ -400,7 +441,7 @@ def _run_with_hole(
         i += 2 * width
     while i < stop:
         count = min(width, stop - i)
-        most_there = larger(most_there, load_first(logits, i + beside, count))
+        seen = look_first(logits, i + beside, count, seen)
         x = without_lane(load_first(logits, i, count), hole - i)
         most = larger(most, x)
         x, x_log2 = exponential(x, base, scale)
@@ -408,4 +449,4 @@ def _run_with_hole(
         if squared:
             squares = fma(x, x, squares)
         i += width
-    return a + b, _Carried(weight + weight_b, squares, most, larger(most_there, most_there_b))
+    return a + b, _Carried(weight + weight_b, squares, most, seen)
