@@ -218,7 +218,7 @@ def compare_target(logits: Array, start: int, stop: int, target: int, waiting: W
         x = lane(load_first(logits, position, 1), 0)
         waiting.target[i] = x
         if ranked:
-            waiting.rank[i] = rank(logits, start, stop, position, x)
+            waiting.rank[i] = 0.0 if target == waiting.label[i] else rank(logits, start, stop, position, x)
 
 
 @step
