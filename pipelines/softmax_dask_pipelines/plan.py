@@ -14,6 +14,10 @@ from softmax_dask_pipelines.errors import MemoryBudgetError
 PARTITION_BYTES = 128 << 20
 """Logits and results of a partition: a task of 0.1 s or more, output objects of a megabyte or more."""
 
+PARTITION_ROWS = 4 << 20
+"""At most: a value a row of them is 16 MiB. Of larger arrays the allocator gives memory back, and takes it anew, for
+each partition; of 2 classes a third of the time went into fresh pages."""
+
 CHUNK_BYTES = BLOCK_BYTES // 2
 """Logits, or one wide column, of a chunk: with its results it fits the caches that cores share. Each thread holds some,
 as computed, encoded and being written: of twice the size a run takes twice the memory, see benchmarks/growth.py."""
@@ -196,11 +200,11 @@ def _row_bytes(sizes: Sizes) -> int:
 
 
 def _partition_rows(sizes: Sizes, unit: int, threads: int) -> int:
-    """About PARTITION_BYTES, less when the dump is small; a multiple of `unit`.
+    """About PARTITION_BYTES, less when classes are few or the dump is small; a multiple of `unit`.
 
     Each thread gets a few, and all get as many: with one more than they can share, one works and the others wait.
     """
-    full = max(1, PARTITION_BYTES // _row_bytes(sizes) // unit)
+    full = max(1, min(PARTITION_ROWS, PARTITION_BYTES // _row_bytes(sizes)) // unit)
     units = -(-sizes.rows // unit)
     each = max(_TASKS_PER_THREAD, -(-units // (full * threads)))
     return max(1, -(-units // (threads * each))) * unit

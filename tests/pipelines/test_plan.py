@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softmax_dask_pipelines.errors import MemoryBudgetError
-from softmax_dask_pipelines.plan import CHUNK_BYTES, PARTITION_BYTES, PROCESS_BYTES, Plan, Sizes, make_plan
+from softmax_dask_pipelines.plan import (
+    CHUNK_BYTES,
+    PARTITION_BYTES,
+    PARTITION_ROWS,
+    PROCESS_BYTES,
+    Plan,
+    Sizes,
+    make_plan,
+)
 
 MIB = 1 << 20
 AMPLE = 1 << 50
@@ -205,6 +213,12 @@ def test_a_partition_of_a_large_dump_is_as_large_as_a_task_should_be(of):
 
     row_bytes = of.row_bytes + of.wide_bytes + of.narrow_bytes
     assert PARTITION_BYTES / 2 < plan.partition_rows * row_bytes <= PARTITION_BYTES
+
+
+def test_a_partition_of_few_classes_has_no_more_rows_than_the_allocator_likes():
+    of = dataclasses.replace(PLAIN, rows=10**9, classes=2, row_bytes=8, read_rows=500_000, boundary_rows=500_000)
+
+    assert PARTITION_ROWS / 2 < planned(of).partition_rows <= PARTITION_ROWS
 
 
 @pytest.mark.parametrize("of", [PLAIN, WIDE])
