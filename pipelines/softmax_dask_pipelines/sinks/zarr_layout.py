@@ -112,7 +112,7 @@ def _column_attributes(spec: OutputSpec, column: Column) -> dict[str, Any]:
 
 
 def _create(group: zarr.Group, layout: ArrayLayout) -> None:
-    codecs = string_codecs() if layout.dtype is None else number_codecs(layout.dtype)
+    codecs = string_codecs() if layout.dtype is None else number_codecs(layout.dtype, len(layout.shape))
     group.create_array(
         layout.name,
         shape=layout.shape,
