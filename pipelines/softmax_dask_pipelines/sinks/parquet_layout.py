@@ -31,7 +31,6 @@ def schema(spec: OutputSpec) -> pa.Schema:
 
 def writer_options(spec: OutputSpec) -> dict[str, Any]:
     """Arguments of `pyarrow.parquet.ParquetWriter`."""
-    split = [path for name in spec.columns for path in _split_paths(spec, COLUMNS[name])]
     others = [ROW] if spec.has_row_numbers else []
     others += [column.name for column in spec.carried]
     others += [TARGET] if spec.has_targets else []
@@ -44,7 +43,7 @@ def writer_options(spec: OutputSpec) -> dict[str, Any]:
         "use_dictionary": repeated or False,
         # Statistics and dictionaries of floats cost time and say nothing.
         "write_statistics": others,
-        "use_byte_stream_split": split or False,
+        "column_encoding": _encodings(spec) or None,
         "write_page_checksum": True,
     }
 
@@ -127,6 +126,20 @@ def _field(spec: OutputSpec, column: Column) -> pa.Field:
     # Lists and elements that cannot be null have fewer levels to decode.
     elements = pa.field("element", element, nullable=False)
     return pa.field(column.name, pa.list_(elements, *column.tail(spec.classes, spec.top_k)), nullable=False)
+
+
+def _encodings(spec: OutputSpec) -> dict[str, str]:
+    """How values lie in a page, by their place in the file; PLAIN where it is not said.
+
+    Of integers the differences are packed: less than half of the time of Zstandard on the integers as they are, a
+    sixth to a half less of labels, and next to nothing of numbers that follow each other. All readers know that.
+    """
+    integers = [ROW] if spec.has_row_numbers else []
+    integers += [c.name for c in spec.carried if pa.types.is_integer(c.value_type) and not c.is_repeated]
+    integers += [TARGET] if spec.has_targets else []
+    integers += [name for name in spec.columns if COLUMNS[name].kind == "int32" and COLUMNS[name].per == "row"]
+    split = [path for name in spec.columns for path in _split_paths(spec, COLUMNS[name])]
+    return dict.fromkeys(integers, "DELTA_BINARY_PACKED") | dict.fromkeys(split, "BYTE_STREAM_SPLIT")
 
 
 def _split_paths(spec: OutputSpec, column: Column) -> list[str]:

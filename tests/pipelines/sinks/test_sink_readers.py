@@ -57,6 +57,15 @@ def test_zarr_finds_the_metadata_consolidated(group):
     assert "probabilities" in metadata.metadata
 
 
+def test_zarr_columns_of_a_value_a_row_are_planes_of_bits_and_others_of_bytes(group):
+    arrays = dict(zarr.open_group(group, mode="r").arrays())
+
+    for name in ("label", "confidence"):
+        assert _blosc_of(arrays[name]) == ("lz4", "bitshuffle")
+    for name in ("probabilities", "target", "top_k_labels"):
+        assert _blosc_of(arrays[name]) == ("zstd", "shuffle")
+
+
 def test_zarr_arrays_explain_themselves(group):
     opened = zarr.open_group(group, mode="r")
 
@@ -130,6 +139,15 @@ def test_parquet_floats_are_split_by_byte_without_dictionary_or_statistics(folde
         assert columns[path]["statistics"] is None
         assert columns[path]["compression"] == "ZSTD"
     assert columns["label"]["statistics"]["min"] == -1
+
+
+def test_parquet_integers_are_packed_differences(folder):
+    file = pq.ParquetFile(folder / "commit=000001" / "part-00000.parquet").metadata
+    columns = {column["path_in_schema"]: column for column in map(_column(file), range(file.num_columns))}
+
+    for path in ("label", "target", "target_rank"):
+        assert "DELTA_BINARY_PACKED" in columns[path]["encodings"]
+        assert columns[path]["compression"] == "ZSTD"
 
 
 def test_parquet_row_groups_are_the_chunks_of_the_wide_columns(folder):
@@ -227,3 +245,9 @@ def _published(folder: Path, name: str, file_format: str) -> Path:
 
 def _column(file):
     return lambda number: file.row_group(0).column(number).to_dict()
+
+
+def _blosc_of(array):
+    """The name and the shuffle of an array's compressor."""
+    settings = array.metadata.codecs[1].to_dict()["configuration"]
+    return settings["cname"], settings["shuffle"]
