@@ -25,6 +25,7 @@ SCRIPTS = (
     "products",
     "exactness",
     "score",
+    "few",
     "stages",
     "parquet",
     "compact",
@@ -42,6 +43,7 @@ LONGER = frozenset(
     {
         "variants",
         "score",
+        "few",
         "stages",
         "parquet",
         "compact",

@@ -50,7 +50,7 @@ def figures(effort: Effort) -> Iterator[Figure]:
             source = zarr_dump(folder, codec, effort.dump_bytes, **kind)
             if row not in DECODED or codec in CODECS:
                 yield from _with_probabilities(source, row, effort)
-                yield from _decisions(source, row, effort)
+                yield from decisions_beside_others(source, "score decisions", row, effort)
             yield _decode(source, row, effort)
             shutil.rmtree(source)
 
@@ -72,7 +72,8 @@ def _with_probabilities(source: Path, codec: str, effort: Effort) -> Iterator[Fi
     yield from _beside_peers(table, codec, seconds)
 
 
-def _decisions(source: Path, codec: str, effort: Effort) -> Iterator[Figure]:
+def decisions_beside_others(source: Path, table: str, row: str, effort: Effort) -> Iterator[Figure]:
+    """Runs with label and confidence beside their parts and beside peers."""
     output = source.with_name("out.zarr")
     job = runs.job_of(source, output, runs.NARROW)
     block = normal((job.facts.read_rows, job.facts.classes), scale=4.0).astype(job.facts.dtype)
@@ -80,8 +81,8 @@ def _decisions(source: Path, codec: str, effort: Effort) -> Iterator[Figure]:
     seconds = _timed(source, output, runs.NARROW, more, effort)
     parts = [decode + kernel for decode, kernel in zip(seconds["decode"], seconds["kernel"], strict=True)]
     share = ratio({**seconds, "parts": parts}, "ours", "parts")
-    yield Figure("score decisions", codec, "of decode + kernel", share, "less")
-    yield from _beside_peers("score decisions", codec, seconds)
+    yield Figure(table, row, "of decode + kernel", share, "less")
+    yield from _beside_peers(table, row, seconds)
 
 
 def _decode(source: Path, codec: str, effort: Effort) -> Figure:
@@ -120,7 +121,7 @@ def _peer_run(module: Any, array: "zarr.Array[Any]", output: Path, columns: Sequ
         dtype = np.dtype("int32" if name == "label" else "float32")
         shape = (array.shape[0], *tail)
         out[name] = zarr.create_array(
-            output / name, shape=shape, chunks=(rows, *tail), dtype=dtype, **number_codecs(dtype)
+            output / name, shape=shape, chunks=(rows, *tail), dtype=dtype, **number_codecs(dtype, len(shape))
         )
     module.score(array, out, rows=rows, threads=cores())
 

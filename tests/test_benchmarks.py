@@ -486,6 +486,7 @@ SCRIPTS = [
     "exactness",
     "score",
     "parquet",
+    pytest.param("few", marks=pytest.mark.long),
     pytest.param("stages", marks=pytest.mark.long),
 ]
 
