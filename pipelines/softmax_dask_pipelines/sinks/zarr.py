@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from softmax_dask_pipelines import storage
@@ -17,7 +18,7 @@ from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, StoredObject
 from softmax_dask_pipelines.sinks.background import Background
 from softmax_dask_pipelines.sinks.buffers import PartitionBuffers
-from softmax_dask_pipelines.sinks.carried import carried_numbers, carried_texts, repeated_texts
+from softmax_dask_pipelines.sinks.carried import carried_numbers, carried_texts, repeated_texts, with_lengths
 from softmax_dask_pipelines.sinks.places import Place, sync_folders
 from softmax_dask_pipelines.sinks.zarr_codecs import encode_numbers, encode_string_runs, encode_strings
 from softmax_dask_pipelines.sinks.zarr_layout import ArrayLayout, array_layouts, metadata_documents
@@ -64,7 +65,8 @@ class ZarrSink:
         documents = metadata_documents(self._layouts, {"softmax_dask": self._spec.attributes})
         objects = {key: [document] for key, document in documents.items()}
         if self._spec.class_names is not None and not self._spec.visible_rows:
-            objects[self._layouts["class"].key(0)] = encode_strings(np.array(self._spec.class_names, dtype=object))
+            names = with_lengths(pa.array(self._spec.class_names, pa.string()))
+            objects[self._layouts["class"].key(0)] = encode_strings([names], len(names))
         chunks = _Chunks(self._place.stage, self._place.scratch, durable=True)
         stored = tuple(chunks.put(key, parts) for key, parts in objects.items())
         sync_folders(folder / name for folder in folders for name in self._layouts)
@@ -184,7 +186,7 @@ class ZarrPartitionWriter:
             self._encoded.append(self._numbers("target", self._number, buffers.targets, buffers.filled))
         if "label_name" in spec.columns:
             self._encoded.append(
-                self._strings("label_name", _label_names(spec, buffers.narrow["label"][: buffers.filled]))
+                self._strings("label_name", [_label_names(spec, buffers.narrow["label"][: buffers.filled])])
             )
         self._encoded += map(self._carried, spec.carried)
 
@@ -194,7 +196,7 @@ class ZarrPartitionWriter:
             padding = ("", self._spec.partition_rows - len(values))
             return layout.key(self._number), encode_string_runs([*repeated_texts(values), padding])
         if layout.dtype is None:
-            return self._strings(column.name, carried_texts(values))
+            return self._strings(column.name, carried_texts(values, column.name))
         chunk = np.empty(layout.chunks, layout.dtype)
         chunk[: len(values)] = carried_numbers(values, column.name)
         return self._numbers(column.name, self._number, chunk, len(values))
@@ -204,10 +206,8 @@ class ZarrPartitionWriter:
         values[filled:] = self._layouts[name].fill
         return self._layouts[name].key(chunk), encode_numbers(values)
 
-    def _strings(self, name: str, values: NDArray[np.object_]) -> _Object:
-        padded = np.full(self._spec.partition_rows, "", dtype=object)
-        padded[: len(values)] = values
-        return self._layouts[name].key(self._number), encode_strings(padded)
+    def _strings(self, name: str, texts: list[pa.Array]) -> _Object:
+        return self._layouts[name].key(self._number), encode_strings(texts, self._spec.partition_rows)
 
 
 def _missing(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -215,8 +215,8 @@ def _missing(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[tuple[int, 
     return [(0, whole - there) for there, whole in zip(shape, chunk, strict=True)]
 
 
-def _label_names(spec: OutputSpec, labels: NDArray[Any]) -> NDArray[np.object_]:
+def _label_names(spec: OutputSpec, labels: NDArray[np.int32]) -> pa.Array:
     assert spec.class_names is not None, "label_name without class names"
-    # The undecidable -1 picks the last entry.
-    named: NDArray[np.object_] = np.array([*spec.class_names, ""], dtype=object)[labels]
-    return named
+    named = with_lengths(pa.array([*spec.class_names, ""], pa.string()))
+    positions = np.where(labels < 0, len(spec.class_names), labels)
+    return named.take(pa.Array.from_buffers(pa.int32(), len(positions), [None, pa.py_buffer(positions)]))

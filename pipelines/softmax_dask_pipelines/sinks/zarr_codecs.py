@@ -4,11 +4,12 @@ Chunks are encoded by numcodecs in the calling thread: Zarr's own pipeline goes 
 one event loop and does not scale with threads.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from numcodecs import Blosc, VLenUTF8, Zstd
+import pyarrow as pa
+from numcodecs import Blosc, Zstd
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, VLenUTF8Codec, ZstdCodec
 
@@ -58,9 +59,18 @@ def string_codecs() -> dict[str, Any]:
     }
 
 
-def encode_strings(values: NDArray[np.object_]) -> list[bytes]:
-    """The bytes of one chunk of texts, in parts."""
-    return with_checksum(Zstd(level=LEVEL).encode(VLenUTF8().encode(values)))
+def encode_strings(texts: Sequence[pa.Array], rows: int) -> list[bytes]:
+    """The bytes of one chunk of texts, in parts, each behind its length (see `carried`); empty ones fill it."""
+    stored = [_bytes_of(text) for text in texts if len(text)]
+    missing = bytes(4 * (rows - sum(map(len, texts))))
+    return with_checksum(Zstd(level=LEVEL).encode(b"".join([rows.to_bytes(4, "little"), *stored, missing])))
+
+
+def _bytes_of(items: pa.Array) -> pa.Buffer:
+    """Those of all items of a large binary array, one behind the other."""
+    _, ends, stored = items.buffers()
+    first, last = np.frombuffer(ends, np.int64, len(items) + 1, items.offset * 8)[[0, -1]].tolist()
+    return stored.slice(first, last - first)
 
 
 def encode_string_runs(runs: Iterable[tuple[str, int]]) -> list[bytes]:

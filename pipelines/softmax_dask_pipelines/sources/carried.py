@@ -102,17 +102,23 @@ def type_of_numpy(dtype: np.dtype[Any], *, where: str) -> Any:
 def array_of_numpy(values: NDArray[Any], *, where: str) -> Any:
     """The Arrow array of a 1-D NumPy array of integers, text or UTF-8 bytes."""
     if values.dtype.kind not in "iu":
-        return text_array([_text(value, where) for value in values.tolist()])
+        texts = values.tolist()
+        try:
+            return text_array(texts)
+        except TypeError:  # bytes, or what is no text
+            return text_array([_text(value, where) for value in texts])
     native = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
     return pa.Array.from_buffers(pa.from_numpy_dtype(native.dtype), len(native), [None, pa.py_buffer(native)])
 
 
 def text_array(texts: Sequence[str]) -> Any:
     """An Arrow array of text."""
-    encoded = [text.encode() for text in texts]
-    offsets = np.zeros(len(encoded) + 1, np.int32)
-    np.cumsum([len(text) for text in encoded], dtype=np.int32, out=offsets[1:])
-    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
+    joined = "".join(texts)
+    # Of ASCII nothing is done for each text but to ask its length.
+    encoded = texts if joined.isascii() else [text.encode() for text in texts]
+    offsets = np.zeros(len(texts) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, encoded), np.int32, len(texts)), dtype=np.int32, out=offsets[1:])
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(joined.encode()))
 
 
 def _text(value: object, where: str) -> str:

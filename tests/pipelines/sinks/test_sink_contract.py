@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
+from numcodecs import VLenUTF8, Zstd
 from numpy.testing import assert_array_equal
 
 from softmax_dask.columns import COLUMNS
 from softmax_dask_pipelines import disk, storage
 from softmax_dask_pipelines.errors import ConfigError, DiskFullError, OutputExistsError, SchemaMismatchError
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec
+from softmax_dask_pipelines.sinks.carried import carried_texts, with_lengths
 from softmax_dask_pipelines.sinks.zarr_codecs import encode_string_runs, encode_strings
 from tests.pipelines.sinks.outputs import SPECS, files_under, opened, values_of, write, write_partition
 
@@ -363,11 +365,30 @@ def test_missing_integer_ids_are_refused_by_zarr(tmp_path):
 
 
 def test_runs_of_texts_are_encoded_as_the_texts_one_by_one():
-    texts = np.array(["é", "é", "b", "", "", ""], dtype=object)
+    texts = with_lengths(pa.array(["é", "é", "b", None, ""]))
 
     encoded = encode_string_runs([("é", 2), ("x", 0), ("b", 1), ("", 3)])
 
-    assert encoded == encode_strings(texts)
+    assert encoded == encode_strings([texts], 6)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_texts_are_encoded_as_by_numcodecs(kind):
+    texts = ["", "é", None, "a\0b", "日本語", "x" * 300, None]
+    chunks = pa.chunked_array([pa.array(texts, kind).slice(1), pa.array([], kind), pa.array(texts, kind)])
+
+    encoded = encode_strings(carried_texts(chunks, "id"), 15)
+
+    expected = np.array([text or "" for text in [*texts[1:], *texts, None, None]], dtype=object)
+    assert Zstd().decode(encoded[0]) == VLenUTF8().encode(expected)
+
+
+def test_text_that_is_no_utf_8_is_refused():
+    ends = pa.py_buffer(np.array([0, 2, 4], np.int32))
+    texts = pa.Array.from_buffers(pa.string(), 2, [None, ends, pa.py_buffer(b"ok\xff\xfe")])
+
+    with pytest.raises(SchemaMismatchError, match="id: holds text that is not UTF-8; expected"):
+        carried_texts(pa.chunked_array([texts]), "id")
 
 
 def test_views_end_where_the_chunk_ends(wide):
