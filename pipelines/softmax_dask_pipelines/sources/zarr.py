@@ -81,7 +81,10 @@ class ZarrSource:
             )
 
     def compile(self) -> None:
-        """Nothing."""
+        """What takes texts apart, where there are some."""
+        for array in self._carried_arrays:
+            if array.texts is not None:
+                array.texts.compile()
 
     def stamps(self) -> Stamps:
         """How chunk files look now; of a last chunk that is not full, also what is in it."""

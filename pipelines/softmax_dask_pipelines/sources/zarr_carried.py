@@ -13,6 +13,7 @@ from softmax_dask_pipelines.sources.stamps import digests_of
 from softmax_dask_pipelines.sources.zarr_codecs import FileSize
 from softmax_dask_pipelines.sources.zarr_files import Files
 from softmax_dask_pipelines.sources.zarr_metadata import has, joined
+from softmax_dask_pipelines.sources.zarr_texts import TextLane
 
 _TEXT_BYTES = 400
 """Of a text while it is decoded: as Zarr gives it, as Python's text and bytes, and as Arrow holds it.
@@ -31,6 +32,8 @@ class CarriedArray:
     file_size: FileSize
     type: Any
     """pyarrow.DataType of the values."""
+    texts: TextLane | None
+    """What reads these, where they are text and plain."""
 
     @classmethod
     def of(cls, array: "zarr.Array[Any]", files: Files, *, name: str, where: str, rows: int) -> "CarriedArray":
@@ -41,7 +44,9 @@ class CarriedArray:
                 "Name another array, or write this one again."
             )
         carried_type = type_of_numpy(np.dtype(array.dtype), where=where)
-        return cls(name, where, array, files, FileSize.of(array), carried_type)
+        file_size = FileSize.of(array)
+        texts = TextLane.of(array, files, name=name, file_size=file_size)
+        return cls(name, where, array, files, file_size, carried_type, texts)
 
     def decoding_bytes(self, rows: int) -> int:
         """Memory that decoding the chunks of so many rows takes; numbers are decoded, widened and held."""
@@ -56,6 +61,8 @@ class CarriedArray:
     def decode(self, start: int, stop: int) -> Any:
         """The values start..stop-1 as an Arrow array."""
         self._require_sizes(start, stop)
+        if self.texts is not None and (texts := self.texts.decode(start, stop)) is not None:
+            return texts
         try:
             values = self._stored(start, stop)
         except (MemoryError, PermissionDeniedError, TemporaryError):

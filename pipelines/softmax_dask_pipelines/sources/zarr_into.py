@@ -24,7 +24,12 @@ from softmax_dask_pipelines.sources.zarr_bounds import (
     lz4_bytes,
     zstd_frame_bytes,
 )
-from softmax_dask_pipelines.sources.zarr_decoders import BoundedCodec, BoundedNumcodec, BoundedSharding
+from softmax_dask_pipelines.sources.zarr_decoders import (
+    BoundedCodec,
+    BoundedNumcodec,
+    BoundedSharding,
+    VLenUTF8Codec,
+)
 from softmax_dask_pipelines.sources.zarr_metadata import COMPRESSORS
 
 _CHECKSUM_BYTES = 4
@@ -49,6 +54,13 @@ class Decoder:
         codecs = metadata.codecs
         return _of_v3(codecs[0].codecs if isinstance(codecs[0], BoundedSharding) else codecs)
 
+    @classmethod
+    def of_texts(cls, metadata: ArrayV2Metadata | ArrayV3Metadata) -> "Decoder | None":
+        """That of chunks of `vlen-utf8`, down to texts behind their lengths; None where other codecs are not plain."""
+        if isinstance(metadata, ArrayV2Metadata) or not isinstance(metadata.codecs[0], VLenUTF8Codec):
+            return None
+        return _of_bytes(metadata.codecs[1:])
+
     @property
     def is_plain(self) -> bool:
         """Whether the bytes are the numbers and nothing else."""
@@ -56,15 +68,25 @@ class Decoder:
 
     def decode(self, encoded: Any, out: memoryview) -> None:
         """Fill all of `out`; `encoded` is `bytes` where there is a checksum, which then is computed without the GIL."""
-        body = memoryview(encoded)
-        if self.has_checksum:
-            if google_crc32c.value(encoded) != _RESIDUE:
-                raise BoundError("has a checksum that is wrong")
-            body = body[:-_CHECKSUM_BYTES]
+        body = self._body(encoded)
         if self.codec is None:
             _copy(body, out)
         else:
             _INTO.get(self.codec.codec_id, _by_copy)(self.codec, body, out)
+
+    def decoded(self, encoded: bytes, limit: int) -> Any:
+        """At most `limit` bytes, in memory of their own or in that of `encoded`."""
+        body = self._body(encoded)
+        return body if self.codec is None else decode_within(self.codec, body, limit)
+
+    def _body(self, encoded: Any) -> memoryview:
+        """What was encoded, without its checksum, which is looked at."""
+        body = memoryview(encoded)
+        if not self.has_checksum:
+            return body
+        if google_crc32c.value(encoded) != _RESIDUE:
+            raise BoundError("has a checksum that is wrong")
+        return body[:-_CHECKSUM_BYTES]
 
 
 def _of_v2(metadata: ArrayV2Metadata) -> Decoder | None:
@@ -79,8 +101,13 @@ def _of_v3(codecs: Sequence[Any]) -> Decoder | None:
     first, *others = codecs
     if not isinstance(first, BytesCodec) or (first.endian is not None and first.endian.value != sys.byteorder):
         return None
-    has_checksum = bool(others) and isinstance(others[-1], Crc32cCodec)
-    compressors = others[:-1] if has_checksum else others
+    return _of_bytes(others)
+
+
+def _of_bytes(codecs: Sequence[Any]) -> Decoder | None:
+    """Of codecs from bytes to bytes."""
+    has_checksum = bool(codecs) and isinstance(codecs[-1], Crc32cCodec)
+    compressors = codecs[:-1] if has_checksum else codecs
     if not compressors:
         return Decoder(None, has_checksum)
     codec = compressors[0].codec if isinstance(compressors[0], BoundedCodec) else compressors[0]
