@@ -487,6 +487,7 @@ SCRIPTS = [
     "score",
     "parquet",
     pytest.param("few", marks=pytest.mark.long),
+    pytest.param("carried", marks=pytest.mark.long),
     pytest.param("stages", marks=pytest.mark.long),
 ]
 

@@ -16,7 +16,7 @@ PARTITION_BYTES = 128 << 20
 
 PARTITION_ROWS = 4 << 20
 """At most: a value a row of them is 16 MiB. Of larger arrays the allocator gives memory back, and takes it anew, for
-each partition; of 2 classes a third of the time went into fresh pages."""
+each partition; of 2 classes a fifth of the CPU time went into fresh pages."""
 
 CHUNK_BYTES = BLOCK_BYTES // 2
 """Logits, or one wide column, of a chunk: with its results it fits the caches that cores share. Each thread holds some,
