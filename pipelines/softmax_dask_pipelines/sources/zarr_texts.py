@@ -79,6 +79,8 @@ def texts_of(stored: Any, count: int) -> Any:
     room = len(bytes_in) - _LENGTH_BYTES * (count + 1)
     if room < 0 or int.from_bytes(bytes_in[:_LENGTH_BYTES], "little") != count:
         raise BoundError(f"holds another number of texts than {count}")
+    if room > np.iinfo(np.int32).max:
+        raise BoundError("holds more text than Arrow's offsets reach")
     ends, texts = np.empty(count + 1, np.int32), np.empty(room, np.uint8)
     if not split_texts(bytes_in[_LENGTH_BYTES:], ends, texts):
         raise BoundError("holds lengths that do not fit")
