@@ -37,6 +37,11 @@ def test_every_number_of_16_bits_is_the_largest_above_minus_infinity(dtype):
 
 
 @pytest.mark.parametrize("dtype", STORED)
+def test_of_nothing_the_largest_is_minus_infinity(dtype):
+    assert largest(np.empty(0, DTYPES[dtype])) == -np.inf
+
+
+@pytest.mark.parametrize("dtype", STORED)
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 @settings(deadline=None)  # the first call compiles
 @given(row=numbers, place=st.integers(0, LONGEST))

@@ -13,6 +13,7 @@ from softmax_dask.kernels.cpu.simd import (
     I32,
     I64,
     MINUS_INFINITY,
+    STORED_MINUS_INFINITY,
     Vec,
     call,
     constant,
@@ -100,7 +101,7 @@ def masked_stored(
     """As `masked_load`, as the array stores them."""
     memory = _memory_type(context, array_type)
     if blank == MINUS_INFINITY:
-        blank = {HALF: 0xFC00, BFLOAT16: 0xFF80}.get(array_type.dtype, blank)
+        blank = STORED_MINUS_INFINITY.get(array_type.dtype, blank)
     return call(
         builder,
         f"llvm.masked.load.{suffix(memory)}.p0",

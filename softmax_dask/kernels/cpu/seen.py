@@ -27,6 +27,7 @@ from softmax_dask.kernels.cpu.simd import (
     I32,
     I64,
     MINUS_INFINITY,
+    STORED_MINUS_INFINITY,
     Vec,
     call,
     constant,
@@ -79,11 +80,8 @@ def nothing_seen(typing: Any, array: Any) -> Any:
     """As if only -inf had been seen."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        register = _register(array.dtype)
-        if array.dtype not in (HALF, BFLOAT16):
-            low = constant(register, MINUS_INFINITY)
-            return _pair(builder, low, low)
-        return _pair(builder, constant(register, -0x8000), constant(register, -1))
+        low = constant(_register(array.dtype), STORED_MINUS_INFINITY.get(array.dtype, MINUS_INFINITY))
+        return _pair(builder, low, low)
 
     return Seen(array.dtype)(array), generate
 

@@ -30,6 +30,7 @@ _LLVM = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 _BITS = {types.float32: 32, types.float64: 64}
 HALF, BFLOAT16 = types.uint16, types.int16
 MINUS_INFINITY = float("-inf")
+STORED_MINUS_INFINITY = {HALF: 0xFC00, BFLOAT16: 0xFF80}
 
 
 def _host_has(feature: str) -> bool:
