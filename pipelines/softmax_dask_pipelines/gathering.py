@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from softmax_dask_pipelines import arrow
 from softmax_dask_pipelines.errors import InterruptedRunError
 from softmax_dask_pipelines.runner import run_on_threads
 from softmax_dask_pipelines.sources import Source, SourceBlock, SourceFacts
@@ -65,7 +66,7 @@ def _blocks_with(source: Source, rows: NDArray[np.int64], stop: Event) -> Iterat
 
 def _beside(block: SourceBlock, places: NDArray[Any]) -> SourceBlock:
     """All but the logits, of the rows at `places`."""
-    carried = {name: values.take(pa.array(places)) for name, values in block.carried.items()}
+    carried = {name: values.take(arrow.numbers(places)) for name, values in block.carried.items()}
     return SourceBlock(block.logits[:0], carried, None if block.targets is None else block.targets[places])
 
 

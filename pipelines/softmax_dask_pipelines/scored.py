@@ -13,6 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from softmax_dask import number_keys
+from softmax_dask_pipelines import arrow
 from softmax_dask_pipelines.addresses import is_address
 from softmax_dask_pipelines.errors import ColumnNotFoundError, ConfigError
 from softmax_dask_pipelines.row_keys import Keys, keys_of_values
@@ -106,10 +107,10 @@ def _blocks_of_parquet(scored: ScoredRows) -> Iterator[Block]:
     for file in _files(Path(scored.path)):
         with pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(_BLOCK_ROWS, columns=columns):
-                correct = batch.column("correct").cast(pa.int8()).fill_null(-1)
-                confidence = batch.column("confidence")
+                confidence, correct = arrow.stored(batch.column("confidence")), batch.column("correct")
+                truth = np.where(arrow.is_known(correct), arrow.stored(correct.cast(pa.int8())), np.int8(-1))
                 keys = _keys(None if scored.id is None else batch.column(scored.id), row, len(batch))
-                yield confidence.to_numpy(), correct.to_numpy(), keys
+                yield confidence, truth, keys
                 row += len(batch)
 
 
@@ -123,7 +124,7 @@ def _blocks_of_zarr(scored: ScoredRows) -> Iterator[Block]:
 
 
 def _arrow(values: NDArray[Any]) -> Any:
-    return pa.array(values) if values.dtype.kind in "iu" else pa.array(values.tolist(), pa.large_string())
+    return arrow.numbers(values) if values.dtype.kind in "iu" else arrow.texts(values.tolist())
 
 
 def _keys(ids: Any, first: int, rows: int) -> Keys:

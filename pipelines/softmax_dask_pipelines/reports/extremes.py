@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
+from softmax_dask_pipelines import arrow
+
 CONFIDENCE = "confidence"
 
 
@@ -107,7 +109,7 @@ class _ParquetColumns:
     def parts(self, name: str) -> Iterator[NDArray[Any]]:
         for file in self._files:
             for batch in pq.ParquetFile(file).iter_batches(columns=[name], batch_size=1 << 20):
-                yield batch.column(0).to_numpy(zero_copy_only=False)
+                yield arrow.stored(batch.column(0))
 
     def rows(self, numbers: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []

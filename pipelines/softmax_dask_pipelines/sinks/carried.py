@@ -1,4 +1,4 @@
-"""What is carried, as Zarr stores it. pyarrow's own conversions to NumPy load pandas at their first use."""
+"""What is carried, as Zarr stores it."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -8,7 +8,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from softmax_dask_pipelines import arrow
 from softmax_dask_pipelines.errors import SchemaMismatchError
+
+_NOTHING = arrow.texts([""]).cast(pa.large_binary())[0]
 
 
 def carried_numbers(values: pa.ChunkedArray, name: str) -> NDArray[Any]:
@@ -36,42 +39,25 @@ def with_lengths(texts: pa.Array) -> pa.Array:
     took five times as long, one thread at a time."""
     import pyarrow.compute as pc  # late: few runs carry text
 
-    items = pc.fill_null(texts.cast(pa.large_binary()), pa.scalar(b"", pa.large_binary()))
+    items = pc.fill_null(texts.cast(pa.large_binary()), _NOTHING)
     ends: NDArray[np.int64] = np.frombuffer(items.buffers()[1], np.int64, len(items) + 1, items.offset * 8)
     fours = np.arange(0, 4 * len(items) + 1, 4, dtype=np.int64)
     buffers = [None, pa.py_buffer(fours), pa.py_buffer(np.diff(ends).astype("<u4"))]
     lengths = pa.Array.from_buffers(pa.large_binary(), len(items), buffers)
-    return pc.binary_join_element_wise(lengths, items, pa.scalar(b"", pa.large_binary()))
+    return pc.binary_join_element_wise(lengths, items, _NOTHING)
 
 
 def repeated_texts(values: pa.ChunkedArray) -> Iterator[tuple[str, int]]:
     """A dictionary of text or integers as runs, each a text and its length; a missing one is empty."""
     for chunk in values.chunks:
         known = [*map(str, chunk.dictionary.to_pylist()), ""]
-        positions = np.where(_present(chunk.indices), _stored(chunk.indices), len(known) - 1)
+        positions = np.where(arrow.is_known(chunk.indices), arrow.stored(chunk.indices), len(known) - 1)
         starts = [0, *(np.flatnonzero(np.diff(positions)) + 1).tolist(), len(positions)]
         yield from ((known[positions[start]], stop - start) for start, stop in pairwise(starts))
 
 
 def _numbers(chunk: pa.Array) -> NDArray[Any]:
     if pa.types.is_dictionary(chunk.type):
-        known: NDArray[Any] = _stored(chunk.dictionary)[_stored(chunk.indices)]
+        known: NDArray[Any] = arrow.stored(chunk.dictionary)[arrow.stored(chunk.indices)]
         return known
-    return _stored(chunk)
-
-
-def _stored(chunk: pa.Array) -> NDArray[Any]:
-    """The numbers as they lie in memory; whatever lies there where one is null."""
-    dtype, values = np.dtype(str(chunk.type)), chunk.buffers()[1]
-    if values is None:
-        return np.empty(0, dtype)
-    stored: NDArray[Any] = np.frombuffer(values, dtype, len(chunk), chunk.offset * dtype.itemsize)
-    return stored
-
-
-def _present(chunk: pa.Array) -> NDArray[np.bool_]:
-    bitmap = chunk.buffers()[0]
-    if bitmap is None or not chunk.null_count:
-        return np.ones(len(chunk), np.bool_)
-    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), count=chunk.offset + len(chunk), bitorder="little")
-    return bits[chunk.offset :].view(np.bool_)
+    return arrow.stored(chunk)

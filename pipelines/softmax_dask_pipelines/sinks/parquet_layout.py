@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from softmax_dask import COLUMNS, Column
+from softmax_dask_pipelines import arrow
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec
 from softmax_dask_pipelines.sinks.buffers import PartitionBuffers, column_dtype
 
@@ -69,7 +70,7 @@ class Batches:
     def _row_numbers(self) -> pa.Array:
         buffers = self._buffers
         first = self._spec.visible_rows + buffers.rows.start
-        return _plain(np.arange(first + buffers.chunk_start, first + buffers.filled, dtype=np.int64))
+        return arrow.numbers(np.arange(first + buffers.chunk_start, first + buffers.filled, dtype=np.int64))
 
     def _column(self, column: Column) -> pa.Array:
         start, stop = self._buffers.chunk_start, self._buffers.filled
@@ -82,10 +83,12 @@ class Batches:
         if column.name == "label_name":
             return self._label_names(self._buffers.narrow["label"][start:stop])
         values = self._buffers.narrow[column.name][start:stop]
-        return _nullable_booleans(values) if column.kind == "int8" else _plain(values)
+        return _nullable_booleans(values) if column.kind == "int8" else arrow.numbers(values)
 
     def _lists(self, column: Column, values: NDArray[Any]) -> pa.Array:
-        return pa.FixedSizeListArray.from_arrays(_plain(values.reshape(-1)), type=self.schema.field(column.name).type)
+        return pa.FixedSizeListArray.from_arrays(
+            arrow.numbers(values.reshape(-1)), type=self.schema.field(column.name).type
+        )
 
     def _sets(self, column: Column, start: int, stop: int) -> pa.Array:
         """Lists of as many classes as there are; null where the row is undecidable."""
@@ -95,7 +98,7 @@ class Batches:
         known = _bits(self._buffers.narrow["label"][start:stop] >= 0)
         kind = self.schema.field(column.name).type
         return pa.Array.from_buffers(
-            kind, len(padded), [known, pa.py_buffer(ends)], children=[_plain(padded[is_there])]
+            kind, len(padded), [known, pa.py_buffer(ends)], children=[arrow.numbers(padded[is_there])]
         )
 
     def _label_names(self, labels: NDArray[Any]) -> pa.Array:
@@ -157,12 +160,7 @@ def _distinct(names: tuple[str, ...]) -> tuple[pa.Array, NDArray[np.int32]]:
     # ImageNet has two classes `crane`. Of a dictionary with repetitions pyarrow 26 writes a page
     # that ends in whatever lay in memory, so that no two files are equal.
     position = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return pa.array(list(position), pa.string()), np.array([position[name] for name in names], np.int32)
-
-
-def _plain(values: NDArray[Any]) -> pa.Array:
-    # Not `pa.array`: it copies, and loads pandas at its first use.
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
+    return arrow.texts(list(position)), np.array([position[name] for name in names], np.int32)
 
 
 def _nullable_integers(values: NDArray[Any]) -> pa.Array:

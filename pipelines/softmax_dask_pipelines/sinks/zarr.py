@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from softmax_dask_pipelines import storage
+from softmax_dask_pipelines import arrow, storage
 from softmax_dask_pipelines.checksums import crc32c_of_object
 from softmax_dask_pipelines.object_path import AnyPath
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec, StoredObject
@@ -65,7 +65,7 @@ class ZarrSink:
         documents = metadata_documents(self._layouts, {"softmax_dask": self._spec.attributes})
         objects = {key: [document] for key, document in documents.items()}
         if self._spec.class_names is not None and not self._spec.visible_rows:
-            names = with_lengths(pa.array(self._spec.class_names, pa.string()))
+            names = with_lengths(arrow.texts(self._spec.class_names))
             objects[self._layouts["class"].key(0)] = encode_strings([names], len(names))
         chunks = _Chunks(self._place.stage, self._place.scratch, durable=True)
         stored = tuple(chunks.put(key, parts) for key, parts in objects.items())
@@ -217,6 +217,6 @@ def _missing(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[tuple[int, 
 
 def _label_names(spec: OutputSpec, labels: NDArray[np.int32]) -> pa.Array:
     assert spec.class_names is not None, "label_name without class names"
-    named = with_lengths(pa.array([*spec.class_names, ""], pa.string()))
+    named = with_lengths(arrow.texts([*spec.class_names, ""]))
     positions = np.where(labels < 0, len(spec.class_names), labels)
-    return named.take(pa.Array.from_buffers(pa.int32(), len(positions), [None, pa.py_buffer(positions)]))
+    return named.take(arrow.numbers(positions))

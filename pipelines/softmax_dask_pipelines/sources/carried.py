@@ -1,10 +1,8 @@
 """Ids and targets: what is carried beside the logits, checked and in one form whatever the format.
 
 Ids become integers or plain text in Arrow, targets int64 with -1 where a row is unlabelled.
-Arrow arrays are made from buffers: `pa.array` and `to_numpy` import pandas at first use.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from softmax_dask_pipelines import arrow
 from softmax_dask_pipelines.errors import BadTargetError, SchemaMismatchError
 from softmax_dask_pipelines.sources.names import nearest
 
 UNLABELLED = -1
+_UNLABELLED = arrow.numbers(np.array([UNLABELLED]))[0]
+_LARGEST = arrow.numbers(np.array([2**63 - 1], np.uint64))[0]
+_NO_TEXT = arrow.texts([""])[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,14 @@ class TargetRule:
 
     def _of_text(self, values: Any, first_row: int) -> NDArray[np.int64]:
         names = self.class_names or ()
-        classes = pc.index_in(values, value_set=text_array(names))
-        unlabelled = pc.fill_null(pc.equal(values, ""), True)
-        row = pc.index(pc.or_(unlabelled, pc.is_valid(classes)), False).as_py()
-        if row >= 0:
+        classes = pc.index_in(values, value_set=arrow.texts(names))
+        unlabelled = pc.or_kleene(pc.is_null(values), pc.equal(values, _NO_TEXT))
+        bad = pc.indices_nonzero(pc.and_(pc.is_null(classes), pc.invert(unlabelled)))
+        if len(bad):
+            row = bad[0].as_py()
             text = values[row].as_py()
             raise self._bad(first_row + row, text, nearest(text, names) or "Correct it, or leave it empty.")
-        return _int64(pc.if_else(unlabelled, UNLABELLED, classes))
+        return _int64(pc.if_else(unlabelled, _UNLABELLED, classes))
 
     def _bad(self, row: int, value: object, remedy: str) -> BadTargetError:
         expected = (
@@ -104,21 +107,10 @@ def array_of_numpy(values: NDArray[Any], *, where: str) -> Any:
     if values.dtype.kind not in "iu":
         texts = values.tolist()
         try:
-            return text_array(texts)
+            return arrow.texts(texts)
         except TypeError:  # bytes, or what is no text
-            return text_array([_text(value, where) for value in texts])
-    native = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
-    return pa.Array.from_buffers(pa.from_numpy_dtype(native.dtype), len(native), [None, pa.py_buffer(native)])
-
-
-def text_array(texts: Sequence[str]) -> Any:
-    """An Arrow array of text."""
-    joined = "".join(texts)
-    # Of ASCII nothing is done for each text but to ask its length.
-    encoded = texts if joined.isascii() else [text.encode() for text in texts]
-    offsets = np.zeros(len(texts) + 1, np.int32)
-    np.cumsum(np.fromiter(map(len, encoded), np.int32, len(texts)), dtype=np.int32, out=offsets[1:])
-    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(joined.encode()))
+            return arrow.texts([_text(value, where) for value in texts])
+    return arrow.numbers(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("=")))
 
 
 def _text(value: object, where: str) -> str:
@@ -137,7 +129,5 @@ def _refuse(value: object) -> str:
 def _int64(values: Any) -> NDArray[np.int64]:
     if pa.types.is_uint64(values.type):
         # Above the largest int64, a cast would wrap around, 2**64 - 1 to "unlabelled".
-        values = pc.min_element_wise(values, pa.scalar(2**63 - 1, pa.uint64()))
-    numbers = pc.fill_null(pc.cast(values, pa.int64()), UNLABELLED)
-    whole = np.frombuffer(numbers.buffers()[1], np.int64) if len(numbers) else np.empty(0, np.int64)
-    return whole[numbers.offset : numbers.offset + len(numbers)]
+        values = pc.min_element_wise(values, _LARGEST)
+    return arrow.stored(pc.fill_null(pc.cast(values, pa.int64()), _UNLABELLED))

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from softmax_dask_pipelines import arrow
 from softmax_dask_pipelines.errors import PipelineError
 from softmax_dask_pipelines.sources.blocks import aligned
 from softmax_dask_pipelines.sources.parquet_arrow import Span
@@ -79,7 +80,7 @@ def compile_kernels(column: ListColumn) -> None:
 
 def as_batch(logits: NDArray[Any], column: ListColumn) -> Any:
     """A record batch of this column alone, in the memory of `logits`."""
-    values = pa.Array.from_buffers(pa.from_numpy_dtype(logits.dtype), logits.size, [None, pa.py_buffer(logits)])
+    values = arrow.numbers(logits.reshape(-1))
     return pa.RecordBatch.from_arrays([pa.FixedSizeListArray.from_arrays(values, column.classes)], [column.name])
 
 

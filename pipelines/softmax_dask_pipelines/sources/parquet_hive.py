@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from softmax_dask_pipelines import arrow
 from softmax_dask_pipelines.errors import SchemaMismatchError
-from softmax_dask_pipelines.sources.carried import array_of_numpy, text_array
+from softmax_dask_pipelines.sources.carried import array_of_numpy
 from softmax_dask_pipelines.sources.parquet_files import Part
 from softmax_dask_pipelines.sources.parquet_types import flat_columns
 from softmax_dask_pipelines.sources.protocol import Carried
@@ -52,8 +53,8 @@ def key_values(part: Part, column: Carried, rows: int) -> Any:
     text = dict(part.hive_keys).get(column.name)
     texts = [] if text is None else [text]
     integers = pa.types.is_integer(column.type.value_type)
-    values = array_of_numpy(np.array(texts, np.int64), where=part.path) if integers else text_array(texts)
-    # Bits of 0 are null. Not `pa.nulls` and `pa.repeat`: a `pa.scalar` loads pandas at its first use.
+    values = array_of_numpy(np.array(texts, np.int64), where=part.path) if integers else arrow.texts(texts)
+    # Bits of 0 are null.
     valid = None if texts else pa.py_buffer(bytes(-(-rows // 8)))
     zeros = pa.py_buffer(np.zeros(rows, np.int32))
     return pa.DictionaryArray.from_arrays(pa.Array.from_buffers(pa.int32(), rows, [valid, zeros]), values)

@@ -5,14 +5,9 @@ import pyarrow as pa
 import pytest
 
 from softmax_dask_pipelines.errors import SchemaMismatchError
-from softmax_dask_pipelines.sources.carried import array_of_numpy, text_array
+from softmax_dask_pipelines.sources.carried import array_of_numpy
 
 ASCII, OTHERS = ["a", "", "doc-7", "a\0b"], ["a", "é", "", "日本語", "x" * 300]
-
-
-@pytest.mark.parametrize("texts", [ASCII, OTHERS, []], ids=["ASCII", "others", "none"])
-def test_text_is_that_of_pyarrow(texts):
-    assert text_array(texts).equals(pa.array(texts, pa.string()))
 
 
 @pytest.mark.parametrize("texts", [ASCII[:3], OTHERS], ids=["ASCII", "others"])
