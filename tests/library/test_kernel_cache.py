@@ -60,6 +60,14 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 {USE_ONE}
 """
 
+THEN_ANOTHERS = f"""
+{USE_ONE}
+import sys, numba
+print(json.dumps("numba.np.arraymath" in sys.modules))
+print(json.dumps(numba.njit(lambda x: np.sort(x).sum())(np.arange(4))))
+print(json.dumps(softmax(np.zeros((1, 4)))[0].tolist()))  # a dtype that is not in the cache
+"""
+
 SOURCES = sorted(path.name for path in (ROOT / "softmax_dask" / "kernels" / "cpu").glob("*.py"))
 
 SPOILT = {
@@ -133,6 +141,15 @@ def test_a_second_process_compiles_nothing(warm):
     found = json.loads(run(USE_ALL, ROOT, warm))
 
     assert found == [[1, 0]] * 4  # hits, misses
+
+
+@pytest.mark.slow
+def test_what_compiles_is_loaded_when_something_is_compiled(tmp_path):
+    run(USE_ONE, ROOT, tmp_path)
+
+    found = [json.loads(line) for line in run(THEN_ANOTHERS, ROOT, tmp_path).splitlines()]
+
+    assert found == [[1, 0], False, 6, [0.25] * 4]
 
 
 @pytest.mark.slow
