@@ -57,6 +57,7 @@ def test_an_output_has_the_bytes_of_a_local_one(bucket, tmp_path):
     assert _in_bucket(bucket, "a/scores.zarr") == _files(tmp_path / "scores.zarr")
 
 
+@pytest.mark.usefixtures("new_connections")
 def test_options_from_python_are_those_of_the_output_too(bucket, tmp_path, monkeypatch):
     endpoint = os.environ["AWS_ENDPOINT_URL"]
     monkeypatch.delenv("AWS_ENDPOINT_URL")
@@ -378,6 +379,7 @@ class TestWhatIsThere:
         assert outcome.err.count("\n") == 1
         assert "expected" in outcome.err
 
+    @pytest.mark.usefixtures("new_connections")
     @pytest.mark.parametrize("verb", ["status", "verify"])
     def test_the_store_can_be_told(self, verb, output, monkeypatch):
         endpoint = os.environ["AWS_ENDPOINT_URL"]

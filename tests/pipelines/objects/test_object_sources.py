@@ -415,6 +415,7 @@ def test_a_store_that_refuses_is_exit_2(code, bucket, proxy, tmp_path):
     assert outcome.err.count("\n") == 1
 
 
+@pytest.mark.usefixtures("new_connections")
 def test_no_credentials_is_said_in_one_line(bucket, monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name)
@@ -432,6 +433,7 @@ def test_a_profile_that_is_not_there_is_said_in_one_line(bucket):
     assert "The config profile (nobody) could not be found" in outcome.err
 
 
+@pytest.mark.usefixtures("new_connections")
 def test_a_public_bucket_needs_no_credentials(bucket, monkeypatch, tmp_path):
     address = bucket.upload(dumps.zarr_array(tmp_path / "dump", dumps.logits(), chunks=(10, 5)), "dump")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
