@@ -12,7 +12,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -197,9 +197,15 @@ def _fail_with(code: int) -> Callable[[], None]:
 
 
 def campaign(
-    *, stride: int, power_stride: int, mutant_stride: int, times: int, seconds: float, only: str | None = None
+    *,
+    stride: int,
+    power_stride: int,
+    mutant_stride: int,
+    times: int,
+    seconds: float,
+    only: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """All sections, or one."""
+    """All sections, or some."""
     found: dict[str, Any] = {}
     with staged() as stage, tempfile.TemporaryDirectory() as disks:
         reason = power.why_not(Path(disks, "probe"))
@@ -217,7 +223,7 @@ def campaign(
             sections["power cuts"] = lambda: power_cuts(stage, Path(disks, "cuts"), stride=power_stride)
             sections["cuts after exit 0"] = lambda: acknowledged(stage, Path(disks, "acks"), times=max(1, times // 10))
         for name, section in sections.items():
-            if only not in (None, name):
+            if only is not None and name not in only:
                 continue
             begin = time.monotonic()
             figures = section()
@@ -233,7 +239,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=10, help="that readers look")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", metavar="SECTION")
+    parser.add_argument("--only", nargs="+", metavar="SECTION")
     given = parser.parse_args()
     random.seed(given.seed)
     found = campaign(
