@@ -1,27 +1,59 @@
-"""How long a user waits before anything happens: `softmax-dask --help` beside `python -c "import dask.array"`.
+"""How long a user waits before anything happens, beside `python -c "import dask.array"`.
 
-Each is a process of its own, as from a shell; the two take turns, so that a busy machine hits both, and the figures are
-medians of wall-clock time.
+A verb that scores a hundred rows, and the first softmax, load kernels that an earlier process has compiled; the latter
+is beside a function that Numba loads from its own cache. Each is a process of its own, as from a shell; all take turns,
+so that a busy machine hits all, and the figures are of wall-clock time.
 
     python -m benchmarks.startup
 """
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from statistics import median
+
+import numpy as np
+import zarr
 
 from benchmarks import script
 from benchmarks.figures import Figure
 from benchmarks.measure import Effort, Spread, in_turns, ratio, seconds_of
 
-HELP = (sys.executable, "-c", "from softmax_dask_pipelines.cli import main; main(['--help'])")
-"""What the console script does, without the shell's search for it."""
-SCORE_HELP = (*HELP[:2], "from softmax_dask_pipelines.cli import main; main(['score', '--help'])")
-IMPORT_DASK = (sys.executable, "-c", "import dask.array")
-IMPORT_PIPELINES = (sys.executable, "-c", "import softmax_dask_pipelines")
-PYTHON = (sys.executable, "-c", "pass")
+OF_NUMBA = """
+from numba import njit
+@njit(cache=True)
+def total(x):
+    return x.sum()
+"""
+_MAIN = "from softmax_dask_pipelines.cli import main; main"
+
+
+def _python(code: str) -> tuple[str, ...]:
+    return sys.executable, "-c", code
+
+
+# `main(...)` is what the console script does, without the shell's search for it.
+HELP = _python(f"{_MAIN}(['--help'])")
+IMPORT_DASK = _python("import dask.array")
+_DASK, _NUMBA = "import dask.array", "a function from Numba's cache"
+COMMANDS = {
+    "python -c pass": _python("pass"),
+    "import softmax_dask_pipelines": _python("import softmax_dask_pipelines"),
+    "softmax-dask --help": HELP,
+    "softmax-dask score --help": _python(f"{_MAIN}(['score', '--help'])"),
+    "softmax-dask score of 100 rows": _python(
+        f"import tempfile; {_MAIN}(['score', 'logits.zarr', tempfile.mkdtemp(dir='.') + '/out.zarr'])"
+    ),
+    "the first softmax": _python(
+        "import numpy as np; from softmax_dask import softmax; softmax(np.zeros((8, 10), np.float32))"
+    ),
+    _NUMBA: _python("import numpy as np; from of_numba import total; total(np.zeros((8, 10)))"),
+    _DASK: IMPORT_DASK,
+}
+BESIDE = {**dict.fromkeys(list(COMMANDS)[1:5], _DASK), "the first softmax": _NUMBA}
 
 
 def medians_s(*commands: tuple[str, ...], turns: int = 7) -> list[float]:
@@ -34,24 +66,21 @@ def medians_s(*commands: tuple[str, ...], turns: int = 7) -> list[float]:
 
 
 def figures(effort: Effort) -> Iterator[Figure]:
-    """Each command beside the import of Dask's arrays, and in milliseconds."""
-    commands = {
-        "python -c pass": PYTHON,
-        "import softmax_dask_pipelines": IMPORT_PIPELINES,
-        "softmax-dask --help": HELP,
-        "softmax-dask score --help": SCORE_HELP,
-        "import dask.array": IMPORT_DASK,
-    }
-    seconds = in_turns({name: partial(_run, command) for name, command in commands.items()}, effort)
-    for name in commands:
-        if name in ("import softmax_dask_pipelines", "softmax-dask --help", "softmax-dask score --help"):
-            share = ratio(seconds, name, "import dask.array")
-            yield Figure("start-up", name, "of the time of import dask.array", share, "less")
+    """Each command beside the import of Dask's arrays, or beside Numba's own start, and in milliseconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        zarr.create_array(Path(folder, "logits.zarr"), data=np.ones((100, 10), np.float32))
+        Path(folder, "of_numba.py").write_text(OF_NUMBA)
+        run = partial(_run, folder=folder)
+        seconds = in_turns({name: partial(run, command) for name, command in COMMANDS.items()}, effort)
+    for name in COMMANDS:
+        if name in BESIDE:
+            share = ratio(seconds, name, BESIDE[name])
+            yield Figure("start-up", name, f"of the time of {BESIDE[name]}", share, "less")
         yield Figure("start-up", name, "milliseconds", Spread.of([1000 * s for s in seconds[name]]), "shown", "")
 
 
-def _run(command: tuple[str, ...]) -> None:
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+def _run(command: tuple[str, ...], folder: str | None = None) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
 
 
 if __name__ == "__main__":

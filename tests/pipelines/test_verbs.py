@@ -122,11 +122,23 @@ class TestSchema:
         assert path.read_text().splitlines()[0] == MODELINE
 
 
-class TestDoctor:
-    @pytest.fixture(autouse=True)
-    def _here(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.chdir(tmp_path)
+SOON = (
+    sys.executable,
+    "-c",
+    "from softmax_dask_pipelines.cli import main, probe; probe._TURN_S = 0.01; main(prog_name='softmax-dask')",
+)
+"""The command, with figures of speed that are worth nothing."""
 
+
+@pytest.fixture
+def _soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Here, with figures of speed that are worth nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("softmax_dask_pipelines.cli.probe._TURN_S", 0.01)
+
+
+@pytest.mark.usefixtures("_soon")
+class TestDoctor:
     def test_the_text_says_what_is_installed_and_what_the_machine_can_do(self):
         outcome = softmax_dask("doctor")
 
@@ -160,8 +172,9 @@ class TestDoctor:
 
         assert list(tmp_path.iterdir()) == []
 
-    def test_it_takes_seconds(self):
+    def test_it_takes_seconds(self, monkeypatch):
         softmax_dask("doctor")  # compiles
+        monkeypatch.setattr("softmax_dask_pipelines.cli.probe._TURN_S", 0.2)
         begin = perf_counter()
 
         softmax_dask("doctor")
@@ -172,7 +185,7 @@ class TestDoctor:
     def test_a_folder_that_may_not_be_written_is_said_and_no_error(self, tmp_path):
         tmp_path.chmod(0o555)
         try:
-            outcome = run_alone("doctor", before=UNPRIVILEGED, cwd=tmp_path)
+            outcome = run_alone("doctor", before=UNPRIVILEGED, program=SOON, cwd=tmp_path)
         finally:
             tmp_path.chmod(0o755)
 
@@ -220,36 +233,34 @@ class TestDoctorOfCupy:
         (tmp_path / "cupy" / "__init__.py").write_text(source)
         path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
 
-        outcome = run_alone("doctor", "--json", cwd=tmp_path, env=os.environ | {"PYTHONPATH": path})
+        outcome = run_alone("doctor", "--json", program=SOON, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path})
 
         assert (outcome.code, outcome.err) == (0, "")
         found = json.loads(outcome.out)["gpu"]
         assert (found["cupy"], found["devices"]) == (said, devices)
 
-    def test_the_text_counts_the_devices(self, tmp_path, monkeypatch):
+    @pytest.mark.usefixtures("_soon")
+    def test_the_text_counts_the_devices(self, monkeypatch):
         module = ModuleType("cupy")
         exec(CUPY.format(device="return 2"), module.__dict__)
         monkeypatch.setitem(sys.modules, "cupy", module)
-        monkeypatch.chdir(tmp_path)
 
         found = _lines(softmax_dask("doctor").out)
 
         assert re.fullmatch(r"CuPy 14\.0\.0, driver .*, 2 devices; backend auto takes the CPU: .*", found["gpu"])
 
 
+@pytest.mark.usefixtures("_soon")
 class TestDoctorOfKernels:
-    def test_it_says_what_the_library_says(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-
+    def test_it_says_what_the_library_says(self):
         found = json.loads(softmax_dask("doctor", "--json").out)["kernels"]
 
         assert found == asdict(kernel_facts()) | {"cache_is_writable": True}
 
-    def test_without_a_folder_for_the_cache_it_says_what_to_set(self, tmp_path, monkeypatch):
+    def test_without_a_folder_for_the_cache_it_says_what_to_set(self, monkeypatch):
         def refuse() -> None:
             raise RuntimeError("cannot cache function: no locator available")
 
-        monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("softmax_dask.kernel_facts", refuse)
 
         found = _lines(softmax_dask("doctor").out)
@@ -260,7 +271,6 @@ class TestDoctorOfKernels:
         def refuse(path: Path, parts: object) -> int:
             raise DiskFullError(f"{path}: no space left")
 
-        monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("softmax_dask_pipelines.storage.put", refuse)
 
         outcome = softmax_dask("doctor")
