@@ -276,6 +276,32 @@ def test_the_compiled_counting_adds_what_the_definition_adds(dtype, classes):
         np.testing.assert_array_equal(counts, getattr(expected, name), err_msg=name)
 
 
+@pytest.mark.parametrize("with_targets", [False, True], ids=["no targets", "targets"])
+@pytest.mark.parametrize("rows", [0, 1, 511, 512, 513, 1500])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_at_the_edges_of_bins_and_blocks_are_counted_as_by_the_definition(dtype, rows, with_targets):
+    rng, classes = np.random.default_rng(rows), 3
+    edges = np.concatenate([np.arange(16) / 15, np.arange(17) / 16, 1 - np.arange(9) / 2**24, [0.5]]).astype(dtype)
+    near = np.concatenate([edges, *(np.nextafter(edges, edges.dtype.type(end)) for end in (0, 1))])
+    columns = {
+        "label": rng.integers(-1, classes, rows).astype(np.int32),
+        "confidence": rng.choice(near, rows),
+        **{name: rng.exponential(1, rows).astype(dtype) for name in ("entropy", "nll", "brier")},
+        "target_rank": rng.integers(0, 200, rows).astype(np.int32),
+    }
+    for name in ("confidence", "entropy", "nll", "brier"):
+        columns[name][columns["label"] < 0] = np.nan
+    columns["nll"][::7] = rng.choice([np.inf, 2.0**14, 2.0**15], len(columns["nll"][::7]))
+    targets = rng.integers(-1, classes, rows) if with_targets else None
+    expected, found = no_counts(classes), no_counts(classes)
+
+    count_rows(columns, targets, classes, found)
+
+    reference.count_rows(columns, targets, classes, expected)
+    for name, counts in found._asdict().items():
+        np.testing.assert_array_equal(counts, getattr(expected, name), err_msg=name)
+
+
 # ---- confusions
 
 
