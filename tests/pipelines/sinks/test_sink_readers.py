@@ -141,12 +141,14 @@ def test_parquet_floats_are_split_by_byte_without_dictionary_or_statistics(folde
     assert columns["label"]["statistics"]["min"] == -1
 
 
-def test_parquet_integers_are_packed_differences(folder):
+def test_parquet_integers_are_packed_differences_and_not_compressed_again(folder):
     file = pq.ParquetFile(folder / "commit=000001" / "part-00000.parquet").metadata
     columns = {column["path_in_schema"]: column for column in map(_column(file), range(file.num_columns))}
 
     for path in ("label", "target", "target_rank"):
         assert "DELTA_BINARY_PACKED" in columns[path]["encodings"]
+        assert columns[path]["compression"] == "UNCOMPRESSED"
+    for path in ("id", "label_name", "top_k_labels.list.element"):
         assert columns[path]["compression"] == "ZSTD"
 
 
