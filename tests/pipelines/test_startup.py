@@ -52,7 +52,7 @@ def test_the_version_loads_nothing_heavy():
 
 
 def test_help_takes_at_most_half_of_an_import_of_dask_array():
-    help_s, dask_s = medians_s(HELP, IMPORT_DASK, turns=5)
+    help_s, dask_s = medians_s(HELP, IMPORT_DASK, turns=3)
 
     assert help_s <= dask_s / 2
 
