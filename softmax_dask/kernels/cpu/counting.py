@@ -36,6 +36,7 @@ def count_decided(label: Array, confidence: Array, entropy: Array, into: Counts)
     fine = np.empty(_BLOCK, np.int32)
     for start in range(0, label.size, _BLOCK):
         stop = min(start + _BLOCK, label.size)
+        # Slices: where each index has an offset, LLVM makes no vectors.
         _add_up(label[start:stop], confidence[start:stop], entropy[start:stop], fine, into)
         _count_unlabelled(label[start:stop], fine, into)
 
