@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from softmax_dask_pipelines import disk, storage
@@ -32,8 +33,9 @@ class Injector:
         """Called for each new name that a file or folder gets; `call` gives it."""
         call()
 
-    def synced(self, descriptor: int) -> None:
-        """Called after each fsync."""
+    def synced(self, descriptor: int, call: Callable[[], None]) -> None:
+        """Called for each fsync; `call` does it."""
+        call()
 
     def install(self) -> None:
         """Stand between `disk` and the system, for the rest of this process."""
@@ -52,21 +54,27 @@ class ForgetfulInjector(Injector):
         super().__init__(at, lambda: (self.forget(), act())[1])
         self._aside = aside
         self._unsynced: list[tuple[Path, Path, Path | None]] = []
+        self._one_at_a_time = Lock()
+        """What two threads do at a time, this knows in one order; without it a name that is synced could come back."""
 
     def renamed(self, source: Path, target: Path, call: Callable[[], None]) -> None:
-        old = None
-        if target.is_file():
-            old = self._aside / f"{os.getpid()}-{self.count}"
-            os.link(target, old)
-        call()
-        self._unsynced.append((source, target, old))
+        with self._one_at_a_time:
+            old = None
+            if target.is_file():
+                old = self._aside / f"{os.getpid()}-{self.count}"
+                os.link(target, old)
+            call()
+            self._unsynced.append((source, target, old))
 
-    def synced(self, descriptor: int) -> None:
-        folder = Path(f"/proc/self/fd/{descriptor}").resolve()
-        self._unsynced = [each for each in self._unsynced if each[1].parent.resolve() != folder]
+    def synced(self, descriptor: int, call: Callable[[], None]) -> None:
+        with self._one_at_a_time:
+            call()
+            folder = Path(f"/proc/self/fd/{descriptor}").resolve()
+            self._unsynced = [each for each in self._unsynced if each[1].parent.resolve() != folder]
 
     def forget(self) -> None:
-        """The power is gone: take the names back, the last one first."""
+        """The power is gone: take the names back, the last one first, and let no thread give another."""
+        self._one_at_a_time.acquire()
         for source, target, old in reversed(self._unsynced):
             if not os.path.lexists(target):
                 continue
@@ -95,8 +103,7 @@ class _Os:
 
     def fsync(self, descriptor: int) -> None:
         self._injector.tick()
-        os.fsync(descriptor)
-        self._injector.synced(descriptor)
+        self._injector.synced(descriptor, lambda: os.fsync(descriptor))
 
     def rename(self, source: Path, target: Path) -> None:
         self._named(os.rename, source, target)
