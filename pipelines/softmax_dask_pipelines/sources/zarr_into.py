@@ -30,7 +30,7 @@ from softmax_dask_pipelines.sources.zarr_decoders import (
     BoundedSharding,
     VLenUTF8Codec,
 )
-from softmax_dask_pipelines.sources.zarr_metadata import COMPRESSORS
+from softmax_dask_pipelines.sources.zarr_metadata import COMPRESSORS, byte_order
 
 _CHECKSUM_BYTES = 4
 _RESIDUE = 0x48674BC7
@@ -99,7 +99,7 @@ def _of_v2(metadata: ArrayV2Metadata) -> Decoder | None:
 
 def _of_v3(codecs: Sequence[Any]) -> Decoder | None:
     first, *others = codecs
-    if not isinstance(first, BytesCodec) or (first.endian is not None and first.endian.value != sys.byteorder):
+    if not isinstance(first, BytesCodec) or byte_order(first) not in (None, sys.byteorder):
         return None
     return _of_bytes(others)
 

@@ -82,6 +82,20 @@ def codec_name(codec: Any) -> str:
     return str(codec.get("id", codec.get("name"))).removeprefix("numcodecs.")
 
 
+def settings_of(codec: Any) -> Mapping[str, Any]:
+    """The configuration of a codec of zarr-python as a document of v3 has it.
+
+    Its attributes are enumerations or strings, as the release of zarr-python has it.
+    """
+    found: Mapping[str, Any] = codec.to_dict().get("configuration", {})
+    return found
+
+
+def byte_order(codec: Any) -> str | None:
+    """Of the codec `bytes`: little or big; None where a value is one byte."""
+    return settings_of(codec).get("endian")
+
+
 def _document(files: Files, key: str) -> Document:
     """The JSON object in a file; empty where there is no file."""
     try:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
 from softmax_dask_pipelines.sources.zarr_files import Files
+from softmax_dask_pipelines.sources.zarr_metadata import byte_order, settings_of
 
 _ABSENT = np.uint64(2**64 - 1)
 _CHECKSUM_BYTES = 4
@@ -41,10 +42,10 @@ class ShardIndex:
         if codec is None or array.shards is None:
             return None
         plain = [type(part) for part in codec.index_codecs] == [BytesCodec, Crc32cCodec]
-        if not plain or _endian(codec.index_codecs[0]) != "little":
+        if not plain or byte_order(codec.index_codecs[0]) != "little":
             return None
         grid = tuple(shard // chunk for shard, chunk in zip(array.shards, array.chunks, strict=True))
-        return cls(array.chunks, grid, codec.index_location.value == "end")
+        return cls(array.chunks, grid, settings_of(codec)["index_location"] == "end")
 
     def absent_chunk(self, files: Files, key: str, size: int, selection: tuple[slice, ...]) -> tuple[int, ...] | None:
         """The first inner chunk with any of this selection that the shard does not have."""
@@ -83,11 +84,6 @@ def _sharding(array: "zarr.Array[Any]") -> ShardingCodec | None:
         return None
     codec = array.metadata.codecs[0]
     return codec if isinstance(codec, ShardingCodec) else None
-
-
-def _endian(codec: object) -> str | None:
-    endian = getattr(codec, "endian", None)
-    return None if endian is None else str(endian.value)
 
 
 def _spanned(part: slice, step: int) -> int:

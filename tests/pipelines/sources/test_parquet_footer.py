@@ -38,7 +38,7 @@ DAMAGE = {
     "negative rows": (_replaced(ROWS, b"\x16" + varint(-1)), "row groups have -1 rows"),
     "a name in the schema": (_replaced(b"logit_4", b"logit_x", at_most=1), "other columns than the schema"),
     "a name that is no text": (_replaced(b"logit_4", b"logit_\xff"), "can't decode byte 0xff"),
-    "a codec": (_replaced(CODEC_AND_VALUES, b"\x15\x7e\x16" + varint(103)), "codec"),
+    "a codec": (_replaced(CODEC_AND_VALUES, b"\x15\x7e\x16" + varint(103)), "codec|corrupt data page"),
 }
 
 

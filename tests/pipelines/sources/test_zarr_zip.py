@@ -203,7 +203,7 @@ def test_a_zip64_record_that_lies_is_refused(source: Path, size: int) -> None:
     end = _END.pack(b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
     source.write_bytes(data[: -_END.size] + record + _LOCATOR.pack(b"PK\6\7", 0, len(data) - _END.size, 1) + end)
 
-    with pytest.raises(CorruptFileError, match=rf"{source}: is not a whole zip file \(Bad offset"):
+    with pytest.raises(CorruptFileError, match=rf"{source}: is not a whole zip file \((Bad offset|Corrupt zip64)"):
         _read(source)
 
 
