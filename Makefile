@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+INSTALL ?= $(BIN)/python -m pip install --quiet
 
-.PHONY: demo test test-long slurm guides check format bench bench-full bench-compare bench-peers gpu-bench test-gpu faults clean
+.PHONY: demo test oldest pythons test-long slurm guides check format bench bench-full bench-compare bench-peers gpu-bench test-gpu faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/softmax-dask demo
@@ -11,6 +12,20 @@ demo: $(VENV)/.installed
 # A process a core; more than eight compile the same kernels for nothing.
 test: $(VENV)/.tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+# The tests with the oldest releases that pyproject.toml allows; `make test` takes the newest that PYTHON can have.
+OLDEST := .venv-oldest
+oldest:
+	$(MAKE) VENV=$(OLDEST) $(OLDEST)/bin/python
+	$(OLDEST)/bin/python -m pip install --quiet uv
+	$(MAKE) test VENV=$(OLDEST) \
+		INSTALL="$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct"
+
+# The tests with newer Pythons than this machine may have: 3.13 of Debian's trixie, 3.14 or later of sid; as root.
+# With one that is installed: `make test PYTHON=python3.14 VENV=.venv-3.14`.
+pythons:
+	tests/pythons/run.sh trixie
+	tests/pythons/run.sh sid
 
 test-long: $(VENV)/.tests
 	$(BIN)/python -m pytest -m long
@@ -52,7 +67,7 @@ faults: $(VENV)/.tests
 
 # What the benchmarks compare with, beyond the packages of the tests; without them they skip a line.
 bench-peers: $(VENV)/.tests
-	$(BIN)/python -m pip install --quiet torch==2.13.0 jax
+	$(INSTALL) torch==2.13.0 jax
 
 # On a machine with an NVIDIA GPU and its driver: is it right there, and how fast? Within 10 minutes; writes benchmarks/gpu_results.md.
 gpu-bench: $(VENV)/.gpu
@@ -66,25 +81,25 @@ test-gpu: $(VENV)/.tests $(VENV)/.gpu
 		-k "cuda or device or gpu" $(ON_GPU)
 
 clean:
-	rm -rf $(VENV) softmax-dask-demo
+	rm -rf $(VENV) $(OLDEST) softmax-dask-demo
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(INSTALL) --editable .
 	touch $@
 
 $(VENV)/.tests: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable ".[test,dev]"
+	$(INSTALL) --editable ".[test,dev]"
 	touch $@ $(VENV)/.installed
 
 # Spark needs Java.
 $(VENV)/.guides: $(VENV)/.tests
-	$(BIN)/python -m pip install --quiet torch==2.13.0 jax scikit-learn tensorstore $(if $(shell command -v java),pyspark)
+	$(INSTALL) torch==2.13.0 jax scikit-learn tensorstore $(if $(shell command -v java),pyspark)
 	touch $@
 
 # PyTorch brings Triton; both are peers only.
 $(VENV)/.gpu: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[gpu]" torch
+	$(INSTALL) --editable ".[gpu]" torch
 	touch $@
