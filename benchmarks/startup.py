@@ -28,7 +28,7 @@ from numba import njit
 def total(x):
     return x.sum()
 """
-_MAIN = "from softmax_dask_pipelines.cli import main; main"
+_MAIN = "import sys; from softmax_dask_pipelines.console import main; sys.argv[1:] ="
 
 
 def _python(code: str) -> tuple[str, ...]:
@@ -36,16 +36,16 @@ def _python(code: str) -> tuple[str, ...]:
 
 
 # `main(...)` is what the console script does, without the shell's search for it.
-HELP = _python(f"{_MAIN}(['--help'])")
+HELP = _python(f"{_MAIN} ['--help']; main()")
 IMPORT_DASK = _python("import dask.array")
 _DASK, _NUMBA = "import dask.array", "a function from Numba's cache"
 COMMANDS = {
     "python -c pass": _python("pass"),
     "import softmax_dask_pipelines": _python("import softmax_dask_pipelines"),
     "softmax-dask --help": HELP,
-    "softmax-dask score --help": _python(f"{_MAIN}(['score', '--help'])"),
+    "softmax-dask score --help": _python(f"{_MAIN} ['score', '--help']; main()"),
     "softmax-dask score of 100 rows": _python(
-        f"import tempfile; {_MAIN}(['score', 'logits.zarr', tempfile.mkdtemp(dir='.') + '/out.zarr'])"
+        f"import tempfile; {_MAIN} ['score', 'logits.zarr', tempfile.mkdtemp(dir='.') + '/out.zarr']; main()"
     ),
     "the first softmax": _python(
         "import numpy as np; from softmax_dask import softmax; softmax(np.zeros((8, 10), np.float32))"

@@ -49,7 +49,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = {name: text for name, text in os.environ.items() if name == "NUMBA_CACHE_DIR"}
     program.write_text(
         f"#!{sys.executable}\nimport os, sys\nsys.path[:0] = {sources!r}\nos.environ.update({cache!r})\n"
-        "from softmax_dask_pipelines.cli import main\nmain(prog_name='softmax-dask')\n"
+        "from softmax_dask_pipelines.console import main\nmain()\n"
     )
     program.chmod(0o755)
     return root

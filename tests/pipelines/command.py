@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from softmax_dask import SoftmaxDaskWarning
 from softmax_dask_pipelines.cli import main, process
 
-PROGRAM = (sys.executable, "-c", "from softmax_dask_pipelines.cli import main; main(prog_name='softmax-dask')")
+PROGRAM = (sys.executable, "-c", "from softmax_dask_pipelines.console import main; main()")
 """What the console script does, by the Python that runs the tests."""
 
 IN_SMALL_PARTITIONS = (
@@ -23,9 +23,9 @@ IN_SMALL_PARTITIONS = (
     "-c",
     "from softmax_dask_pipelines import plan\n"
     "from softmax_dask_pipelines.sources import blocks\n"
-    "from softmax_dask_pipelines.cli import main\n"
+    "from softmax_dask_pipelines.console import main\n"
     "blocks.READ_BYTES = plan.CHUNK_BYTES = plan.PARTITION_BYTES = 240\n"
-    "main(prog_name='softmax-dask')",
+    "main()",
 )
 """The same, with partitions of some ten rows."""
 

@@ -14,9 +14,8 @@ from typing import Any
 from softmax_dask import SoftmaxDaskWarning
 from softmax_dask_pipelines.notices import AddressNotice
 
-_STOPS = tuple(
-    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)  # Windows: two
+STOPS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that end a run; Windows has two of them."""
 _PATIENCE_S = 5.0
 """So long the first signal has for cleaning up; then another one counts again."""
 
@@ -55,7 +54,7 @@ def _stopped_by_signals() -> Iterator[None]:
         yield
         return
     # Ignored by `nohup`, or by a shell that runs us in the background: it stays so.
-    stops = [stop for stop in _STOPS if signal.getsignal(stop) is not signal.SIG_IGN]
+    stops = [stop for stop in STOPS if signal.getsignal(stop) is not signal.SIG_IGN]
     interrupt = _Interrupt()
     before = [signal.signal(stop, interrupt) for stop in stops]
     try:

@@ -21,7 +21,7 @@ _CLASSES, _CHUNK_ROWS = 100, 2000
 _PROGRAM = """
 import os, sys
 from softmax_dask_pipelines import plan, task
-from softmax_dask_pipelines.cli import main
+from softmax_dask_pipelines.console import main
 from softmax_dask_pipelines.sources import blocks
 if small := int(sys.argv.pop(1)):
     plan.CHUNK_BYTES = blocks.READ_BYTES = small >> 2
@@ -32,7 +32,7 @@ def run(self):
         file.write(f"{self._partition.number}\\n")
     return real(self)
 task._Scoring.compute = run
-main(prog_name="softmax-dask")
+main()
 """
 """The command, in partitions of so many bytes (0: as it likes)."""
 
