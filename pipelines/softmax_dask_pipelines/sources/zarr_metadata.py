@@ -19,9 +19,13 @@ CHUNKS = 10**8
 
 COMPRESSORS = ("blosc", "zstd", "gzip", "zlib", "lz4", "lzma", "bz2")
 _FILTERS = ("shuffle", "delta", "fixedscaleoffset", "quantize", "bitround", "astype", "packbits", "base64")
+_ARITHMETIC = ("scale_offset", "cast_value")
+"""Of zarr-python 3.2 and later: as many values as before, for example logits as integers of 8 bits."""
 CHECKSUMS = ("crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3")
 _TEXTS = ("vlen-utf8", "vlen-bytes")
-CODECS = frozenset({*COMPRESSORS, *_FILTERS, *CHECKSUMS, *_TEXTS, "bytes", "endian", "transpose", "sharding_indexed"})
+CODECS = frozenset(
+    {*COMPRESSORS, *_FILTERS, *_ARITHMETIC, *CHECKSUMS, *_TEXTS, "bytes", "endian", "transpose", "sharding_indexed"}
+)
 """All that are known, allowed and decoded within bounds."""
 _INDEX_CODECS = frozenset({"bytes", "endian", "transpose", "crc32c"})
 """Of the index of a shard, whose size is fixed."""
@@ -116,7 +120,13 @@ def _document(files: Files, key: str) -> Document:
 
 
 def _require_read_whole(document: Document, where: str) -> None:
-    """Refuse what zarr-python takes without a word, and does not understand."""
+    """Refuse what zarr-python takes without a word, and does not understand; and what it may read, and we do not."""
+    grid = document.get("chunk_grid")
+    if isinstance(grid, dict) and grid.get("name", "regular") != "regular":
+        raise SourceFormatError(
+            f"{where}: has a chunk grid that is {grid['name']}; expected regular, chunks of one shape. "
+            "Write the array again, with such chunks."
+        )
     if document.get("storage_transformers"):
         raise SourceFormatError(f"{where}: has storage transformers; expected none. Write the array again.")
     if not isinstance(document.get("attributes", {}), dict):

@@ -117,10 +117,14 @@ def test_impossible_shapes_are_refused(tmp_path: Path, shape: list[int], chunks:
         open_source(SourceRequest(str(path)))
 
 
+_RECTILINEAR = {"name": "rectilinear", "configuration": {"kind": "inline", "chunk_shapes": [[3, 100], [5]]}}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
         ("storage_transformers", [{"name": "rot13"}], "has storage transformers; expected none"),
+        ("chunk_grid", _RECTILINEAR, "has a chunk grid that is rectilinear; expected regular"),
         ("attributes", 5, "has attributes that are 5; expected an object"),
         ("data_type", "object", "zarr-python cannot open it"),
         ("codecs", None, "zarr-python cannot open it"),

@@ -182,6 +182,26 @@ COMPRESSORS: dict[str, tuple[int, Any]] = {
 }
 
 
+@pytest.mark.skipif(not hasattr(zarr.codecs, "ScaleOffset"), reason="of zarr-python 3.2 and later")
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("as_int8", [False, True])
+def test_logits_that_were_scaled_and_cast_are_read_as_zarr_python_reads_them(
+    tmp_path: Path, as_int8: bool, sharded: bool
+) -> None:
+    filters: list[Any] = [zarr.codecs.ScaleOffset(offset=0.5, scale=8.0)]
+    if as_int8:
+        pytest.importorskip("cast_value_rs", reason="of what zarr-python needs for it")
+        filters.append(zarr.codecs.CastValue(data_type="int8", rounding="nearest-even", out_of_range="clamp"))
+    path = dumps.zarr_array(
+        tmp_path / "a", dumps.logits(), chunks=(10, 5), filters=filters, shards=(20, 5) if sharded else None
+    )
+
+    stored = zarr.open_array(path, mode="r")[:]
+
+    assert len(np.unique(stored)) < (256 if as_int8 else stored.size + 1)
+    np.testing.assert_array_equal(np.concatenate([block.logits for block in _read(path)]), stored)
+
+
 class TestChunks:
     @pytest.mark.parametrize("compressor", COMPRESSORS)
     @pytest.mark.parametrize("share", [0.3, 0.5, 0.99])
