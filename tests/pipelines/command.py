@@ -68,6 +68,10 @@ def _show_ours_alone(message: Warning, *where: Any, **more: Any) -> None:
     _SHOW(message, *where, **more)
 
 
+NOTICES_A_HANGUP = ("env", "--default-signal=HUP")
+"""Before a command that must, even where the tests run under nohup."""
+
+
 def start(
     *arguments: object, before: Sequence[str] = (), program: Sequence[str] = PROGRAM, **options: Any
 ) -> "subprocess.Popen[str]":

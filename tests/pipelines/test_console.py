@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.pipelines.command import end, start
+from tests.pipelines.command import NOTICES_A_HANGUP, end, start
 
 _STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -63,7 +63,7 @@ console.main()
 @pytest.mark.parametrize("stop", _STOPS)
 @pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["inspect", "nowhere.zarr"], 2)], ids=["0", "2"])
 def test_a_late_signal_ends_it_at_once_with_the_code_of_the_verb(words, code, stop):
-    process = start(*words, program=_SLOW_TO_END)
+    process = start(*words, program=_SLOW_TO_END, before=NOTICES_A_HANGUP)
     _wait_for("ending", process)
 
     process.send_signal(stop)
@@ -85,7 +85,7 @@ def test_what_nohup_ignores_stays_ignored():
 
 @pytest.mark.parametrize("stop", _STOPS)
 def test_a_signal_while_it_loads_ends_it_without_a_word(stop):
-    process = start("--version", program=_SLOW_TO_LOAD)
+    process = start("--version", program=_SLOW_TO_LOAD, before=NOTICES_A_HANGUP)
     _wait_for("loading", process)
 
     process.send_signal(stop)

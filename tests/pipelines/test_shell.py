@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.pipelines import dumps
-from tests.pipelines.command import PROGRAM, Outcome, end, run_alone, softmax_dask, start, tree
+from tests.pipelines.command import NOTICES_A_HANGUP, PROGRAM, Outcome, end, run_alone, softmax_dask, start, tree
 
 NOT_UTF_8 = b"\xff.zarr"
 
@@ -147,7 +147,7 @@ class TestSignals:
         ids=["a terminal that closes", "SIGTERM twice", "three at once"],
     )
     def test_they_end_it_with_75_and_nothing_stays(self, command, tmp_path, signals):
-        process = _writing(command, tmp_path)
+        process = _writing(command, tmp_path, before=NOTICES_A_HANGUP)
 
         for number in signals:
             process.send_signal(number)

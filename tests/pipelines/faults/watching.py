@@ -31,12 +31,14 @@ def readers(stage: Stage, *, seconds: float) -> Figures:
     while len(list(stage.root.glob("ready-*"))) < _LOOKERS:
         time.sleep(0.01)
     begin = time.monotonic()
-    for turn in count(1):
-        _grow(history, figures)
-        if turn >= len(KINDS) and time.monotonic() - begin > seconds:
-            break
-        place.show(history := next(histories))
-    place.stop.touch()
+    try:
+        for turn in count(1):
+            _grow(history, figures)
+            if turn >= len(KINDS) and time.monotonic() - begin > seconds:
+                break
+            place.show(history := next(histories))
+    finally:
+        place.stop.touch()  # else they look for ever, whatever ended this
     for found in map(end, looking):
         assert found.code == 0, found
         _add(figures, found.value)

@@ -128,7 +128,8 @@ class TestFolders:
         assert _numbers(tmp_path) == [0, 1]
 
     def test_a_name_too_long_for_a_path_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(SourceNotFoundError, match=r"is no path.*Check it"):
+        # Python 3.14 says of such a name that nothing is there.
+        with pytest.raises(SourceNotFoundError, match=r"is no path.*Check it|there is no '.*Check the path"):
             _open(tmp_path / ("x" * 5000))
 
 
