@@ -1,6 +1,8 @@
 """Vectors of the CPU kernels, operation by operation, against NumPy; and the error bounds of exp and log1p."""
 
 import math
+import subprocess
+import sys
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache
@@ -440,6 +442,25 @@ def test_load_lanes_picks_a_row_of_a_tile_for_each_lane(dtype):
 
 
 # ---- exp2
+
+
+@pytest.mark.parametrize(("letter", "kind", "bound_eps"), [("S", np.float32, 0.33), ("D", np.float64, 0.05)])
+def test_polynomial_of_the_fraction_is_as_exact_as_it_must_be(letter, kind, bound_eps):
+    coefficients = [value for name, value in sorted(vars(exp2).items()) if name[:2] == f"_{letter}" and len(name) == 3]
+    f = np.linspace(-1 / 16, 1 / 16, 20_000, dtype=np.longdouble)
+
+    found = 1 + f * np.polynomial.polynomial.polyval(f, np.array(coefficients, np.longdouble))
+
+    assert np.max(np.abs(found / np.exp2(f) - 1)) < bound_eps * np.finfo(kind).eps
+
+
+def test_no_constant_is_computed_by_the_lapack_of_the_machine():
+    code = (
+        "import numpy as np; np.linalg.lstsq = np.linalg.solve = np.linalg.inv = None; import softmax_dask.kernels.cpu"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # Of a ratio of two exponentials, which is what softmax divides out (2**-k cancels). It leaves to the sum and the

@@ -77,22 +77,28 @@ def inverse_in(constants: Array) -> Inverse:
     return Inverse(constants[2], constants[3])
 
 
-def _polynomial(degree: int, most: float) -> Any:
-    """Coefficients of q in 2**f = 1 + f * q(f), |f| <= most: least squares at Chebyshev nodes."""
-    f = np.cos((np.arange(400) + 0.5) * np.pi / 400) * most
-    fitted = np.polynomial.chebyshev.Chebyshev.fit(f, np.expm1(f * np.log(2)) / f, degree - 1, domain=[-most, most])
-    return fitted.convert(kind=np.polynomial.Polynomial).coef
-
-
-# Degrees 3 and 7 keep float32 within 4 eps and float64 within 8: tests/library/test_simd.py, test_kernels.py.
-_S1, _S2, _S3 = (np.float32(c) for c in _polynomial(3, 1 / 16))
-_D1, _D2, _D3, _D4, _D5, _D6, _D7 = (np.float64(c) for c in _polynomial(7, 1 / 16))
+# Coefficients of q in 2**f = 1 + f * q(f), |f| <= 1/16: least squares of (2**f - 1) / f at 400 Chebyshev nodes, lowest
+# first. Written down and not fitted anew, because the last digits of a fit are those of a machine's LAPACK. Degrees 3
+# and 7 keep float32 within 4 eps and float64 within 8: tests/library/test_simd.py, test_kernels.py.
+_S1, _S2, _S3 = (np.float32(float.fromhex(digits)) for digits in ("0x1.62e43p-1", "0x1.ec0aa6p-3", "0x1.c6bb7ap-5"))
+_D1, _D2, _D3, _D4, _D5, _D6, _D7 = (
+    np.float64(float.fromhex(digits))
+    for digits in (
+        "0x1.62e42fefa39f0p-1",
+        "0x1.ebfbdff82c6e5p-3",
+        "0x1.c6b08d7049e06p-5",
+        "0x1.3b2ab6f1ab526p-7",
+        "0x1.5d87fe67d4495p-10",
+        "0x1.430df85732ec9p-13",
+        "0x1.ffdbc8b69f72cp-17",
+    )
+)
 
 # Adding MAGIC rounds to eighths and leaves their number, biased like an exponent, in the low bits.
 # Beyond BIG they would not fit, and the row is shifted by its largest logit.
 _MAGIC32, _BIG32, _BIAS32 = np.float32(1.5 * 2**20 + 127), np.float32(2**17), np.float32(127)
 _MAGIC64, _BIG64, _BIAS64 = np.float64(1.5 * 2**49 + 1023), np.float64(2**30), np.float64(1023)
-_LN2 = float(np.log(2))
+_LN2 = float.fromhex("0x1.62e42fefa39efp-1")
 
 FOLD = 8
 """Terms that are added plainly before the exact sum takes them: few enough to stay within 4 eps of float32."""
