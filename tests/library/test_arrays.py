@@ -128,7 +128,7 @@ def test_lazy_columns_together_have_the_bits_of_numpy(lazy, logits, targets):
     assert_same_bits(found, decisions(logits, COLUMNS, targets=targets))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, ROWS - 1), max_size=8), st.sampled_from([3, 100, 200, 300]))
 def test_no_row_chunking_changes_a_bit(cuts, classes):
     x = np.random.default_rng(classes).normal(0, 6, (ROWS, classes)).astype(np.float32)

@@ -106,7 +106,7 @@ def test_jacobian_is_that_of_the_definition(logits, temperature):
     np.testing.assert_allclose(found, by_einsum(logits, temperature), rtol=MATRIX, atol=1e-15)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     arrays(np.float64, array_shapes(min_dims=1, max_dims=4, min_side=2, max_side=6), elements=st.floats(-9, 9)),
     st.data(),
@@ -121,7 +121,7 @@ def test_any_axis_may_be_the_class_axis(x, data):
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(2, 40), st.integers(1, 20), st.sampled_from(list(FLOATS)), st.integers(0, 99))
 def test_products_are_those_with_the_matrix(classes, rows, dtype, seed):
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ from softmax_dask import decisions, log_softmax, logsumexp, softmax
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
 FLOAT64_EPS = float(np.finfo(np.float64).eps)
 PROBABILITY = 4 * FLOAT32_EPS
-modest = settings(deadline=None, max_examples=40)
+modest = settings(max_examples=40)
 
 
 def logits_of(dtype=np.float32, bound=80.0, classes=300):

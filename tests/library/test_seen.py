@@ -5,7 +5,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
@@ -22,7 +22,6 @@ negative = st.lists(st.floats(width=16, max_value=0.0, allow_nan=False), min_siz
 
 
 @pytest.mark.parametrize("dtype", STORED)
-@settings(deadline=None)  # the first call compiles
 @given(row=numbers | negative)
 def test_the_largest_is_that_of_numpy(dtype, row):
     row = np.array(row, DTYPES[dtype])
@@ -43,7 +42,6 @@ def test_of_nothing_the_largest_is_minus_infinity(dtype):
 
 @pytest.mark.parametrize("dtype", STORED)
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-@settings(deadline=None)  # the first call compiles
 @given(row=numbers, place=st.integers(0, LONGEST))
 def test_a_nan_is_passed_over_or_the_largest(dtype, sign, row, place):
     row = np.array(row, DTYPES[dtype])
@@ -54,7 +52,6 @@ def test_a_nan_is_passed_over_or_the_largest(dtype, sign, row, place):
 
 
 @pytest.mark.parametrize("dtype", STORED)
-@settings(deadline=None)  # the first call compiles
 @given(row=numbers | negative)
 def test_the_first_of_the_largest_is_found(dtype, row):
     row = np.array(row, DTYPES[dtype])

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -67,7 +67,6 @@ def levels_of(classes: int, place: int, count: int) -> list[int]:
     return [int((place + i) % classes != 0) for i in range(count)]
 
 
-@settings(deadline=None)  # the first call compiles
 @given(CLASSES, st.integers(0, 40), st.integers(0, 200), CUTS)
 def test_rows_of_full_length_are_found_however_levels_are_cut(
     classes: int, place: int, count: int, cuts: list[int]
@@ -78,7 +77,6 @@ def test_rows_of_full_length_are_found_however_levels_are_cut(
     assert rows_begin(fixed(data), count, classes, row_pattern(classes), place)
 
 
-@settings(deadline=None)  # the first call compiles
 @given(CLASSES, st.integers(0, 40), st.integers(1, 200), CUTS, st.data())
 def test_one_level_that_is_wrong_is_found(
     classes: int, place: int, count: int, cuts: list[int], chosen: st.DataObject
@@ -91,7 +89,6 @@ def test_one_level_that_is_wrong_is_found(
     assert not rows_begin(fixed(data), count, classes, row_pattern(classes), place)
 
 
-@settings(deadline=None)  # the first call compiles
 @given(CLASSES, st.binary(max_size=40), st.integers(1, 300))
 def test_bytes_are_rows_only_if_they_decode_to_their_levels(classes: int, data: bytes, count: int) -> None:
     found = rows_begin(fixed(data), count, classes, row_pattern(classes), 0)
@@ -126,7 +123,6 @@ def decoded(data: bytes, bits: int, count: int) -> list[int] | None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64])
-@settings(deadline=None)  # the first call compiles
 @given(bits=st.integers(0, 20), count=st.integers(1, 200), cuts=CUTS, seed=st.integers(0, 99))
 def test_entries_are_looked_up(dtype: Any, bits: int, count: int, cuts: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -141,7 +137,6 @@ def test_entries_are_looked_up(dtype: Any, bits: int, count: int, cuts: list[int
     assert np.array_equal(values, dictionary[indices])
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.integers(0, 40), st.binary(max_size=40), st.integers(1, 100), st.integers(0, 300))
 @example(bits=0, data=varint(2**35 - 1), count=5, entries=1)
 def test_bytes_are_indices_only_if_they_lead_to_entries(bits: int, data: bytes, count: int, entries: int) -> None:
@@ -171,7 +166,6 @@ def test_split_streams_are_joined(dtype: Any) -> None:
     assert np.array_equal(values, wanted)
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.integers(0, 2**35 - 1))
 def test_a_number_is_read_and_where_it_ends(number: int) -> None:
     data = varint(number)

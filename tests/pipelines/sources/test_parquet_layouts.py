@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -49,7 +49,6 @@ _LAYOUTS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)  # an example is a few files
 @given(layout=_LAYOUTS, read_bytes=st.sampled_from([1, 100, 2**20]), data=st.data())
 def test_random_layouts_of_the_same_rows_give_the_same_bits(
     layout: dict[str, Any], read_bytes: int, data: st.DataObject

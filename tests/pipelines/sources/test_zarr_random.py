@@ -39,7 +39,7 @@ def layouts(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(layout=layouts(), class_axis=st.sampled_from([0, 1]), dtype=st.sampled_from(["<f4", ">f4"]))
 def test_every_layout_of_the_same_rows_reads_as_the_same_bits(layout: Any, class_axis: int, dtype: str) -> None:
     stored = np.ascontiguousarray(_DATA.T if class_axis == 0 else _DATA).astype(dtype)

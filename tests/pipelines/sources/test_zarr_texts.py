@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import zarr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numcodecs import VLenUTF8
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
@@ -36,13 +36,11 @@ def stored(items: list[str]) -> bytes:
     return bytes(VLenUTF8().encode(np.array(items, dtype=object)))
 
 
-@settings(deadline=None)  # the first call compiles
 @given(items=texts)
 def test_texts_are_those_that_were_encoded(items):
     assert texts_of(stored(items), len(items)).to_pylist() == items
 
 
-@settings(deadline=None)
 @given(items=texts, place=st.integers(0, 2000), byte=st.integers(0, 255))
 def test_a_byte_that_is_another_gives_texts_or_an_error(items, place, byte):
     damaged = bytearray(stored(items))

@@ -105,7 +105,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return path, path.read_bytes(), _read(path)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(place=st.integers(0, 10**9), bit=st.integers(0, 7))
 def test_a_flipped_bit_of_the_directory_changes_nothing_unseen(
     whole: tuple[Path, bytes, list[Any]], place: int, bit: int
