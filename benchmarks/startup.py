@@ -35,7 +35,7 @@ def _python(code: str) -> tuple[str, ...]:
     return sys.executable, "-c", code
 
 
-# `main(...)` is what the console script does, without the shell's search for it.
+# `main()` is what the console script does, without the shell's search for it.
 HELP = _python(f"{_MAIN} ['--help']; main()")
 IMPORT_DASK = _python("import dask.array")
 _DASK, _NUMBA = "import dask.array", "a function from Numba's cache"

@@ -12,7 +12,7 @@ if [ "$(id -u)" != 0 ] || ! command -v debootstrap >/dev/null; then
     exit 0
 fi
 if [ ! -e "$root/ready" ]; then
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' | head -1)
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | head -1)
     packages=python3,python3-venv,libpython3-dev,ca-certificates,g++,git,make,procps
     mkdir -p "$root"
     debootstrap --variant=minbase --include="$packages" "$suite" "$root" "$mirror" >"$root.log" 2>&1
@@ -21,7 +21,8 @@ fi
 cp /etc/resolv.conf "$root/etc/"
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 rm -rf "$root/project"
-git ls-files -z | xargs -0 cp --parents --target-directory="$(mkdir -p "$root/project" && echo "$root/project")"
+mkdir "$root/project"
+git ls-files -z | xargs -0 cp --parents --target-directory="$root/project"
 
 # Mounts of a namespace go with its last process.
 exec unshare --mount sh -eu -c '
