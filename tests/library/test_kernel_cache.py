@@ -117,6 +117,21 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# ---- settings of Numba
+
+
+@pytest.mark.parametrize("of", ["compiled", "loaded"])
+def test_where_numba_is_told_to_compile_nothing_kernels_are_all_the_same(tmp_path, warm, of):
+    code = """
+import numba, numpy as np, softmax_dask
+print(softmax_dask.softmax(np.zeros((3, 4), np.float32)).tolist())
+assert not hasattr(numba.njit(lambda x: x), "overloads")
+"""
+    cache = {"compiled": tmp_path, "loaded": warm}[of]
+
+    assert json.loads(run(code, ROOT, cache, NUMBA_DISABLE_JIT="1")) == [[0.25] * 4] * 3
+
+
 # ---- steps
 
 

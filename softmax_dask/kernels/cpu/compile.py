@@ -17,7 +17,7 @@ from typing import Any
 
 import llvmlite
 import numba
-from numba import njit
+from numba import config
 from numba.core.caching import (
     CompileResultCacheImpl,
     FunctionCache,
@@ -26,7 +26,8 @@ from numba.core.caching import (
     UserProvidedCacheLocator,
     UserWideCacheLocator,
 )
-from numba.core.registry import cpu_target
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import CPUDispatcher, cpu_target
 from numba.core.runtime import rtsys
 
 from softmax_dask.kernels.cpu.lowering import StepCompiler
@@ -35,18 +36,12 @@ _CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 
 # Nobody calls a step from Python or C: no wrappers for that, and no machine code before it is part of a kernel.
-_STEP = {
-    "error_model": "numpy",
-    "forceinline": True,
-    "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
-    "pipeline_class": StepCompiler,
-}
+_STEP = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile an entry point: called from Python, releases the GIL, kept on disk if it stands in a file."""
-    dispatcher = njit(nogil=True, error_model="numpy")(function)
+    dispatcher = _dispatcher(function, {"nogil": True})
     if Path(function.__code__.co_filename).is_file():
         dispatcher._cache = _KernelCache(function)
     return dispatcher
@@ -58,12 +53,30 @@ def step(function: Callable[..., Any]) -> Any:
     It counts no references to arrays, so it makes none. Between branches and loops LLVM cannot prove such counting
     useless, and it is atomic: for short rows it took as long as all the arithmetic.
     """
-    return njit(**_STEP, _nrt=False)(function)
+    return _dispatcher(function, {**_STEP, "_nrt": False}, pipeline_class=StepCompiler)
 
 
 def owning_step(function: Callable[..., Any]) -> Any:
     """As `step`, for a part that makes an array, or asks one where it lies in memory."""
-    return njit(**_STEP)(function)
+    return _dispatcher(function, _STEP, pipeline_class=StepCompiler)
+
+
+def _dispatcher(function: Callable[..., Any], options: dict[str, bool], **more: Any) -> Any:
+    fixed = {"nopython": True, "boundscheck": None, "error_model": "numpy"}
+    return _Dispatcher(py_func=function, targetoptions={**fixed, **options}, **more)
+
+
+class _Dispatcher(CPUDispatcher):  # type: ignore[misc]
+    """What `njit` makes, whatever NUMBA_DISABLE_JIT says: it shows code as Python, which vectors cannot be."""
+
+    def compile(self, sig: Any) -> Any:
+        """Compile for these types; Numba's own parts ask the setting too, while they are made part of a kernel."""
+        with global_compiler_lock:
+            before, config.DISABLE_JIT = config.DISABLE_JIT, 0
+            try:
+                return super().compile(sig)
+            finally:
+                config.DISABLE_JIT = before
 
 
 @cache
