@@ -101,6 +101,13 @@ def test_threads_and_what_is_to_be_called_at_the_end_are_and_nothing_is_freed():
     assert outcome.out.splitlines()[1:] == ["waited for", "called"]
 
 
+def test_python_runs_the_package_as_the_script_with_any_flags_of_its_own():
+    outcome = end(start("--version", program=(sys.executable, "-OO", "-X", "dev", "-m", "softmax_dask_pipelines")))
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("softmax-dask, version ")
+
+
 def _wait_for(word: str, process: "subprocess.Popen[str]") -> None:
     assert process.stdout is not None
     assert word in iter(lambda: process.stdout.readline().strip(), "")

@@ -1,0 +1,5 @@
+"""`python -m softmax_dask_pipelines`: the console script, for `python -X dev`, profilers and debuggers."""
+
+from softmax_dask_pipelines.console import main
+
+main()
