@@ -8,7 +8,7 @@ import numpy as np
 from softmax_dask_pipelines.errors import MemoryBudgetError
 from softmax_dask_pipelines.jacobian_task import Tiles
 from softmax_dask_pipelines.job import carried_bytes
-from softmax_dask_pipelines.plan import PARTITION_BYTES, PROCESS_BYTES
+from softmax_dask_pipelines.plan import PARTITION_BYTES, PROCESS_BYTES, RAISE
 from softmax_dask_pipelines.selection import NUMBER_BYTES
 from softmax_dask_pipelines.sources import SourceFacts
 
@@ -37,7 +37,7 @@ class JacobianMemory:
             raise MemoryBudgetError(
                 f"memory_limit is {self.limit:,} bytes; expected at least {self.peak_bytes(1, rows):,}: "
                 f"{PROCESS_BYTES:,} for the process, {self._fixed_bytes(rows) - PROCESS_BYTES:,} for the chosen rows "
-                f"and {self._thread_bytes():,} for one thread. Raise the limit, choose fewer rows, or store the "
+                f"and {self._thread_bytes():,} for one thread. {RAISE}, choose fewer rows, or store the "
                 "logits in smaller chunks."
             )
         return threads

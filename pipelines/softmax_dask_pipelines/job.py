@@ -144,7 +144,8 @@ def recut(job: Job, cut: Cut) -> Job:
         partition_rows=cut.partition_rows,
         chunk_rows=cut.chunk_rows,
         first=spec.first_partition,
-        **_hands(job.config),
+        # What is free changes while a run begins; what it was prepared for stays.
+        **_hands(job.config) | {"memory_limit_bytes": job.plan.memory_limit_bytes},
     )
     if not is_address(spec.path) and os.path.lexists(spec.path):  # `prepare` has looked otherwise
         require_room(Path(spec.path), plan.bytes_out)

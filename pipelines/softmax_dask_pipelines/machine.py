@@ -1,27 +1,36 @@
-"""What this machine leaves us: memory, disk and cores, cgroup limits included."""
+"""What this machine leaves us: memory, disk and cores, within the limits that this process is under."""
 
 import os
 import shutil
 from math import isqrt
 from pathlib import Path
 
-from dask.system import CPU_COUNT
+from softmax_dask_pipelines.control_groups import memory_groups
 
-_CGROUP = Path("/sys/fs/cgroup")
+_PROC = Path("/proc/self")
+_COUNTED = {"RLIMIT_AS": 0, "RLIMIT_DATA": 5}
+"""Limits of a process (`ulimit -v`, `ulimit -d`) -> which number of /proc/self/statm they are about."""
 
 
 def free_memory_bytes() -> int:
-    """Memory that a process may still take: what the machine has available, or the cgroup leaves if that is less."""
-    left = [_available_bytes()]
-    limit, used = _number(_CGROUP / "memory.max"), _number(_CGROUP / "memory.current")
-    if limit is not None and used is not None:
-        left.append(max(0, limit - used))
-    return min(left)
+    """Memory that this process may have: what it holds, and what the machine, control groups and `ulimit` leave it."""
+    groups = [max(0, group.most_bytes - group.used_bytes) for group in memory_groups()]
+    alone = [max(0, most - used) for most, used in _own_limits().values()]
+    left = resident_bytes() + min([_available_bytes(), *groups, *alone])
+    limit = memory_limit_bytes()
+    return left if limit is None else min(left, limit)
 
 
 def memory_limit_bytes() -> int | None:
-    """Limit of the cgroup that this process is in; None where there is none."""
-    return _number(_CGROUP / "memory.max")
+    """The least of the limits that this process is under; None where there is none."""
+    groups = [group.most_bytes for group in memory_groups()]
+    return min([*groups, *(most for most, _ in _own_limits().values())], default=None)
+
+
+def address_space_is_short(margin_bytes: int = 256 << 20) -> bool:
+    """Whether this process comes, or came, so near to its `ulimit -v` that loading a library may fail."""
+    most, used = _own_limits().get("RLIMIT_AS", (None, 0))
+    return most is not None and most - max(used, _peak_bytes()) < margin_bytes
 
 
 def free_disk_bytes(folder: Path) -> int:
@@ -31,15 +40,13 @@ def free_disk_bytes(folder: Path) -> int:
 
 def resident_bytes() -> int:
     """Memory that this process holds now; 0 where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return _memory_bytes()[1]
 
 
 def cores() -> int:
     """Cores that this process may use."""
+    from dask.system import CPU_COUNT  # late: this module also says what is left when memory ran out
+
     return int(CPU_COUNT)
 
 
@@ -61,8 +68,29 @@ def _available_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def _number(path: Path) -> int | None:
+def _own_limits() -> dict[str, tuple[int, int]]:
+    """Limits of memory that this process has -> how much, and how much of it is taken."""
     try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # not Linux, no cgroup, or "max"
-        return None
+        import resource
+    except ModuleNotFoundError:  # not Unix
+        return {}
+    taken = _memory_bytes()
+    soft = {name: resource.getrlimit(getattr(resource, name))[0] for name in _COUNTED}
+    return {name: (most, taken[_COUNTED[name]]) for name, most in soft.items() if most != resource.RLIM_INFINITY}
+
+
+def _memory_bytes() -> list[int]:
+    """Address space, resident, shared, text, 0, data of this process; zeros where the system does not say."""
+    try:
+        return [int(pages) * os.sysconf("SC_PAGE_SIZE") for pages in (_PROC / "statm").read_text().split()]
+    except (OSError, ValueError):
+        return [0] * 7
+
+
+def _peak_bytes() -> int:
+    """The largest address space that this process ever had."""
+    try:
+        lines = (_PROC / "status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmPeak:")), 0)

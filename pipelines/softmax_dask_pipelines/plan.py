@@ -22,6 +22,7 @@ CHUNK_BYTES = BLOCK_BYTES // 2
 """Logits, or one wide column, of a chunk: with its results it fits the caches that cores share. Each thread holds some,
 as computed, encoded and being written: of twice the size a run takes twice the memory, see benchmarks/growth.py."""
 
+RAISE = "Raise the limit (where none is given: half of what is free)"
 PROCESS_BYTES = 400 << 20
 """A process with everything imported: 280 MiB measured, 320 when it compiles the kernels, see benchmarks/memory.py.
 The rest is for what the allocators of threads and of Arrow keep back when buffers are freed."""
@@ -140,7 +141,7 @@ def make_plan(
     raise MemoryBudgetError(
         f"memory_limit is {_bytes_text(memory_limit_bytes)}; expected at least {_bytes_text(peak)}: "
         f"{_bytes_text(process_bytes)} for the process and {_bytes_text(peak - process_bytes)} for one thread with "
-        f"blocks of {sizes.read_rows} x {sizes.classes} logits. Raise the limit, or store the logits in smaller chunks."
+        f"blocks of {sizes.read_rows} x {sizes.classes} logits. {RAISE}, or store the logits in smaller chunks."
     )
 
 
@@ -167,7 +168,7 @@ def make_plan_as_cut(
         raise MemoryBudgetError(
             f"memory_limit is {_bytes_text(memory_limit_bytes)}; expected at least "
             f"{_bytes_text(PROCESS_BYTES + task_bytes)} for one thread, in partitions of {partition_rows} rows as the "
-            "output has them. Raise the limit, or start over with --replace."
+            f"output has them. {RAISE}, or start over with --replace."
         )
     peak = PROCESS_BYTES + used * task_bytes
     plan = _plan(sizes, partition_rows, chunk_rows, used, peak, memory_limit_bytes)

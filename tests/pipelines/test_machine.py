@@ -3,25 +3,35 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from softmax_dask_pipelines import machine
+from softmax_dask_pipelines.control_groups import MemoryGroup
 
 MIB = 1 << 20
 
 
 @pytest.fixture
-def cgroup(tmp_path, monkeypatch):
-    """The folder of a cgroup, with no limit yet."""
-    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
-    return tmp_path
+def groups(monkeypatch):
+    """Groups that this process is in, as a list to fill."""
+    found: list[MemoryGroup] = []
+    monkeypatch.setattr(machine, "memory_groups", lambda: found)
+    monkeypatch.setattr(machine, "resident_bytes", lambda: 5 * MIB)
+    return found
 
 
-def limit(folder: Path, most: str, used: str) -> None:
-    (folder / "memory.max").write_text(most + "\n")
-    (folder / "memory.current").write_text(used + "\n")
+def limited(resource: str, most: int, said: str) -> str:
+    """What a process says that has such a limit."""
+    code = f"""
+import resource
+from softmax_dask_pipelines import machine
+from softmax_dask_pipelines.control_groups import MemoryGroup
+resource.setrlimit(resource.{resource}, ({most}, {most}))
+print({said})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def test_free_memory_lies_between_nothing_and_all_that_the_machine_has():
@@ -30,43 +40,55 @@ def test_free_memory_lies_between_nothing_and_all_that_the_machine_has():
     assert 0 < free <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_the_cgroup_leaves_its_limit_less_what_it_uses(cgroup):
-    limit(cgroup, str(100 * MIB), str(30 * MIB))
+def test_a_group_leaves_its_limit_less_what_it_uses_and_what_we_hold_is_ours(groups):
+    groups.append(MemoryGroup(100 * MIB, 30 * MIB))
 
-    assert machine.free_memory_bytes() == 70 * MIB
-
-
-def test_a_cgroup_without_limit_leaves_what_the_machine_has(cgroup):
-    limit(cgroup, "max", str(30 * MIB))
-
-    assert machine.free_memory_bytes() > 100 * MIB
+    assert machine.free_memory_bytes() == 70 * MIB + 5 * MIB
+    assert machine.memory_limit_bytes() == 100 * MIB
 
 
-def test_a_limit_above_the_machine_does_not_count(cgroup):
-    limit(cgroup, str(1 << 60), "0")
+def test_of_groups_inside_of_each_other_the_least_counts(groups):
+    groups += [MemoryGroup(100 * MIB, 30 * MIB), MemoryGroup(200 * MIB, 190 * MIB)]
 
-    assert machine.free_memory_bytes() < 1 << 60
-
-
-def test_a_cgroup_that_uses_more_than_its_limit_leaves_nothing(cgroup):
-    limit(cgroup, str(MIB), str(2 * MIB))
-
-    assert machine.free_memory_bytes() == 0
+    assert machine.free_memory_bytes() == 10 * MIB + 5 * MIB
+    assert machine.memory_limit_bytes() == 100 * MIB
 
 
-def test_without_a_cgroup_the_machine_decides(cgroup):
-    assert machine.free_memory_bytes() > 0
+def test_a_limit_above_the_machine_does_not_count(groups):
+    groups.append(MemoryGroup(1 << 59, 0))
+
+    assert machine.free_memory_bytes() < 1 << 59
 
 
-@pytest.mark.parametrize(("most", "known"), [(str(100 * MIB), 100 * MIB), ("max", None)])
-def test_the_memory_limit_is_that_of_the_cgroup(cgroup, most, known):
-    limit(cgroup, most, "0")
+def test_a_group_that_uses_more_than_its_limit_leaves_what_we_hold(groups):
+    groups.append(MemoryGroup(64 * MIB, 65 * MIB))
 
-    assert machine.memory_limit_bytes() == known
+    assert machine.free_memory_bytes() == 5 * MIB
 
 
-def test_without_a_cgroup_there_is_no_memory_limit(cgroup):
+def test_without_limits_the_machine_decides(groups, monkeypatch):
+    monkeypatch.setattr(machine, "_own_limits", dict)
+
+    assert machine.free_memory_bytes() > 5 * MIB
     assert machine.memory_limit_bytes() is None
+
+
+@pytest.mark.parametrize("resource", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_limits_of_the_process_itself_count(resource):
+    said = limited(resource, 8 << 30, "machine.memory_limit_bytes(), machine.free_memory_bytes()")
+
+    limit, free = map(int, said.split())
+    assert limit <= 8 << 30
+    assert free <= 8 << 30
+
+
+@pytest.mark.parametrize(("margin", "is_short"), [(0, False), (1 << 40, True)])
+def test_address_space_is_short_near_its_limit(margin, is_short):
+    assert limited("RLIMIT_AS", 1 << 40, f"machine.address_space_is_short({margin})") == str(is_short)
+
+
+def test_address_space_without_a_limit_is_never_short():
+    assert not machine.address_space_is_short(1 << 60)
 
 
 def test_free_disk_lies_between_nothing_and_the_size_of_the_disk(tmp_path):
@@ -77,6 +99,7 @@ def test_resident_memory_grows_with_what_is_held():
     code = """
 import numpy as np
 from softmax_dask_pipelines import machine
+from softmax_dask_pipelines.control_groups import MemoryGroup
 before = machine.resident_bytes()
 held = np.ones(64 << 20, np.uint8)
 print((machine.resident_bytes() - before) / held.nbytes)

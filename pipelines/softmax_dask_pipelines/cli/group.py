@@ -12,6 +12,7 @@ import click
 from softmax_dask import SoftmaxDaskError, __version__
 from softmax_dask_pipelines.cli.output import lost
 from softmax_dask_pipelines.cli.process import as_a_command
+from softmax_dask_pipelines.cli.shortages import shortage
 from softmax_dask_pipelines.errors import BUG, TemporaryError, UsageError, exit_code
 
 _VERBS = {
@@ -98,11 +99,11 @@ class Group(click.Group):
             raise  # whoever read our help has gone: click ends quietly
         except OSError as error:
             if error.errno != errno.ENOSPC or error.filename is not None:
-                _fail_as_a_bug(ctx, error)
+                _fail_unexpectedly(ctx, error)
             # What runs write goes through `storage`, so this is the help of a verb, which click prints.
             _fail(ctx, str(lost(error)), TemporaryError.exit_code)
         except Exception as error:
-            _fail_as_a_bug(ctx, error)
+            _fail_unexpectedly(ctx, error)
 
 
 def _nearest(name: str) -> str:
@@ -125,7 +126,9 @@ def _fail(ctx: click.Context, message: str, code: int) -> None:
     ctx.exit(code)
 
 
-def _fail_as_a_bug(ctx: click.Context, error: Exception) -> None:
+def _fail_unexpectedly(ctx: click.Context, error: Exception) -> None:
+    if (lacking := shortage(error)) is not None:
+        _fail(ctx, str(lacking), exit_code(lacking))
     text = f"{type(error).__name__}: {error}"
     _fail(ctx, f"this is our bug: {text}. Run it again with --debug, and report what it prints.", BUG)
 
