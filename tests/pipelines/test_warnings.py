@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,18 @@ def test_a_warning_points_at_the_line_that_called(tmp_path, case):
         score(source, tmp_path / "out.zarr", **options)
 
     assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_runs_in_threads_hide_what_zarr_warns_of_and_leave_filters_as_they_were(tmp_path):
+    # Filters are those of the whole process: a run that puts them back must not do so while another one needs its own.
+    dump = dumps.zarr_array(tmp_path / "in.zarr", dumps.logits(), chunks=(10, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = list(warnings.filters)
+        with ThreadPoolExecutor(8) as threads:
+            done = [threads.submit(score, dump, tmp_path / f"{number}.zarr") for number in range(24)]
+        found = [run.exception() for run in done]
+        after = list(warnings.filters)
+
+    assert found == [None] * 24
+    assert after == before

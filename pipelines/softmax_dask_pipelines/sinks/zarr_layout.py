@@ -1,7 +1,6 @@
 """The arrays of a Zarr output and its metadata documents; no values, no files."""
 
 import re
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +10,7 @@ import zarr
 from zarr.storage import MemoryStore
 
 from softmax_dask import COLUMNS, Column
+from softmax_dask_pipelines.notices import silent
 from softmax_dask_pipelines.sinks import CarriedColumn, OutputSpec
 from softmax_dask_pipelines.sinks.buffers import column_dtype
 from softmax_dask_pipelines.sinks.zarr_codecs import number_codecs, string_codecs
@@ -61,9 +61,8 @@ def metadata_documents(layouts: dict[str, ArrayLayout], attributes: dict[str, An
     group = zarr.create_group(store, zarr_format=3, attributes=attributes)
     for layout in layouts.values():
         _create(group, layout)
-    with warnings.catch_warnings():
-        # Zarr warns that version 3 has no specification for it yet; xarray warns where it is missing.
-        warnings.filterwarnings("ignore", "Consolidated metadata", zarr.errors.ZarrUserWarning)
+    # Zarr warns that version 3 has no specification for it yet; xarray warns where it is missing.
+    with silent("Consolidated metadata", zarr.errors.ZarrUserWarning):
         zarr.consolidate_metadata(store)
     return {key: stored[key].to_bytes() for key in [*(f"{name}/{ROOT}" for name in layouts), ROOT]}
 

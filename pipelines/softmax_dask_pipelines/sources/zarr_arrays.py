@@ -7,7 +7,6 @@ and a member that zarr-python cannot open does not hide the others.
 import json
 import os
 import posixpath
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -29,6 +28,7 @@ from softmax_dask_pipelines.errors import (
     PipelineError,
     SourceFormatError,
 )
+from softmax_dask_pipelines.notices import silent
 from softmax_dask_pipelines.sources.dtypes import holds_logits
 from softmax_dask_pipelines.sources.names import carried_name, listing, no_such
 from softmax_dask_pipelines.sources.zarr_bfloat16 import is_bfloat16, without_bfloat16
@@ -213,8 +213,7 @@ def _arrays_in(files: Files, folder: str) -> tuple[str, ...]:
 def _metadata(document: dict[str, Any]) -> ArrayV2Metadata | ArrayV3Metadata:
     plain = without_bfloat16(document)
     # Of codecs that zarr's specification does not have yet, of empty filters: no concern of who reads.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with silent():
         if plain.get("zarr_format") == 2:
             return bounded_v2(ArrayV2Metadata.from_dict(plain))
         return ArrayV3Metadata.from_dict(plain | {"codecs": bounded_codecs(plain["codecs"])})
