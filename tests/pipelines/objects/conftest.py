@@ -68,5 +68,9 @@ def new_connections(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _connections() -> Callable[..., Any]:
-    """Making one takes as long as a test."""
-    return cache(object_store._file_system.__wrapped__)
+    """Making one takes as long as a test. None is let go: s3fs waits a tenth of a second for its end, then it warns."""
+    _MADE.append(cache(object_store._file_system.__wrapped__))
+    return _MADE[-1]
+
+
+_MADE: list[Callable[..., Any]] = []
