@@ -36,7 +36,12 @@ _FORBIDDEN = (
 )
 _UNSTEADY = (
     StorageFailedError,
-    "the storage failed; expected one that takes files. Check it, and run the same command again.",
+    "the storage failed ({said}); expected one that takes files. Check it, and run the same command again.",
+)
+_UNFIT = (
+    ConfigError,
+    "this file system cannot do what is asked of it ({said}); expected one where files grow and get other names. "
+    "Choose a path on a disk, or the address of an object store.",
 )
 _IN_THE_WAY = (
     ConfigError,
@@ -49,6 +54,7 @@ _MEANINGS: dict[int, tuple[type[PipelineError], str]] = {
     errno.EPERM: _FORBIDDEN,
     errno.EROFS: _FORBIDDEN,
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY), _IN_THE_WAY),
+    **dict.fromkeys((errno.ESPIPE, errno.ENOSYS, errno.EOPNOTSUPP), _UNFIT),
     errno.ENAMETOOLONG: (ConfigError, "is longer than a path may be; expected a shorter one."),
 }
 
@@ -183,7 +189,7 @@ def plain_errors(path: object) -> Iterator[None]:
         raise
     except OSError as error:
         kind, message = _MEANINGS.get(error.errno or 0, _UNSTEADY)
-        raise kind(f"{path}: {message}") from error
+        raise kind(f"{path}: {message.format(said=error.strerror or error)}") from error
 
 
 def sync_file(path: Path) -> None:

@@ -1,5 +1,6 @@
 """One run at a time writes an output, and --replace replaces nothing but an output."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from softmax_dask_pipelines.errors import LockedError
+from softmax_dask_pipelines.errors import LockedError, PermissionDeniedError
 from softmax_dask_pipelines.ledger.lock import locked
 from tests.pipelines import dumps
 from tests.pipelines.command import softmax_dask
@@ -158,3 +159,17 @@ def test_a_file_of_somebody_else_in_the_place_of_the_lock_stays(source, output, 
 
     assert (outcome.code, lock.read_text()) == (EXISTS, "mine")
     assert outcome.err.startswith(f"Error: {lock}: is there, and no lock of a run; ")
+
+
+def test_a_lock_that_cannot_be_read_back_is_a_path_that_cannot_be_written(tmp_path, monkeypatch):
+    # `rclone mount` opens a file for both, and reads nothing of it.
+    def pread(*_: object) -> bytes:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("softmax_dask_pipelines.ledger.lock.os.pread", pread)
+
+    with (
+        pytest.raises(PermissionDeniedError, match="lock: cannot be written; "),
+        locked(tmp_path / "out.zarr"),
+    ):
+        pass

@@ -94,11 +94,18 @@ def test_a_path_without_permission_is_a_permission_denied_error(tmp_path, monkey
         (errno.ENAMETOOLONG, ConfigError),
         (errno.EIO, StorageFailedError),
         (errno.ESTALE, StorageFailedError),
+        (errno.ESPIPE, ConfigError),  # as `rclone mount` answers who appends
+        (errno.EOPNOTSUPP, ConfigError),
     ],
 )
 def test_what_a_file_system_says_is_an_error_of_ours(tmp_path, code, error):
     with pytest.raises(error, match=re.escape(str(tmp_path))), storage.plain_errors(tmp_path):
         raise OSError(code, "no")
+
+
+def test_a_failure_of_the_storage_comes_with_what_the_system_said(tmp_path):
+    with pytest.raises(StorageFailedError, match=r"failed \(Stale file handle\); "), storage.plain_errors(tmp_path):
+        raise OSError(errno.ESTALE, "Stale file handle")
 
 
 def test_a_folder_that_vanished_is_a_failure_of_the_storage(tmp_path):

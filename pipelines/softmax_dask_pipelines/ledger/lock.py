@@ -98,7 +98,8 @@ def _require_ours(path: Path, descriptor: int) -> None:
     """Refuse, and close, what no run has made: it would be removed when this one ends."""
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         # A power cut may leave zeros, or a part.
-        data = os.pread(descriptor, _MOST_BYTES + 1, 0).rstrip(b"\0")
+        with storage.plain_errors(path):
+            data = os.pread(descriptor, _MOST_BYTES + 1, 0).rstrip(b"\0")
         if len(data) <= _MOST_BYTES and (data.startswith(_BEGIN) or _BEGIN.startswith(data)):
             return
     os.close(descriptor)
