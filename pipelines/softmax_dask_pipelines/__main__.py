@@ -2,4 +2,5 @@
 
 from softmax_dask_pipelines.console import main
 
-main()
+if __name__ == "__main__":
+    main()
