@@ -1,5 +1,6 @@
 """Compiled kernels are kept on disk, are forgotten when any source of theirs changes, and never stop a program."""
 
+import datetime
 import json
 import os
 import shutil
@@ -236,6 +237,16 @@ def test_a_kernel_elsewhere_is_compiled_again_when_its_file_is_edited(here, tmp_
     assert (found, counts(again)) == (6.0, [0, 1] if edit else [1, 0])  # hits, misses
 
 
+def test_a_kernel_whose_globals_cannot_be_pickled_stays_in_memory(here):
+    file = here / "elsewhere.py"
+    file.write_text(ELSEWHERE)
+    found: dict[str, Any] = {"capsule": datetime.datetime_CAPI}  # type: ignore[attr-defined]
+    exec(compile(file.read_text(), str(file), "exec"), found)
+
+    assert found["tripled"](2.0) == 6.0
+    assert [name for name in files_in(here) if name.endswith(".nbc")] == []
+
+
 def test_of_a_kernel_that_was_typed_in_nothing_is_kept(here):
     typed = {"kernel": compiling.kernel}
     exec(ELSEWHERE, typed)
@@ -401,7 +412,7 @@ def tripled(x):
 
 def kernel_in(file: Path) -> Any:
     """That of `ELSEWHERE` in this file, as of a module that is imported."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"__name__": __name__}  # of no module, Numba would pickle its globals, `builtins` and all
     exec(compile(file.read_text(), str(file), "exec"), found)
     return found["tripled"]
 

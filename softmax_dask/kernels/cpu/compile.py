@@ -198,5 +198,6 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
             return self._load_overload(signature, target_context)
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        with suppress(OSError):  # a full disk, a folder that went away
+        # A full disk, a folder that went away; a function of no module, whose globals Numba keeps with it.
+        with suppress(OSError, TypeError, pickle.PicklingError):
             super().save_overload(signature, compiled)
