@@ -14,17 +14,14 @@ _COUNTED = {"RLIMIT_AS": 0, "RLIMIT_DATA": 5}
 
 def free_memory_bytes() -> int:
     """Memory that this process may have: what it holds, and what the machine, control groups and `ulimit` leave it."""
-    groups = [max(0, group.most_bytes - group.used_bytes) for group in memory_groups()]
-    alone = [max(0, most - used) for most, used in _own_limits().values()]
-    left = resident_bytes() + min([_available_bytes(), *groups, *alone])
-    limit = memory_limit_bytes()
-    return left if limit is None else min(left, limit)
+    limits = _limits()
+    left = resident_bytes() + min([_available_bytes(), *(max(0, most - used) for most, used in limits)])
+    return min([left, *(most for most, _ in limits)])
 
 
 def memory_limit_bytes() -> int | None:
     """The least of the limits that this process is under; None where there is none."""
-    groups = [group.most_bytes for group in memory_groups()]
-    return min([*groups, *(most for most, _ in _own_limits().values())], default=None)
+    return min((most for most, _ in _limits()), default=None)
 
 
 def address_space_is_short(margin_bytes: int = 256 << 20) -> bool:
@@ -66,6 +63,12 @@ def _available_bytes() -> int:
     except OSError:
         pass
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _limits() -> list[tuple[int, int]]:
+    """All that this process is under: how much, and how much of it is taken."""
+    groups = [(group.most_bytes, group.used_bytes) for group in memory_groups()]
+    return [*groups, *_own_limits().values()]
 
 
 def _own_limits() -> dict[str, tuple[int, int]]:
