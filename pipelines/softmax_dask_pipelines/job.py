@@ -272,6 +272,7 @@ def _output_spec(
             "source": config.source.path,
             "logits": facts.name,
             "classes": facts.classes,
+            **({"row_shape": list(facts.row_shape)} if len(facts.row_shape) > 1 else {}),
             **rule.said(),
             **_fitted(rule, carried),
         },
@@ -344,6 +345,7 @@ def carried_columns(rename: Mapping[str, str] | None, facts: SourceFacts) -> tup
             source_name=column.name,
             type=column.type,
             is_id=column.is_id,
+            is_shared=column.is_shared,
             has_nulls=column.has_nulls,
         )
         for column in facts.carried

@@ -1,6 +1,7 @@
 """What a better layout of a dump would be. From what is known of the source alone; reads nothing."""
 
 from collections.abc import Callable, Iterator
+from math import prod
 
 from softmax_dask_pipelines.sources import SourceFacts
 
@@ -35,7 +36,7 @@ def _whole_rows(facts: SourceFacts) -> Iterator[str]:
     elif facts.class_chunks > 1:
         yield (
             f"the classes of a row lie in {facts.class_chunks:,} chunks: rechunk to whole rows, "
-            f"({min(_good_rows(facts), facts.rows):,}, {facts.classes:,})"
+            f"({', '.join(f'{length:,}' for length in _good_chunk(facts))})"
         )
 
 
@@ -43,8 +44,7 @@ def _size_of_pieces(facts: SourceFacts) -> Iterator[str]:
     found, pieces = piece_bytes(facts), _PIECES.get(facts.format)
     if found is None or pieces is None or facts.chunk_rows is None or facts.class_chunks > 1:
         return
-    rows = _good_rows(facts)
-    remedy = f"write {pieces} of {rows:,} rows, about 8 MB" if rows < facts.rows else "write one of all rows"
+    remedy = _remedy(facts, pieces)
     if found > LARGE_BYTES and facts.chunk_rows > 1:
         yield f"{pieces} of {found / 1e6:,.0f} MB, each decoded in one go: {remedy}"
     elif found < SMALL_BYTES and facts.chunk_rows < facts.rows:
@@ -66,6 +66,24 @@ def _rows_as_lists(facts: SourceFacts) -> Iterator[str]:
 def _width(facts: SourceFacts) -> Iterator[str]:
     if facts.dtype == "float64":
         yield "float64: write float32, half the bytes, or float16 if 3 digits are enough"
+
+
+def _remedy(facts: SourceFacts, pieces: str) -> str:
+    rows, (places, *inner, classes) = _good_rows(facts), _good_chunk(facts)
+    if rows >= facts.rows:
+        return "write one of all rows"
+    if not inner:
+        return f"write {pieces} of {rows:,} rows, about 8 MB"
+    if rows < prod(inner):
+        return f"write it as (rows, classes), in {pieces} of {rows:,} rows, about 8 MB"
+    return f"write {pieces} of {' x '.join(f'{length:,}' for length in (places, *inner, classes))}, about 8 MB"
+
+
+def _good_chunk(facts: SourceFacts) -> tuple[int, ...]:
+    """Shape of a piece of about GOOD_BYTES, or of one place along the first axis where that is more."""
+    inner = facts.row_shape[1:]
+    places = min(_good_rows(facts), facts.rows) // max(1, prod(inner))
+    return (max(1, places) if inner else places, *inner, facts.classes)
 
 
 def _good_rows(facts: SourceFacts) -> int:

@@ -1,6 +1,7 @@
 """Text for people: what a source is, what a plan would do, what a run came to."""
 
 import os
+from math import prod
 from typing import Any
 
 from softmax_dask_pipelines.config import Config
@@ -135,13 +136,22 @@ def source_lines(facts: SourceFacts) -> list[Line]:
     keys = [f"{column.name} ({type_text(column)})" for column in facts.carried if not column.is_id]
     return [
         ("source", f"{facts.path} ({facts.format}{', ' + facts.name if facts.name else ''})"),
-        ("logits", f"{facts.rows:,} rows x {facts.classes:,} classes, {facts.dtype}"),
+        ("logits", f"{facts.rows:,} rows{_places(facts)} x {facts.classes:,} classes, {facts.dtype}"),
         ("stored", f"{size(facts.stored_bytes)}, {facts.layout}, {facts.codec}"),
         ("classes", names),
         ("ids", "none" if facts.id is None else facts.id.name),
         *([("keys", ", ".join(keys))] if keys else []),
         ("targets", facts.target_name or "none"),
     ]
+
+
+def _places(facts: SourceFacts) -> str:
+    """Of rows along several axes."""
+    inner = facts.row_shape[1:]
+    if not inner:
+        return ""
+    first = facts.rows // max(1, prod(inner))
+    return f" ({' x '.join(f'{length:,}' for length in (first, *inner))})"
 
 
 def _default_lines(job: Job) -> list[Line]:

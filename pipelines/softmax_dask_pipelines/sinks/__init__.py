@@ -32,7 +32,9 @@ class CarriedColumn:
     """pyarrow.DataType of what `advance` is given: integers or text, or a dictionary of them where a few
     values are repeated over many rows."""
     is_id: bool = False
-    """Whether it identifies a row. Where nothing does, Parquet gets `row`, int64."""
+    """Whether it is the ids of the rows. Where nothing tells each row from the others, Parquet gets `row`, int64."""
+    is_shared: bool = False
+    """Whether rows may share a value: ids of documents, of which each token is a row."""
     has_nulls: bool = False
     """Whether nulls are known to come."""
 
@@ -91,7 +93,7 @@ class OutputSpec:
     @property
     def has_row_numbers(self) -> bool:
         """Whether there is a column `row`: in Parquet, where nothing carried identifies a row."""
-        return self.format == "parquet" and not any(column.is_id for column in self.carried)
+        return self.format == "parquet" and not any(column.is_id and not column.is_shared for column in self.carried)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,23 +31,25 @@ def logits_dtype(stored: np.dtype[Any], *, bfloat16: bool, where: str) -> np.dty
 
 
 def checked_class_axis(shape: tuple[int, ...], request: SourceRequest, *, where: str) -> int:
-    """0 or 1: the axis of the classes of an array that has two, and at least one class.
+    """1 where the classes are the last axis, 0 where they are the first of two; there is at least one class.
 
     With `link: sigmoid` an array of one logit a row may have one axis; its classes then are a second one.
     """
     if len(shape) == 1 and request.link == "sigmoid":
         return 1
-    class_axis = request.class_axis
-    if len(shape) != 2:
+    if len(shape) < 2:
         raise SourceFormatError(
-            f"{where}: has shape {shape}; expected 2 axes, (rows, classes). Name another array, or reshape this one."
+            f"{where}: has shape {shape}; expected 2 axes or more, (rows, classes). Name another array, or reshape "
+            "this one."
         )
-    axis = -1 if class_axis is None else class_axis
-    if axis not in (-2, -1, 0, 1):
-        raise ClassAxisError(f"{where}: class_axis is {axis}; expected 0 or 1. Give the axis of the classes.")
+    last = len(shape) - 1
+    axis = last if request.class_axis is None else request.class_axis
+    if axis not in (last, -1) and (len(shape) > 2 or axis not in (0, -2)):
+        expected = "0 or 1" if len(shape) == 2 else "-1, the last: of more than two axes the others are rows"
+        raise ClassAxisError(f"{where}: class_axis is {axis}; expected {expected}. Give the axis of the classes.")
     if shape[axis] == 0:
         raise ClassAxisError(f"{where}: has shape {shape}; expected at least 1 class. Write the logits again.")
-    return axis % 2
+    return int(axis in (last, -1))
 
 
 def _bfloat16(stored: np.dtype[Any], where: str) -> np.dtype[Any]:

@@ -117,8 +117,9 @@ class NpySource:
         _require_no_carried(request, path)
         file = NpyFile.at(path)
         self._class_axis = checked_class_axis(file.shape, request, where=path)
-        if len(file.shape) == 1:
-            file = replace(file, shape=(file.shape[0], 1), fortran=False)
+        self._inner = file.shape[1:-1]
+        if len(file.shape) != 2:
+            file = _of_two_axes(file)
         self._file, self._by_content = file, request.verify_input == "content"
         self._dtype = _dtype(file, bfloat16=request.dtype == "bfloat16")
         self._facts = self._described(request)
@@ -182,6 +183,7 @@ class NpySource:
             chunk_rows=1,
             class_chunks=1 if contiguous else classes,
             has_checksum=False,
+            row_shape=(-1, *self._inner),
             row_kind="array",
         )
 
@@ -191,6 +193,18 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if version not in _HEADERS:
         raise ValueError(f"version {version}")
     return _HEADERS[version](file)
+
+
+def _of_two_axes(file: NpyFile) -> NpyFile:
+    """The same numbers as (rows, classes): of one axis with one class a row, of more with the places of all but one."""
+    if len(file.shape) == 1:
+        return replace(file, shape=(file.shape[0], 1), fortran=False)
+    if file.fortran:
+        raise SourceFormatError(
+            f"{file.path}: has shape {file.shape} in Fortran order; expected C order of more than two axes, so that "
+            "rows follow one another. Write it again with numpy.save(path, numpy.ascontiguousarray(logits))."
+        )
+    return replace(file, shape=(prod(file.shape[:-1]), file.shape[-1]))
 
 
 def _dtype(file: NpyFile, *, bfloat16: bool) -> np.dtype[Any]:

@@ -9,6 +9,7 @@ def facts_of_source(facts: SourceFacts) -> dict[str, Any]:
     """All that people see of a source, for machines."""
     return {
         **short_facts_of_source(facts),
+        "row_shape": list(facts.row_shape),
         "layout": facts.layout,
         "codec": facts.codec,
         "class_names": None if facts.class_names is None else list(facts.class_names),

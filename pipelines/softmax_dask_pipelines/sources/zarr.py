@@ -33,7 +33,7 @@ from softmax_dask_pipelines.sources.zarr_direct import DirectLane, DirectReader
 
 
 class ZarrSource:
-    """One 2-D array of logits, (rows, classes), with the ids and targets beside it."""
+    """One array of logits, (rows, classes) or with more axes of rows, with the ids and targets beside it."""
 
     def __init__(self, request: SourceRequest, path: str) -> None:
         store = Store.at(path, request.storage_options, by_content=request.verify_input == "content")
@@ -49,8 +49,9 @@ class ZarrSource:
         )
         self._lane = DirectLane.of(self._chunks)
         rows, classes = self._chunks.shape
-        self._ids = store.carried(request.id, ID_NAMES, logits=name, rows=rows)
-        self._targets = store.carried(request.target, TARGET_NAMES, logits=name, rows=rows)
+        places = (rows // self._chunks.rows_a_place, *self._chunks.inner)
+        self._ids = store.carried(request.id, ID_NAMES, logits=name, places=places)
+        self._targets = store.carried(request.target, TARGET_NAMES, logits=name, places=places)
         classes = classes_of_rows(request, classes, where=where)
         names = _class_names(request, store, array, classes, where)
         self._rule = _target_rule(self._targets, classes, names)
@@ -184,7 +185,7 @@ class ZarrSource:
             raise PermissionDeniedError(
                 f"{self._facts.path}: {error}; expected read permission. Check the owner and mode of its files."
             ) from error
-        return stored.reshape(len(rows), -1) if stored.ndim == 1 else stored.T if self._chunks.row_axis else stored
+        return self._chunks.rows_of(stored, rows)
 
     def _corrupt(self, rows: range, error: Exception) -> CorruptChunkError:
         for key, selection in self._chunks.selections(rows):
@@ -218,12 +219,13 @@ class ZarrSource:
             codec=codec_text(self._array),
             layout=self._chunks.layout,
             class_names=class_names,
-            carried=(Carried(self._ids.name, self._ids.type, is_id=True),) if self._ids else (),
+            carried=(_as_carried(self._ids),) if self._ids else (),
             target_name=self._targets.name if self._targets else None,
             boundary_rows=max(read_rows, group_rows),
             chunk_rows=self._chunks.chunk[0],
             class_chunks=-(-classes // self._chunks.chunk[1]),
             has_checksum=has_checksum(self._array),
+            row_shape=(-1, *self._chunks.inner),
             row_kind="array",
         )
 
@@ -235,6 +237,10 @@ class ZarrSource:
         carried = sum(array.decoding_bytes(read_rows) for array in (self._ids, self._targets) if array)
         decoded = self._chunks.decoded_values(read_rows) * dtype.itemsize
         return 2 * decoded + carried + 3 * ahead * decoded
+
+
+def _as_carried(ids: CarriedArray) -> Carried:
+    return Carried(ids.name, ids.type, is_id=True, is_shared=ids.repeats > 1)
 
 
 def _class_names(

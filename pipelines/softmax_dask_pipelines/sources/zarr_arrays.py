@@ -30,7 +30,7 @@ from softmax_dask_pipelines.errors import (
 )
 from softmax_dask_pipelines.notices import silent
 from softmax_dask_pipelines.sources.dtypes import holds_logits
-from softmax_dask_pipelines.sources.names import carried_name, listing, no_such
+from softmax_dask_pipelines.sources.names import ID_NAMES, TARGET_NAMES, carried_name, listing, no_such
 from softmax_dask_pipelines.sources.zarr_bfloat16 import is_bfloat16, without_bfloat16
 from softmax_dask_pipelines.sources.zarr_carried import CarriedArray
 from softmax_dask_pipelines.sources.zarr_decoders import bounded_codecs, bounded_v2, limit_bytes
@@ -41,6 +41,7 @@ _CLASS_ARRAY = "class"
 """xarray's coordinate of the class axis."""
 _CLASS_NAMES_BYTES = 512 << 20
 """Read without a plan, so that no shape may make them fill the memory: hundreds of thousands of texts."""
+_NOT_LOGITS = (*ID_NAMES, *TARGET_NAMES)
 _NOT_OF_VALUES = ("shape", "attributes")
 _NESTED_SHOWN = 20
 _GROUPS_SEARCHED = 100
@@ -104,8 +105,13 @@ class Store:
             return self._requested(requested)
         return self._found()
 
-    def carried(self, requested: str | None, usual: Sequence[str], *, logits: str, rows: int) -> CarriedArray | None:
-        """The array of ids or targets, if there is one: the requested one, or one of a usual name beside the logits."""
+    def carried(
+        self, requested: str | None, usual: Sequence[str], *, logits: str, places: tuple[int, ...]
+    ) -> CarriedArray | None:
+        """The array of ids or targets, if there is one: the requested one, or one of a usual name beside the logits.
+
+        `places`: along each axis of the rows.
+        """
         name = requested
         if requested is None or not self._has_nested(requested):
             folder = posixpath.dirname(logits)
@@ -114,7 +120,7 @@ class Store:
             name = joined(folder, found) if found and requested is None else found
         if name is None:
             return None
-        return CarriedArray.of(self.open(name), self.files, name=name, where=self.where(name), rows=rows)
+        return CarriedArray.of(self.open(name), self.files, name=name, where=self.where(name), places=places)
 
     def class_names(self) -> object:
         """The group's `class_names` attribute, or the values of an array of text named `class`, or None."""
@@ -173,17 +179,20 @@ class Store:
     def _found(self) -> str:
         if "logits" in self.names:
             return "logits"
-        candidates = [name for name in self.names if self._may_be_logits(name)]
+        numbers = [name for name in self.names if self._may_be_logits(name)]
+        # An array of two axes is what most dumps have; beside one of more, targets have two as well.
+        two = [name for name in numbers if self.open(name).ndim == 2 and name not in _NOT_LOGITS]
+        candidates = two or [name for name in numbers if name not in _NOT_LOGITS] or numbers
         if len(candidates) > 1:
             raise ColumnNotFoundError(
-                f"{self.path}: {self._listing(candidates)} may all be logits; expected one array of 2 axes, or one "
-                "named 'logits'. Name the array."
+                f"{self.path}: {self._listing(candidates)} may all be logits; expected one array of 2 axes or more, or "
+                "one named 'logits'. Name the array."
             )
         # The only array there is gets chosen as well: the checks that follow say what is wrong with it.
         chosen = candidates or self.names
         if len(chosen) != 1:
             raise SourceFormatError(
-                f"{self.path}: no array can be logits; expected one of numbers with 2 axes. "
+                f"{self.path}: no array can be logits; expected one of numbers with 2 axes or more. "
                 f"There are: {self._listing(self.names or tuple(self._nested()))}. Name the array, or check the path."
             )
         return chosen[0]
@@ -193,7 +202,7 @@ class Store:
             array = self.open(name)
         except DataError:
             return False
-        return array.ndim == 2 and holds_logits(np.dtype(array.dtype))
+        return array.ndim >= 2 and holds_logits(np.dtype(array.dtype))
 
     def _listing(self, names: Sequence[str]) -> str:
         return listing([self._described(name) for name in names])

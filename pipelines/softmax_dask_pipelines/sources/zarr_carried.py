@@ -1,6 +1,12 @@
-"""1-D Zarr arrays beside the logits: ids, targets, class names. Missing chunks follow Zarr's fill rule."""
+"""Zarr arrays beside the logits, ids and targets: a value a row, or one for each place of the first axes of rows.
 
+Missing chunks follow Zarr's fill rule.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -34,23 +40,34 @@ class CarriedArray:
     """pyarrow.DataType of the values."""
     texts: TextLane | None
     """What reads these, where they are text and plain."""
+    repeats: int
+    """Rows that share a value."""
+    values_a_place: int
+    """Values of one place along the array's first axis."""
 
     @classmethod
-    def of(cls, array: "zarr.Array[Any]", files: Files, *, name: str, where: str, rows: int) -> "CarriedArray":
-        """`array`, once it has one value for each of `rows` rows, and of a type that can be carried."""
-        if array.shape != (rows,):
+    def of(
+        cls, array: "zarr.Array[Any]", files: Files, *, name: str, where: str, places: tuple[int, ...]
+    ) -> "CarriedArray":
+        """`array`, once it has one value for each row, and of a type that can be carried.
+
+        `places`: along each axis of the rows. An array of the first of them has one value for all rows of a place.
+        """
+        has_one_a_place = array.ndim > 0 and array.shape == places[: array.ndim]
+        if not has_one_a_place and array.shape != (prod(places),):
             raise SchemaMismatchError(
-                f"{where}: has shape {array.shape}; expected ({rows},), one value a row of the logits. "
+                f"{where}: has shape {array.shape}; expected {places}, one value a row of the logits. "
                 "Name another array, or write this one again."
             )
         carried_type = type_of_numpy(np.dtype(array.dtype), where=where)
         file_size = FileSize.of(array)
-        texts = TextLane.of(array, files, name=name, file_size=file_size)
-        return cls(name, where, array, files, file_size, carried_type, texts)
+        texts = TextLane.of(array, files, name=name, file_size=file_size) if array.ndim == 1 else None
+        repeats = prod(places[array.ndim :]) if has_one_a_place else 1
+        return cls(name, where, array, files, file_size, carried_type, texts, repeats, prod(array.shape[1:]))
 
     def decoding_bytes(self, rows: int) -> int:
         """Memory that decoding the chunks of so many rows takes; numbers are decoded, widened and held."""
-        chunk = int(self.array.chunks[0])
+        chunk = self.chunk_rows
         width = 3 * 8 if self.array.dtype.kind in "iu" else _TEXT_BYTES
         return -(-rows // chunk) * chunk * width
 
@@ -59,12 +76,49 @@ class CarriedArray:
         return CarriedReader(self, stop)
 
     def decode(self, start: int, stop: int) -> Any:
-        """The values start..stop-1 as an Arrow array."""
-        self._require_sizes(start, stop)
+        """Those of rows start..stop-1 as an Arrow array."""
+        if self.repeats == 1:
+            return self._decode(start, stop)
+        first = start // self.repeats
+        values = self._decode(first, -(-stop // self.repeats))
+        return values.take(array_of_numpy(np.arange(start, stop) // self.repeats - first, where=self.where))
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows that are decoded together."""
+        return int(self.array.chunks[0]) * self.values_a_place * self.repeats
+
+    @property
+    def height(self) -> int:
+        """Rows of a file, or of the files side by side."""
+        return self._places_a_file * self.values_a_place * self.repeats
+
+    def stamps(self) -> NDArray[np.uint64]:
+        """How each file looks; of more than one axis, those side by side."""
+        count = -(-int(self.array.shape[0]) // self._places_a_file)
+        if self.array.ndim == 1:
+            return digests_of((self.files.stamp(key) for number in range(count) for key in self._keys(number)), count)
+        return digests_of(([self.files.stamp(key) for key in self._keys(number)] for number in range(count)), count)
+
+    @property
+    def _places_a_file(self) -> int:
+        return int((self.array.shards or self.array.chunks)[0])
+
+    def _keys(self, number: int) -> Iterator[str]:
+        """Of the files with this number along the first axis."""
+        lengths = (self.array.shards or self.array.chunks)[1:]
+        beside = (range(-(-length // size)) for length, size in zip(self.array.shape[1:], lengths, strict=True))
+        for others in product(*beside):
+            yield joined(self.name, self.array.metadata.encode_chunk_key((number, *others)))
+
+    def _decode(self, start: int, stop: int) -> Any:
+        """The values start..stop-1, in C order."""
+        places = slice(start // self.values_a_place, -(-stop // self.values_a_place))
+        self._require_sizes(places)
         if self.texts is not None and (texts := self.texts.decode(start, stop)) is not None:
             return texts
         try:
-            values = self._stored(start, stop)
+            values = self._stored(places).reshape(-1)
         except (MemoryError, PermissionDeniedError, TemporaryError):
             raise
         except PermissionError as error:
@@ -76,36 +130,26 @@ class CarriedArray:
                 f"{self.where}: values {start} to {stop - 1} do not decode ({error}); expected whole chunks. "
                 "Copy or write the array again."
             ) from error
-        return array_of_numpy(values, where=self.where)
+        first = start - places.start * self.values_a_place
+        return array_of_numpy(values[first : first + stop - start], where=self.where)
 
-    @property
-    def height(self) -> int:
-        """Values of a file."""
-        return int((self.array.shards or self.array.chunks)[0])
-
-    def stamps(self) -> NDArray[np.uint64]:
-        """How each file looks."""
-        count = -(-int(self.array.shape[0]) // self.height)
-        keys = (joined(self.name, self.array.metadata.encode_chunk_key((number,))) for number in range(count))
-        return digests_of(map(self.files.stamp, keys), count)
-
-    def _stored(self, start: int, stop: int) -> NDArray[Any]:
+    def _stored(self, places: slice) -> NDArray[Any]:
         try:
-            return np.asarray(self.array[start:stop])
+            return np.asarray(self.array[places])
         except (MemoryError, PermissionError, TemporaryError):
             raise
         except Exception:  # the storage may have failed, and not the chunk: the second time it counts
-            return np.asarray(self.array[start:stop])
+            return np.asarray(self.array[places])
 
-    def _require_sizes(self, start: int, stop: int) -> None:
+    def _require_sizes(self, places: slice) -> None:
         """Refuse files that are empty or too long; those that are not there are fill value."""
-        for number in range(start // self.height, -(-stop // self.height)):
-            key = joined(self.name, self.array.metadata.encode_chunk_key((number,)))
-            fault = self.file_size.fault(self.files.size(key)) if has(self.files, key) else None
-            if fault:
-                raise CorruptChunkError(
-                    f"{self.where}: chunk {key} {fault}; expected a whole chunk. Copy or write the array again."
-                )
+        for number in range(places.start // self._places_a_file, -(-places.stop // self._places_a_file)):
+            for key in self._keys(number):
+                fault = self.file_size.fault(self.files.size(key)) if has(self.files, key) else None
+                if fault:
+                    raise CorruptChunkError(
+                        f"{self.where}: chunk {key} {fault}; expected a whole chunk. Copy or write the array again."
+                    )
 
 
 class CarriedReader:
@@ -120,7 +164,7 @@ class CarriedReader:
     def values(self, rows: range) -> Any:
         """The values of `rows`, which follow the rows asked for before."""
         if self._values is None or rows.start < self._held.start or rows.stop > self._held.stop:
-            chunk = int(self._carried.array.chunks[0])
+            chunk = self._carried.chunk_rows
             self._held = range(rows.start, min(self._stop, -(-rows.stop // chunk) * chunk))
             self._values = self._carried.decode(self._held.start, self._held.stop)
         first = rows.start - self._held.start

@@ -1,18 +1,27 @@
 """The chunk and shard files of a local Zarr array: which rows touch which, and are they whole?
 
+Of an array of more than two axes the rows are the places along all but the last, in C order; each chunk holds the axes
+between the first and the last whole, so that its rows follow one another.
+
 zarr-python takes a missing chunk, and a shard of no bytes, for fill value. Here they are errors, unless
 missing chunks are asked to be read so.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from softmax_dask_pipelines.errors import CorruptChunkError, MissingChunkError, PermissionDeniedError
+from softmax_dask_pipelines.errors import (
+    CorruptChunkError,
+    MissingChunkError,
+    PermissionDeniedError,
+    SourceFormatError,
+)
 from softmax_dask_pipelines.sources.stamps import digests_of
 from softmax_dask_pipelines.sources.zarr_codecs import FileSize
 from softmax_dask_pipelines.sources.zarr_files import Files
@@ -39,7 +48,9 @@ class ChunkFiles:
     file_size: FileSize
     index: ShardIndex | None
     axes: int
-    """Of the array: 1 or 2."""
+    """Of the array."""
+    inner: tuple[int, ...]
+    """Lengths of the axes between the first and the last."""
     # What zarr-python works out anew whenever it is asked, which takes longer than to open a file:
     shape: tuple[int, int]
     """(rows, classes)."""
@@ -63,6 +74,7 @@ class ChunkFiles:
             file_size=FileSize.of(array),
             index=ShardIndex.of(array),
             axes=array.ndim,
+            inner=_whole_inner(array, source),
             shape=_by_rows(array.shape, row_axis),
             chunk=_by_rows(array.chunks, row_axis),
             file_chunk=_by_rows(array.shards or array.chunks, row_axis),
@@ -72,6 +84,11 @@ class ChunkFiles:
     def is_by_rows(self) -> bool:
         """Whether the values of a row lie side by side in a chunk."""
         return self.axes == 1 or not self.row_axis
+
+    @property
+    def rows_a_place(self) -> int:
+        """Rows of one place along the first axis."""
+        return prod(self.inner)
 
     @property
     def layout(self) -> str:
@@ -95,8 +112,18 @@ class ChunkFiles:
                 ) from error
 
     def selection(self, rows: slice, classes: slice) -> tuple[slice, ...]:
-        """The index of these rows and classes in the array as it is stored."""
-        return self._as_stored(rows, classes)
+        """The index of these rows and classes in the array as it is stored: of whole places along its first axis."""
+        if not self.inner:
+            return self._as_stored(rows, classes)
+        places = slice(rows.start // self.rows_a_place, -(-rows.stop // self.rows_a_place))
+        return (places, *(slice(0, length) for length in self.inner), classes)
+
+    def rows_of(self, stored: NDArray[Any], rows: range) -> NDArray[Any]:
+        """What `selection` found of these rows, as (rows, classes)."""
+        if self.axes == 2:
+            return stored.T if self.row_axis else stored
+        first = rows.start % self.rows_a_place
+        return stored.reshape(-1, self.shape[1])[first : first + len(rows)]
 
     def selections(self, rows: range) -> Iterator[tuple[str, tuple[slice, ...]]]:
         """Key of each file that `rows` touch, and the index of what of those rows is in it."""
@@ -110,18 +137,17 @@ class ChunkFiles:
             inside = slice(max(rows.start, i * height), min(rows.stop, (i + 1) * height))
             for k in range(-(-self.shape[1] // width)):
                 classes = slice(k * width, min(self.shape[1], (k + 1) * width))
-                yield key_of(self._as_stored(i, k)), inside, classes
+                yield key_of(self._numbers(i, k)), inside, classes
 
     def place_in_shard(self, row: int, column: int) -> tuple[int, ...]:
         """Where the index of a shard has the inner chunk with this number along rows and along classes."""
         assert self.index is not None, "a place in a shard of an array without shards"
-        places = zip(self._as_stored(row, column), self.index.grid, strict=True)
+        places = zip(self._numbers(row, column), self.index.grid, strict=True)
         return tuple(number % count for number, count in places)
 
     def by_rows(self, values: NDArray[Any]) -> NDArray[Any]:
         """The values of a chunk, flat and in stored order, as (rows, classes)."""
-        chunk = values.reshape(self.array.chunks)
-        return chunk.reshape(-1, 1) if chunk.ndim == 1 else chunk.T if self.row_axis else chunk
+        return values.reshape(self.array.chunks).T if self.row_axis else values.reshape(self.chunk)
 
     def stamps(self) -> NDArray[np.uint64]:
         """How the files of each run of rows look, one digest for all classes."""
@@ -129,7 +155,7 @@ class ChunkFiles:
         (height, width), key_of = self.file_chunk, self.array.metadata.encode_chunk_key
         count, across = -(-self.shape[0] // height), range(-(-self.shape[1] // width))
         looks = (
-            [self.files.stamp(joined(self.name, key_of(self._as_stored(i, k)))) for k in across] for i in range(count)
+            [self.files.stamp(joined(self.name, key_of(self._numbers(i, k)))) for k in across] for i in range(count)
         )
         return digests_of(looks, count)
 
@@ -148,6 +174,10 @@ class ChunkFiles:
         """Numbers in the chunks that a block of so many rows decodes, beyond the array's edge included."""
         height, width = self.chunk
         return -(-rows // height) * height * -(-self.shape[1] // width) * width
+
+    def _numbers(self, row: int, column: int) -> tuple[int, ...]:
+        """Of a chunk or a file along each axis, by those along rows and along classes."""
+        return (row, *(0 for _ in self.inner), column) if self.inner else self._as_stored(row, column)
 
     def _as_stored(self, rows: _Part, classes: _Part) -> tuple[_Part, ...]:
         if self.axes == 1:
@@ -191,7 +221,22 @@ class ChunkFiles:
 
 def _by_rows(lengths: tuple[int, ...], row_axis: int) -> tuple[int, int]:
     """(rows, classes), of an array with one axis (rows, 1)."""
-    return (lengths[row_axis], lengths[1 - row_axis]) if len(lengths) == 2 else (lengths[0], 1)
+    if len(lengths) == 1:
+        return lengths[0], 1
+    return (lengths[1], lengths[0]) if row_axis else (prod(lengths[:-1]), lengths[-1])
+
+
+def _whole_inner(array: "zarr.Array[Any]", where: str) -> tuple[int, ...]:
+    """The axes between the first and the last, once each chunk has them whole, and no more than them."""
+    inner = array.shape[1:-1]
+    if array.chunks[1:-1] != inner or (array.shards or array.chunks)[1:-1] != inner:
+        whole = _lengths((array.chunks[0], *inner, array.chunks[-1]))
+        raise SourceFormatError(
+            f"{where}: has shape {array.shape} in chunks of {_lengths(array.shards or array.chunks)}; expected chunks "
+            f"that hold all axes but the first and the last whole, such as {whole}, so that rows follow one another. "
+            "Write it again so, or as (rows, classes)."
+        )
+    return inner
 
 
 def _lengths(shape: tuple[int, ...]) -> str:

@@ -34,6 +34,10 @@ LAYOUTS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "zarr-v2": (lambda p: dumps.zarr_group(p / "dump.zarr", dumps.logits(), zarr_format=2, chunks=(10, 2)), ()),
     "zarr-shards": (lambda p: dumps.zarr_group(p / "dump.zarr", dumps.logits(), chunks=(5, 5), shards=(20, 5)), ()),
     "zarr-array": (lambda p: dumps.zarr_array(p / "dump", dumps.logits(), chunks=(10, 5)), ()),
+    "zarr-more-axes": (
+        lambda p: dumps.zarr_array(p / "dump", dumps.logits(rows=105).reshape(15, 7, 5), chunks=(4, 7, 5)),
+        (),
+    ),
     "zarr-by-class": (
         lambda p: dumps.zarr_by_class(p / "dump.zarr", dumps.logits(), chunks=(5, 10)),
         ("--class-axis", "0"),

@@ -86,11 +86,10 @@ class TestChoice:
         with pytest.raises(ColumnNotFoundError, match="is an array itself"):
             _open(path, array="logits")
 
-    @pytest.mark.parametrize("shape", [(6,), (6, 5, 4)])
-    def test_other_than_two_axes_is_refused_with_the_shape(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
-        path = _group(tmp_path / "g", logits=np.zeros(shape, "f4"))
+    def test_one_axis_is_refused_with_the_shape(self, tmp_path: Path) -> None:
+        path = _group(tmp_path / "g", logits=np.zeros(6, "f4"))
 
-        with pytest.raises(SourceFormatError, match=r"has shape \(6,.*expected 2 axes"):
+        with pytest.raises(SourceFormatError, match=r"has shape \(6,\); expected 2 axes or more"):
             _open(path)
 
     def test_a_group_without_candidates_lists_what_it_holds(self, tmp_path: Path) -> None:
