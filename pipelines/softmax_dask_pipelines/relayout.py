@@ -27,7 +27,8 @@ def piece_bytes(facts: SourceFacts) -> int | None:
     """Decoded size of the largest chunk or row group; None where it is not known."""
     if facts.chunk_rows is None:
         return None
-    return min(facts.chunk_rows, max(1, facts.rows)) * facts.classes * facts.dtype.itemsize // facts.class_chunks
+    pieces = facts.class_chunks * facts.row_chunks
+    return min(facts.chunk_rows, max(1, facts.rows)) * facts.classes * facts.dtype.itemsize // pieces
 
 
 def _whole_rows(facts: SourceFacts) -> Iterator[str]:
@@ -40,9 +41,17 @@ def _whole_rows(facts: SourceFacts) -> Iterator[str]:
         )
 
 
+def _whole_places(facts: SourceFacts) -> Iterator[str]:
+    if facts.row_chunks > 1 and facts.class_chunks == 1:
+        yield (
+            f"rows of a place along the first axis lie in {facts.row_chunks:,} chunks, which one core puts together: "
+            f"{_remedy(facts, 'chunks')}"
+        )
+
+
 def _size_of_pieces(facts: SourceFacts) -> Iterator[str]:
     found, pieces = piece_bytes(facts), _PIECES.get(facts.format)
-    if found is None or pieces is None or facts.chunk_rows is None or facts.class_chunks > 1:
+    if found is None or pieces is None or facts.chunk_rows is None or facts.class_chunks * facts.row_chunks > 1:
         return
     remedy = _remedy(facts, pieces)
     if found > LARGE_BYTES and facts.chunk_rows > 1:
@@ -95,6 +104,7 @@ def _good_rows(facts: SourceFacts) -> int:
 
 _RULES: tuple[Callable[[SourceFacts], Iterator[str]], ...] = (
     _whole_rows,
+    _whole_places,
     _size_of_pieces,
     _checksum,
     _rows_as_lists,

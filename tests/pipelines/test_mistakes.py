@@ -234,13 +234,6 @@ class TestShapeAndDtype:
 
         assert "has shape (103,); expected 2 axes or more" in refused(DATA, "score", source, output)
 
-    def test_chunks_that_cut_an_axis_of_rows_are_refused_with_others(self, refused, output, tmp_path):
-        source = dumps.zarr_array(tmp_path / "in.zarr", np.zeros((3, 4, 5), np.float32), chunks=(3, 2, 5))
-
-        assert "expected chunks that hold all axes but the first and the last whole, such as 3 x 4 x 5" in refused(
-            DATA, "score", source, output
-        )
-
     @pytest.mark.parametrize("dtype", ["int64", "uint64", "bool", "complex64"])
     def test_a_zarr_dtype_that_cannot_be_logits_is_refused(self, refused, output, tmp_path, dtype):
         source = _zarr(tmp_path, np.ones((4, 5), dtype))

@@ -248,6 +248,7 @@ def test_a_good_layout_is_good_as_it_is(changed):
         ({"chunk_rows": 100_000}, ("chunks of 400 MB", "chunks of 2,000 rows")),
         ({"class_chunks": 4, "row_shape": (-1, 500)}, ("rechunk to whole rows, (4, 500, 1,000)",)),
         ({"chunk_rows": 100_000, "row_shape": (-1, 500)}, ("chunks of 400 MB", "chunks of 4 x 500 x 1,000, about")),
+        ({"row_chunks": 3, "row_shape": (-1, 500)}, ("in 3 chunks, which one core", "write chunks of 4 x 500 x 1,000")),
         ({"chunk_rows": 100_000, "row_shape": (-1, 5000)}, ("write it as (rows, classes), in chunks of 2,000 rows",)),
         ({"chunk_rows": 10}, ("chunks of 0.04 MB", "chunks of 2,000 rows")),
         ({"has_checksum": False}, ("no checksum", "crc32c")),

@@ -42,6 +42,11 @@ def checked_class_axis(shape: tuple[int, ...], request: SourceRequest, *, where:
             f"{where}: has shape {shape}; expected 2 axes or more, (rows, classes). Name another array, or reshape "
             "this one."
         )
+    if 0 in shape[1:-1]:
+        raise SourceFormatError(
+            f"{where}: has shape {shape}; expected lengths of 1 or more between the first and the last. "
+            "Write the logits again."
+        )
     last = len(shape) - 1
     axis = last if request.class_axis is None else request.class_axis
     if axis not in (last, -1) and (len(shape) > 2 or axis not in (0, -2)):

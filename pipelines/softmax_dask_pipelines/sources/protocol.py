@@ -114,6 +114,8 @@ class SourceFacts:
     """Rows of the largest piece that is decoded in one go: a chunk, an inner chunk of a shard, a row group."""
     class_chunks: int = 1
     """Pieces that the class axis of one row is cut into."""
+    row_chunks: int = 1
+    """Pieces that the rows of one place along the first axis are cut into."""
     has_checksum: bool | None = None
     """Whether damaged bytes are found by a checksum of each piece; None: cannot be known."""
     row_shape: tuple[int, ...] = (-1,)

@@ -224,6 +224,7 @@ class ZarrSource:
             boundary_rows=max(read_rows, group_rows),
             chunk_rows=self._chunks.chunk[0],
             class_chunks=-(-classes // self._chunks.chunk[1]),
+            row_chunks=self._chunks.row_chunks,
             has_checksum=has_checksum(self._array),
             row_shape=(-1, *self._chunks.inner),
             row_kind="array",

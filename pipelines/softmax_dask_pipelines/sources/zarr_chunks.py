@@ -1,7 +1,7 @@
 """The chunk and shard files of a local Zarr array: which rows touch which, and are they whole?
 
-Of an array of more than two axes the rows are the places along all but the last, in C order; each chunk holds the axes
-between the first and the last whole, so that its rows follow one another.
+Of an array of more than two axes the rows are the places along all but the last, in C order. Where chunks cut the axes
+between the first and the last, rows that follow one another lie in several files, as classes do where those are cut.
 
 zarr-python takes a missing chunk, and a shard of no bytes, for fill value. Here they are errors, unless
 missing chunks are asked to be read so.
@@ -9,6 +9,7 @@ missing chunks are asked to be read so.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 from typing import Any, TypeVar
 
@@ -16,12 +17,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from softmax_dask_pipelines.errors import (
-    CorruptChunkError,
-    MissingChunkError,
-    PermissionDeniedError,
-    SourceFormatError,
-)
+from softmax_dask_pipelines.errors import CorruptChunkError, MissingChunkError, PermissionDeniedError
 from softmax_dask_pipelines.sources.stamps import digests_of
 from softmax_dask_pipelines.sources.zarr_codecs import FileSize
 from softmax_dask_pipelines.sources.zarr_files import Files
@@ -51,6 +47,10 @@ class ChunkFiles:
     """Of the array."""
     inner: tuple[int, ...]
     """Lengths of the axes between the first and the last."""
+    inner_chunk: tuple[int, ...]
+    """Those of a chunk."""
+    inner_file: tuple[int, ...]
+    """Those of a file."""
     # What zarr-python works out anew whenever it is asked, which takes longer than to open a file:
     shape: tuple[int, int]
     """(rows, classes)."""
@@ -74,16 +74,28 @@ class ChunkFiles:
             file_size=FileSize.of(array),
             index=ShardIndex.of(array),
             axes=array.ndim,
-            inner=_whole_inner(array, source),
+            inner=array.shape[1:-1],
+            inner_chunk=array.chunks[1:-1],
+            inner_file=(array.shards or array.chunks)[1:-1],
             shape=_by_rows(array.shape, row_axis),
-            chunk=_by_rows(array.chunks, row_axis),
-            file_chunk=_by_rows(array.shards or array.chunks, row_axis),
+            chunk=_by_rows(_with_all_inner(array, array.chunks), row_axis),
+            file_chunk=_by_rows(_with_all_inner(array, array.shards or array.chunks), row_axis),
         )
 
     @property
     def is_by_rows(self) -> bool:
         """Whether the values of a row lie side by side in a chunk."""
         return self.axes == 1 or not self.row_axis
+
+    @property
+    def has_whole_rows(self) -> bool:
+        """Whether the rows of a chunk follow one another: it holds the axes between whole, and no more than them."""
+        return self.inner == self.inner_chunk == self.inner_file
+
+    @property
+    def row_chunks(self) -> int:
+        """Chunks that the rows of one place along the first axis are cut into."""
+        return prod(-(-length // size) for length, size in zip(self.inner, self.inner_chunk, strict=True))
 
     @property
     def rows_a_place(self) -> int:
@@ -126,23 +138,25 @@ class ChunkFiles:
         return stored.reshape(-1, self.shape[1])[first : first + len(rows)]
 
     def selections(self, rows: range) -> Iterator[tuple[str, tuple[slice, ...]]]:
-        """Key of each file that `rows` touch, and the index of what of those rows is in it."""
-        for key, inside, classes in self.parts(rows):
-            yield key, self.selection(inside, classes)
+        """Key of each file that `rows` touch, and the index of what of those places is in it."""
+        key_of = self.array.metadata.encode_chunk_key
+        for i, inside, k, classes in self._touched(rows):
+            for between in self._between:
+                selection = self.selection(inside, classes)
+                if between:
+                    selection = (selection[0], *map(_part, between, self.inner_file, self.inner), selection[-1])
+                yield key_of(self._numbers(i, k, between)), selection
 
     def parts(self, rows: range) -> Iterator[tuple[str, slice, slice]]:
-        """Key of each file that `rows` touch, and which of those rows and which classes are in it."""
-        (height, width), key_of = self.file_chunk, self.array.metadata.encode_chunk_key
-        for i in range(rows.start // height, -(-rows.stop // height)):
-            inside = slice(max(rows.start, i * height), min(rows.stop, (i + 1) * height))
-            for k in range(-(-self.shape[1] // width)):
-                classes = slice(k * width, min(self.shape[1], (k + 1) * width))
-                yield key_of(self._numbers(i, k)), inside, classes
+        """Key of each file that `rows` touch, and which of them and which classes are in it; of whole rows."""
+        key_of, between = self.array.metadata.encode_chunk_key, (0,) * len(self.inner)
+        for i, inside, k, classes in self._touched(rows):
+            yield key_of(self._numbers(i, k, between)), inside, classes
 
     def place_in_shard(self, row: int, column: int) -> tuple[int, ...]:
         """Where the index of a shard has the inner chunk with this number along rows and along classes."""
         assert self.index is not None, "a place in a shard of an array without shards"
-        places = zip(self._numbers(row, column), self.index.grid, strict=True)
+        places = zip(self._numbers(row, column, (0,) * len(self.inner)), self.index.grid, strict=True)
         return tuple(number % count for number, count in places)
 
     def by_rows(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -154,8 +168,10 @@ class ChunkFiles:
         # Not by `parts`: a dump has thousands of files, and each is looked at twice in a run.
         (height, width), key_of = self.file_chunk, self.array.metadata.encode_chunk_key
         count, across = -(-self.shape[0] // height), range(-(-self.shape[1] // width))
+        beside = [(between, k) for between in self._between for k in across]
         looks = (
-            [self.files.stamp(joined(self.name, key_of(self._numbers(i, k)))) for k in across] for i in range(count)
+            [self.files.stamp(joined(self.name, key_of(self._numbers(i, k, between)))) for between, k in beside]
+            for i in range(count)
         )
         return digests_of(looks, count)
 
@@ -173,11 +189,27 @@ class ChunkFiles:
     def decoded_values(self, rows: int) -> int:
         """Numbers in the chunks that a block of so many rows decodes, beyond the array's edge included."""
         height, width = self.chunk
-        return -(-rows // height) * height * -(-self.shape[1] // width) * width
+        chunks = -(-rows // height) * -(-self.shape[1] // width)
+        padded = prod(-(-length // size) * size for length, size in zip(self.inner, self.inner_chunk, strict=True))
+        return chunks * height // self.rows_a_place * padded * width
 
-    def _numbers(self, row: int, column: int) -> tuple[int, ...]:
-        """Of a chunk or a file along each axis, by those along rows and along classes."""
-        return (row, *(0 for _ in self.inner), column) if self.inner else self._as_stored(row, column)
+    @property
+    def _between(self) -> list[tuple[int, ...]]:
+        """Numbers of the files along the axes between the first and the last."""
+        counts = (-(-length // size) for length, size in zip(self.inner, self.inner_file, strict=True))
+        return list(product(*map(range, counts)))
+
+    def _touched(self, rows: range) -> Iterator[tuple[int, slice, int, slice]]:
+        """Number of each run of files along rows, and which of `rows` are in it; the same along classes."""
+        height, width = self.file_chunk
+        for i in range(rows.start // height, -(-rows.stop // height)):
+            inside = slice(max(rows.start, i * height), min(rows.stop, (i + 1) * height))
+            for k in range(-(-self.shape[1] // width)):
+                yield i, inside, k, _part(k, width, self.shape[1])
+
+    def _numbers(self, row: int, column: int, between: tuple[int, ...]) -> tuple[int, ...]:
+        """Of a chunk or a file along each axis, by those along rows, along classes and between."""
+        return (row, *between, column) if between else self._as_stored(row, column)
 
     def _as_stored(self, rows: _Part, classes: _Part) -> tuple[_Part, ...]:
         if self.axes == 1:
@@ -226,17 +258,14 @@ def _by_rows(lengths: tuple[int, ...], row_axis: int) -> tuple[int, int]:
     return (lengths[1], lengths[0]) if row_axis else (prod(lengths[:-1]), lengths[-1])
 
 
-def _whole_inner(array: "zarr.Array[Any]", where: str) -> tuple[int, ...]:
-    """The axes between the first and the last, once each chunk has them whole, and no more than them."""
-    inner = array.shape[1:-1]
-    if array.chunks[1:-1] != inner or (array.shards or array.chunks)[1:-1] != inner:
-        whole = _lengths((array.chunks[0], *inner, array.chunks[-1]))
-        raise SourceFormatError(
-            f"{where}: has shape {array.shape} in chunks of {_lengths(array.shards or array.chunks)}; expected chunks "
-            f"that hold all axes but the first and the last whole, such as {whole}, so that rows follow one another. "
-            "Write it again so, or as (rows, classes)."
-        )
-    return inner
+def _with_all_inner(array: "zarr.Array[Any]", lengths: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of a chunk or a file together with all that lie beside it along the axes between the first and the last."""
+    return (lengths[0], *array.shape[1:-1], lengths[-1]) if array.ndim > 2 else lengths
+
+
+def _part(number: int, size: int, length: int) -> slice:
+    """What of an axis is in the chunk of this number."""
+    return slice(number * size, min(length, (number + 1) * size))
 
 
 def _lengths(shape: tuple[int, ...]) -> str:

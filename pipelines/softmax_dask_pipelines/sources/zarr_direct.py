@@ -66,7 +66,7 @@ class DirectLane:
         array, files = chunks.array, chunks.files
         dtype = np.dtype(array.dtype)
         decoder = Decoder.of(array.metadata)
-        is_known = array.shards is None or chunks.index is not None
+        is_known = chunks.has_whole_rows and (array.shards is None or chunks.index is not None)
         if not isinstance(files, FolderFiles) or decoder is None or not dtype.isnative or not is_known:
             return None
         return cls(chunks, files, decoder, dtype, _Scratch())

@@ -42,6 +42,12 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "shards, classes cut": {"chunks": (1, 7, 2), "shards": (4, 7, 6)},
     "big-endian": {"chunks": (3, 7, 5), "serializer": BytesCodec(endian="big")},
     "transposed": {"chunks": (3, 7, 5), "filters": [TransposeCodec(order=(2, 0, 1))]},
+    "tokens cut": {"chunks": (3, 4, 5)},
+    "tokens and classes cut": {"chunks": (2, 3, 2)},
+    "tokens padded": {"chunks": (3, 8, 5)},
+    "tokens cut, a document a chunk": {"chunks": (1, 2, 5)},
+    "shards, tokens cut inside": {"chunks": (1, 2, 5), "shards": (2, 8, 5)},
+    "shards, tokens cut": {"chunks": (1, 2, 5), "shards": (4, 4, 5)},
     "v2": _V2,
     "v2, Fortran order": {**_V2, "order": "F"},
     "v2, keys with slashes": {**_V2, "chunk_key_encoding": {"name": "v2", "separator": "/"}},
@@ -70,9 +76,10 @@ def test_usual_layouts_are_read_by_the_direct_lane(tmp_path, monkeypatch):
     assert np.array_equal(_rows(open_source(SourceRequest(str(path)))), DATA.reshape(-1, CLASSES))
 
 
-def test_there_may_be_any_number_of_axes(tmp_path):
+@pytest.mark.parametrize("chunks", [(1, 4, 7, 5), (1, 3, 2, 4)])
+def test_there_may_be_any_number_of_axes(tmp_path, chunks):
     data = DATA[:8].reshape(2, 4, 7, 5)
-    path = _written(tmp_path, "logits", data, chunks=(1, 4, 7, 5))
+    path = _written(tmp_path, "logits", data, chunks=chunks)
 
     source = open_source(SourceRequest(str(path)))
 
@@ -80,13 +87,10 @@ def test_there_may_be_any_number_of_axes(tmp_path):
     assert np.array_equal(_rows(source), data.reshape(-1, 5))
 
 
-@pytest.mark.parametrize(
-    "layout", [{"chunks": (3, 4, 5)}, {"chunks": (3, 8, 5)}, {"chunks": (1, 1, 5), "shards": (2, 7, 5)}]
-)
-def test_chunks_that_cut_or_pad_an_axis_between_are_refused_with_the_remedy(tmp_path, layout):
-    path = _written(tmp_path, "logits", DATA, **layout)
+def test_a_length_of_nothing_between_is_refused(tmp_path):
+    path = dumps.npy(tmp_path / "dump.npy", DATA[:, :0])
 
-    with pytest.raises(SourceFormatError, match=r"has shape \(11, 7, 5\) in chunks of .*such as \d x 7 x 5, so that"):
+    with pytest.raises(SourceFormatError, match=r"has shape \(11, 0, 5\); expected lengths of 1 or more"):
         open_source(SourceRequest(str(path)))
 
 
@@ -184,6 +188,23 @@ def test_a_shard_without_one_of_its_chunks_is_named(tmp_path):
         _rows(open_source(SourceRequest(str(path))), 30, 40)
 
 
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+def test_of_tokens_that_are_cut_the_very_file_is_named(tmp_path, spoil):
+    path = _written(tmp_path, "logits", DATA, chunks=(3, 2, 5))
+    spoil(path / "logits" / "c" / "1" / "3" / "0")
+
+    with pytest.raises((MissingChunkError, CorruptChunkError), match="chunk logits/c/1/3/0 "):
+        _rows(open_source(SourceRequest(str(path))))
+
+
+def test_a_chunk_of_cut_tokens_that_does_not_decode_is_named(tmp_path):
+    path = _written(tmp_path, "logits", DATA, chunks=(3, 2, 5), compressors=[ZstdCodec()])
+    (path / "logits" / "c" / "1" / "3" / "0").write_bytes(b"no zstd")
+
+    with pytest.raises(CorruptChunkError, match="chunk logits/c/1/3/0 does not decode"):
+        _rows(open_source(SourceRequest(str(path))))
+
+
 @pytest.mark.parametrize("name", ["logits", "targets"])
 def test_a_chunk_that_is_cut_short_is_named(tmp_path, name):
     path = _written(tmp_path, "logits", DATA, chunks=(3, 7, 5))
@@ -215,12 +236,12 @@ def test_npy_of_more_axes_in_fortran_order_is_refused_with_the_remedy(tmp_path):
 # ---- runs
 
 
-@pytest.fixture
-def dump(tmp_path: Path) -> Path:
+@pytest.fixture(params=[(2, 7, 5), (2, 3, 5)], ids=["whole tokens", "tokens cut"])
+def dump(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Documents of tokens, with targets and names of documents."""
     _written(tmp_path, "targets", TARGETS, chunks=(11, 7))
     _written(tmp_path, "id", np.arange(100, 100 + DOCUMENTS), chunks=(11,))
-    return _written(tmp_path, "logits", DATA, chunks=(2, 7, 5))
+    return _written(tmp_path, "logits", DATA, chunks=request.param)
 
 
 def test_a_run_has_a_row_a_place_and_says_how_to_put_them_back(dump, tmp_path):
