@@ -22,18 +22,19 @@ _V2: Any = [None, numcodecs.Zlib(), numcodecs.LZ4(), numcodecs.Blosc(), numcodec
 
 
 @st.composite
-def layouts(draw: st.DrawFn) -> dict[str, Any]:
-    chunks = (draw(st.integers(1, 40)), draw(st.integers(1, 40)))
+def layouts(draw: st.DrawFn, axes: int = 2, longest: int = 40) -> dict[str, Any]:
+    chunks = draw(st.tuples(*[st.integers(1, longest)] * axes))
     separator = draw(st.sampled_from([".", "/"]))
     if draw(st.booleans()):
         key = {"name": "v2", "separator": separator}
         order, codec = draw(st.sampled_from("CF")), draw(st.sampled_from(_V2))
         return {"zarr_format": 2, "chunks": chunks, "order": order, "compressors": codec, "chunk_key_encoding": key}
-    shards = draw(st.none() | st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    shards = draw(st.none() | st.tuples(*[st.integers(1, 3)] * axes))
+    orders = [(), [TransposeCodec(order=tuple(reversed(range(axes))))]]
     return {
         "chunks": chunks,
-        "shards": shards and (chunks[0] * shards[0], chunks[1] * shards[1]),
-        "filters": draw(st.sampled_from([(), [TransposeCodec(order=(1, 0))]])),
+        "shards": shards and tuple(chunk * count for chunk, count in zip(chunks, shards, strict=True)),
+        "filters": draw(st.sampled_from(orders)),
         "compressors": draw(st.sampled_from(_V3)),
         "chunk_key_encoding": {"name": "default", "separator": separator},
     }
@@ -52,6 +53,22 @@ def test_every_layout_of_the_same_rows_reads_as_the_same_bits(layout: Any, class
 
     assert np.concatenate(blocks).tobytes() == _DATA.tobytes()
     assert np.array_equal(peer.T if class_axis == 0 else peer, _DATA)
+
+
+@settings(max_examples=60)
+@given(data=st.data(), shape=st.lists(st.integers(1, 6), min_size=3, max_size=5))
+def test_every_layout_of_more_axes_reads_as_numpy_reshapes_it(data: st.DataObject, shape: list[int]) -> None:
+    layout = data.draw(layouts(len(shape), longest=7))
+    logits = np.random.default_rng(3).normal(size=shape).astype("f4")
+    rows = logits.reshape(-1, shape[-1])
+    start = data.draw(st.integers(0, len(rows)))
+    stop = data.draw(st.integers(start, len(rows)))
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = open_source(SourceRequest(str(dumps.zarr_array(Path(folder) / "a", logits, **layout))))
+        blocks = [block.logits for block in source.read(start, stop)]
+
+    assert np.concatenate([rows[:0], *blocks]).tobytes() == rows[start:stop].tobytes()
 
 
 def _named(name: str, **configuration: Any) -> dict[str, Any]:
