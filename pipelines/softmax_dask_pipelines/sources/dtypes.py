@@ -31,7 +31,7 @@ def logits_dtype(stored: np.dtype[Any], *, bfloat16: bool, where: str) -> np.dty
 
 
 def checked_class_axis(shape: tuple[int, ...], request: SourceRequest, *, where: str) -> int:
-    """1 where the classes are the last axis, 0 where they are the first of two; there is at least one class.
+    """The axis of the classes, counted from 0, of an array of two axes or more with at least one class.
 
     With `link: sigmoid` an array of one logit a row may have one axis; its classes then are a second one.
     """
@@ -42,19 +42,19 @@ def checked_class_axis(shape: tuple[int, ...], request: SourceRequest, *, where:
             f"{where}: has shape {shape}; expected 2 axes or more, (rows, classes). Name another array, or reshape "
             "this one."
         )
-    if 0 in shape[1:-1]:
-        raise SourceFormatError(
-            f"{where}: has shape {shape}; expected lengths of 1 or more between the first and the last. "
-            "Write the logits again."
-        )
-    last = len(shape) - 1
-    axis = last if request.class_axis is None else request.class_axis
-    if axis not in (last, -1) and (len(shape) > 2 or axis not in (0, -2)):
-        expected = "0 or 1" if len(shape) == 2 else "-1, the last: of more than two axes the others are rows"
+    axis, last = -1 if request.class_axis is None else request.class_axis, len(shape) - 1
+    if not -last - 1 <= axis <= last:
+        expected = "0 or 1" if last == 1 else f"0 to {last}"
         raise ClassAxisError(f"{where}: class_axis is {axis}; expected {expected}. Give the axis of the classes.")
     if shape[axis] == 0:
         raise ClassAxisError(f"{where}: has shape {shape}; expected at least 1 class. Write the logits again.")
-    return int(axis in (last, -1))
+    rows = [length for number, length in enumerate(shape) if number != axis % len(shape)]
+    if 0 in rows[1:]:
+        raise SourceFormatError(
+            f"{where}: has shape {shape}; expected lengths of 1 or more along all axes of rows but the first. Write "
+            "the logits again."
+        )
+    return axis % len(shape)
 
 
 def _bfloat16(stored: np.dtype[Any], where: str) -> np.dtype[Any]:

@@ -116,10 +116,11 @@ class NpySource:
     def __init__(self, request: SourceRequest, path: str) -> None:
         _require_no_carried(request, path)
         file = NpyFile.at(path)
-        self._class_axis = checked_class_axis(file.shape, request, where=path)
+        class_axis = checked_class_axis(file.shape, request, where=path)
         self._inner = file.shape[1:-1]
         if len(file.shape) != 2:
-            file = _of_two_axes(file)
+            file, class_axis = _of_two_axes(file, class_axis), 1
+        self._class_axis = class_axis
         self._file, self._by_content = file, request.verify_input == "content"
         self._dtype = _dtype(file, bfloat16=request.dtype == "bfloat16")
         self._facts = self._described(request)
@@ -195,14 +196,15 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return _HEADERS[version](file)
 
 
-def _of_two_axes(file: NpyFile) -> NpyFile:
+def _of_two_axes(file: NpyFile, class_axis: int) -> NpyFile:
     """The same numbers as (rows, classes): of one axis with one class a row, of more with the places of all but one."""
     if len(file.shape) == 1:
         return replace(file, shape=(file.shape[0], 1), fortran=False)
-    if file.fortran:
+    if file.fortran or class_axis != len(file.shape) - 1:
+        order = "Fortran order" if file.fortran else f"C order with classes along axis {class_axis}"
         raise SourceFormatError(
-            f"{file.path}: has shape {file.shape} in Fortran order; expected C order of more than two axes, so that "
-            "rows follow one another. Write it again with numpy.save(path, numpy.ascontiguousarray(logits))."
+            f"{file.path}: has shape {file.shape} in {order}; expected C order and classes last of more than two axes, "
+            "so that rows follow one another. Write numpy.ascontiguousarray(numpy.moveaxis(logits, class_axis, -1))."
         )
     return replace(file, shape=(prod(file.shape[:-1]), file.shape[-1]))
 

@@ -45,7 +45,7 @@ class ZarrSource:
         dtype = logits_dtype(np.dtype(array.dtype), bfloat16=bfloat16, where=where)
         self._array, self._name = array, name
         self._chunks = ChunkFiles.of(
-            array, path, store.files, name, row_axis=1 - class_axis, fill_missing=request.missing_chunks == "fill"
+            array, path, store.files, name, class_axis=class_axis, fill_missing=request.missing_chunks == "fill"
         )
         self._lane = DirectLane.of(self._chunks)
         rows, classes = self._chunks.shape

@@ -148,7 +148,7 @@ class DirectReader:
     def _decode(self, file: FileIO, start: int, length: int, target: NDArray[Any], column: int) -> None:
         """Decode a chunk into rows of the block: at once, or where it has not all classes by way of a copy."""
         chunk = self._chunks.chunk
-        if self._chunks.is_by_rows and chunk == target.shape:
+        if self._chunks.axes.has_classes_last and chunk == target.shape:
             self._decode_into(file, start, length, target)
             return
         if not self._scratch.size:

@@ -90,16 +90,68 @@ def test_there_may_be_any_number_of_axes(tmp_path, chunks):
 def test_a_length_of_nothing_between_is_refused(tmp_path):
     path = dumps.npy(tmp_path / "dump.npy", DATA[:, :0])
 
-    with pytest.raises(SourceFormatError, match=r"has shape \(11, 0, 5\); expected lengths of 1 or more"):
+    with pytest.raises(SourceFormatError, match=r"has shape \(11, 0, 5\); expected lengths of 1 or more along"):
         open_source(SourceRequest(str(path)))
 
 
-@pytest.mark.parametrize("axis", [0, 1, -2])
-def test_the_classes_must_be_the_last_axis(tmp_path, axis):
+@pytest.mark.parametrize("axis", [-4, 3, 7])
+def test_an_axis_that_is_not_there_is_refused(tmp_path, axis):
     path = _written(tmp_path, "logits", DATA, chunks=(3, 7, 5))
 
-    with pytest.raises(ClassAxisError, match=f"class_axis is {axis}; expected -1, the last"):
+    with pytest.raises(ClassAxisError, match=f"class_axis is {axis}; expected 0 to 2"):
         open_source(SourceRequest(str(path), class_axis=axis))
+
+
+# ---- classes along another axis
+
+IMAGES: NDArray[Any] = np.random.default_rng(8).normal(scale=9, size=(4, CLASSES, 3, 6)).astype("f4")
+PIXELS = np.moveaxis(IMAGES, 1, -1).reshape(-1, CLASSES)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"chunks": (3, 5, 3, 6), "compressors": None},
+        {"chunks": (1, 5, 3, 6)},
+        {"chunks": (2, 2, 3, 6)},
+        {"chunks": (2, 5, 2, 6)},
+        {"chunks": (1, 2, 2, 4), "shards": (2, 4, 4, 8)},
+        {"chunks": (1, 5, 3, 6), "shards": (2, 5, 3, 6)},
+        {"chunks": (3, 5, 3, 6), "serializer": BytesCodec(endian="big")},
+    ],
+)
+@pytest.mark.parametrize("axis", [1, -3])
+def test_pixels_of_images_are_rows_where_classes_come_before_them(tmp_path, axis, layout, packed):
+    path = _written(tmp_path, "logits", IMAGES, **layout)
+    source = open_source(SourceRequest(str(dumps.zipped(path) if packed else path), class_axis=axis))
+
+    facts = source.facts
+    assert (facts.rows, facts.classes, facts.row_shape) == (72, CLASSES, (-1, 3, 6))
+    assert facts.layout.endswith(", classes along axis 1")
+    for start, stop in [(0, 72), (0, 1), (17, 19), (5, 40), (54, 72), (71, 72)]:
+        assert _rows(source, start, stop).tobytes() == PIXELS[start:stop].tobytes(), (start, stop)
+
+
+@pytest.mark.parametrize("chunks", [(5, 3, 7), (2, 3, 7), (5, 3, 2)])
+def test_classes_may_be_the_first_of_three_axes(tmp_path, chunks):
+    path = _written(tmp_path, "logits", np.moveaxis(DATA, -1, 0), chunks=chunks)
+
+    source = open_source(SourceRequest(str(path), class_axis=0))
+
+    assert source.facts.row_shape == (-1, TOKENS)
+    assert np.array_equal(_rows(source), DATA.reshape(-1, CLASSES))
+
+
+def test_targets_of_pixels_have_the_axes_of_the_rows(tmp_path):
+    path = _written(tmp_path, "logits", IMAGES, chunks=(2, 5, 3, 6))
+    truth = np.random.default_rng(9).integers(0, CLASSES, (4, 3, 6))
+    _written(tmp_path, "target", truth, chunks=(3, 2, 6))
+
+    found = evaluate(path, class_axis=1)
+
+    expected = float((PIXELS.argmax(1) == truth.reshape(-1)).mean())
+    assert found.metrics.accuracy == pytest.approx(expected)
 
 
 # ---- ids and targets
@@ -226,11 +278,15 @@ def test_npy_of_more_axes_reads_as_what_numpy_reshapes(tmp_path):
         assert _rows(source, start, stop).tobytes() == DATA.reshape(-1, CLASSES)[start:stop].tobytes()
 
 
-def test_npy_of_more_axes_in_fortran_order_is_refused_with_the_remedy(tmp_path):
-    path = dumps.npy(tmp_path / "dump.npy", np.asfortranarray(DATA))
+@pytest.mark.parametrize(
+    ("values", "axis", "order"),
+    [(np.asfortranarray(DATA), None, "Fortran order"), (DATA, 1, "C order with classes along axis 1")],
+)
+def test_npy_of_more_axes_whose_rows_are_apart_is_refused_with_the_remedy(tmp_path, values, axis, order):
+    path = dumps.npy(tmp_path / "dump.npy", values)
 
-    with pytest.raises(SourceFormatError, match="in Fortran order; expected C order"):
-        open_source(SourceRequest(str(path)))
+    with pytest.raises(SourceFormatError, match=f"in {order}; expected C order and classes last"):
+        open_source(SourceRequest(str(path), class_axis=axis))
 
 
 # ---- runs

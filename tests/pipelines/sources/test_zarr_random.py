@@ -57,15 +57,17 @@ def test_every_layout_of_the_same_rows_reads_as_the_same_bits(layout: Any, class
 
 @settings(max_examples=60)
 @given(data=st.data(), shape=st.lists(st.integers(1, 6), min_size=3, max_size=5))
-def test_every_layout_of_more_axes_reads_as_numpy_reshapes_it(data: st.DataObject, shape: list[int]) -> None:
+def test_every_layout_of_more_axes_reads_as_numpy_moves_and_reshapes_it(data: st.DataObject, shape: list[int]) -> None:
     layout = data.draw(layouts(len(shape), longest=7))
     logits = np.random.default_rng(3).normal(size=shape).astype("f4")
-    rows = logits.reshape(-1, shape[-1])
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    rows = np.moveaxis(logits, axis, -1).reshape(-1, shape[axis])
     start = data.draw(st.integers(0, len(rows)))
     stop = data.draw(st.integers(start, len(rows)))
 
     with tempfile.TemporaryDirectory() as folder:
-        source = open_source(SourceRequest(str(dumps.zarr_array(Path(folder) / "a", logits, **layout))))
+        path = dumps.zarr_array(Path(folder) / "a", logits, **layout)
+        source = open_source(SourceRequest(str(path), class_axis=axis))
         blocks = [block.logits for block in source.read(start, stop)]
 
     assert np.concatenate([rows[:0], *blocks]).tobytes() == rows[start:stop].tobytes()
