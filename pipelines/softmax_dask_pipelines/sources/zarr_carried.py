@@ -55,9 +55,11 @@ class CarriedArray:
         """
         has_one_a_place = array.ndim > 0 and array.shape == places[: array.ndim]
         if not has_one_a_place and array.shape != (prod(places),):
+            remedy = "Name another array, or write this one again"
+            if len(places) > 1:
+                remedy = f"Give class_axis, if the classes are along another axis; else {remedy.lower()}"
             raise SchemaMismatchError(
-                f"{where}: has shape {array.shape}; expected {places}, one value a row of the logits. "
-                "Name another array, or write this one again."
+                f"{where}: has shape {array.shape}; expected {places}, one value a row of the logits. {remedy}."
             )
         carried_type = type_of_numpy(np.dtype(array.dtype), where=where)
         file_size = FileSize.of(array)

@@ -143,6 +143,14 @@ def test_classes_may_be_the_first_of_three_axes(tmp_path, chunks):
     assert np.array_equal(_rows(source), DATA.reshape(-1, CLASSES))
 
 
+def test_targets_tell_who_has_forgotten_the_axis_of_the_classes(tmp_path):
+    path = _written(tmp_path, "logits", IMAGES, chunks=(2, 5, 3, 6))
+    _written(tmp_path, "target", np.zeros((4, 3, 6), np.int64), chunks=(4, 3, 6))
+
+    with pytest.raises(SchemaMismatchError, match=r"expected \(4, 5, 3\), .* Give class_axis, if the classes"):
+        open_source(SourceRequest(str(path)))
+
+
 def test_targets_of_pixels_have_the_axes_of_the_rows(tmp_path):
     path = _written(tmp_path, "logits", IMAGES, chunks=(2, 5, 3, 6))
     truth = np.random.default_rng(9).integers(0, CLASSES, (4, 3, 6))
