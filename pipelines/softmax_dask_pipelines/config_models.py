@@ -163,9 +163,7 @@ class SourceConfig(Section):
     id: str | None = Field(None, description="array or column of row ids, carried to the output")
     target: str | None = Field(None, description="array or column of true classes, numbers or class names")
     classes: str | None = Field(None, description="file of class names, one a line, or a JSON list")
-    class_axis: Literal[-2, -1, 0, 1] | None = Field(
-        None, description="Zarr and npy: the axis of the classes; the last"
-    )
+    class_axis: int | None = Field(None, description="Zarr and npy: the axis of the classes; the last")
     missing_chunks: Literal["error", "fill"] = Field(
         "error", description="Zarr: a chunk that is not there is an error, or reads as the fill value"
     )

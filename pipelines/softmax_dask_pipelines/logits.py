@@ -37,7 +37,7 @@ def open_logits(
     source : Zarr group or array, Parquet file, folder of files or pattern, local or s3://bucket/key
     array, column, column_prefix : names in the source, where more than one could be meant
     source_dtype : "bfloat16", where 16-bit integers hold its bits
-    class_axis : 0 or 1, of Zarr and npy with two axes; default the last
+    class_axis : axis of the classes, of Zarr and npy; default the last
     missing_chunks : "error", or "fill" for a Zarr source that did not store chunks that are all fill value
     nulls : "error", or "abstain": a Parquet row that is null or holds one becomes NaN, which is undecidable
     link : "sigmoid" for one logit z a row, read as the two logits 0 and z

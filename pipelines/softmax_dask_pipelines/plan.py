@@ -23,6 +23,8 @@ CHUNK_BYTES = BLOCK_BYTES // 2
 as computed, encoded and being written: of twice the size a run takes twice the memory, see benchmarks/growth.py."""
 
 RAISE = "Raise the limit (where none is given: half of what is free)"
+"""What to do first where a run does not fit."""
+
 PROCESS_BYTES = 400 << 20
 """A process with everything imported: 280 MiB measured, 320 when it compiles the kernels, see benchmarks/memory.py.
 The rest is for what the allocators of threads and of Arrow keep back when buffers are freed."""

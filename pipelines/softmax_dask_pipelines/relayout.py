@@ -44,7 +44,7 @@ def _whole_rows(facts: SourceFacts) -> Iterator[str]:
 def _whole_places(facts: SourceFacts) -> Iterator[str]:
     if facts.row_chunks > 1 and facts.class_chunks == 1:
         yield (
-            f"rows of a place along the first axis lie in {facts.row_chunks:,} chunks, which one core puts together: "
+            f"rows of a place along their first axis lie in {facts.row_chunks:,} chunks, which one core puts together: "
             f"{_remedy(facts, 'chunks')}"
         )
 
@@ -91,8 +91,7 @@ def _remedy(facts: SourceFacts, pieces: str) -> str:
 def _good_chunk(facts: SourceFacts) -> tuple[int, ...]:
     """Shape of a piece of about GOOD_BYTES, or of one place along the first axis where that is more."""
     inner = facts.row_shape[1:]
-    places = min(_good_rows(facts), facts.rows) // max(1, prod(inner))
-    return (max(1, places) if inner else places, *inner, facts.classes)
+    return (max(1, min(_good_rows(facts), facts.rows) // prod(inner)), *inner, facts.classes)
 
 
 def _good_rows(facts: SourceFacts) -> int:

@@ -100,7 +100,7 @@ def score(
     array, column, column_prefix, id, target : names in the source
     source_dtype : "bfloat16", where 16-bit integers hold its bits
     classes : a file of class names, one a line or a JSON list
-    class_axis : 0 or 1, of Zarr and npy with two axes; default the last
+    class_axis : axis of the classes, of Zarr and npy; default the last
     missing_chunks : "error", or "fill" for a Zarr source that did not store chunks that are all fill value
     nulls : "error", or "abstain": a Parquet row that is null or holds one is undecidable
     settle : seconds; of many Parquet files one that is not whole, and younger than this, is left for the next run

@@ -150,8 +150,7 @@ def _places(facts: SourceFacts) -> str:
     inner = facts.row_shape[1:]
     if not inner:
         return ""
-    first = facts.rows // max(1, prod(inner))
-    return f" ({' x '.join(f'{length:,}' for length in (first, *inner))})"
+    return f" ({' x '.join(f'{length:,}' for length in (facts.rows // prod(inner), *inner))})"
 
 
 def _default_lines(job: Job) -> list[Line]:

@@ -234,6 +234,12 @@ class TestShapeAndDtype:
 
         assert "has shape (103,); expected 2 axes or more" in refused(DATA, "score", source, output)
 
+    @pytest.mark.parametrize("axis", [7, -3])
+    def test_an_axis_of_classes_that_is_not_there_is_refused(self, refused, output, tmp_path, axis):
+        source = _zarr(tmp_path, dumps.logits())
+
+        assert f"class_axis is {axis}; expected 0 or 1" in refused(DATA, "score", source, output, "--class-axis", axis)
+
     @pytest.mark.parametrize("dtype", ["int64", "uint64", "bool", "complex64"])
     def test_a_zarr_dtype_that_cannot_be_logits_is_refused(self, refused, output, tmp_path, dtype):
         source = _zarr(tmp_path, np.ones((4, 5), dtype))

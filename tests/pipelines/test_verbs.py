@@ -376,7 +376,7 @@ class TestInspect:
     @pytest.mark.parametrize(
         ("flag", "value", "said"),
         [
-            ("--class-axis", "7", "--class-axis: is 7; "),
+            ("--class-axis", "first", "--class-axis: is 'first'; expected a valid integer"),
             ("--missing-chunks", "maybe", "--missing-chunks: is 'maybe'; expected 'error' or 'fill'."),
             ("--nulls", "maybe", "--nulls: is 'maybe'; expected 'error' or 'abstain'."),
             ("--link", "logit", "--link: is 'logit'; expected 'softmax' or 'sigmoid'."),

@@ -34,7 +34,7 @@ class SourceRequest:
     class_names: tuple[str, ...] | None = None
     """Names of the classes. None: those in the source's attributes or metadata, if any."""
     class_axis: int | None = None
-    """Zarr and npy: the axis of the classes, of two 0 or 1 (-1, -2), else the last. None: the last."""
+    """Zarr and npy: the axis of the classes, counted from 0 or from the last, -1. None: the last."""
     missing_chunks: Literal["error", "fill"] = "error"
     """Zarr: whether a chunk of the logits that is not there is an error, or reads as the fill value."""
     nulls: Literal["error", "abstain"] = "error"
@@ -61,7 +61,7 @@ class Carried:
     is_id: bool = False
     """Whether it was named, or has the usual name, of the ids. A source has them once, or not at all."""
     is_shared: bool = False
-    """Whether all rows of a place along the first axis have one value, as ids of documents whose tokens are rows."""
+    """Whether all rows of a place along their first axis have one value, as ids of documents whose tokens are rows."""
     has_nulls: bool = False
     """Whether some values are known to be null: keys that not all folders have."""
     text_bytes: int | None = None
@@ -115,7 +115,7 @@ class SourceFacts:
     class_chunks: int = 1
     """Pieces that the class axis of one row is cut into."""
     row_chunks: int = 1
-    """Pieces that the rows of one place along the first axis are cut into."""
+    """Pieces that the rows of one place along their first axis are cut into."""
     has_checksum: bool | None = None
     """Whether damaged bytes are found by a checksum of each piece; None: cannot be known."""
     row_shape: tuple[int, ...] = (-1,)

@@ -179,17 +179,17 @@ class Store:
     def _found(self) -> str:
         if "logits" in self.names:
             return "logits"
-        numbers = [name for name in self.names if self._may_be_logits(name)]
+        axes = {name: count for name in self.names if (count := self._axes_if_logits(name)) >= 2}
         # An array of two axes is what most dumps have; beside one of more, targets have two as well.
-        two = [name for name in numbers if self.open(name).ndim == 2 and name not in _NOT_LOGITS]
-        candidates = two or [name for name in numbers if name not in _NOT_LOGITS] or numbers
+        named = {name: count for name, count in axes.items() if name not in _NOT_LOGITS} or axes
+        candidates = [name for name, count in named.items() if count == 2] or list(named)
         if len(candidates) > 1:
             raise ColumnNotFoundError(
                 f"{self.path}: {self._listing(candidates)} may all be logits; expected one array of 2 axes or more, or "
                 "one named 'logits'. Name the array."
             )
         # The only array there is gets chosen as well: the checks that follow say what is wrong with it.
-        chosen = candidates or self.names
+        chosen = candidates or list(self.names)
         if len(chosen) != 1:
             raise SourceFormatError(
                 f"{self.path}: no array can be logits; expected one of numbers with 2 axes or more. "
@@ -197,12 +197,13 @@ class Store:
             )
         return chosen[0]
 
-    def _may_be_logits(self, name: str) -> bool:
+    def _axes_if_logits(self, name: str) -> int:
+        """How many axes an array of numbers has; 0 of any other."""
         try:
             array = self.open(name)
         except DataError:
-            return False
-        return array.ndim >= 2 and holds_logits(np.dtype(array.dtype))
+            return 0
+        return array.ndim if holds_logits(np.dtype(array.dtype)) else 0
 
     def _listing(self, names: Sequence[str]) -> str:
         return listing([self._described(name) for name in names])

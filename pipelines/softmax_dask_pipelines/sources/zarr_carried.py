@@ -98,7 +98,7 @@ class CarriedArray:
     def stamps(self) -> NDArray[np.uint64]:
         """How each file looks; of more than one axis, those side by side."""
         count = -(-int(self.array.shape[0]) // self._places_a_file)
-        if self.array.ndim == 1:
+        if self.array.ndim == 1:  # one look and no list of one, as the records of earlier runs have it
             return digests_of((self.files.stamp(key) for number in range(count) for key in self._keys(number)), count)
         return digests_of(([self.files.stamp(key) for key in self._keys(number)] for number in range(count)), count)
 

@@ -133,6 +133,14 @@ def test_pixels_of_images_are_rows_where_classes_come_before_them(tmp_path, axis
         assert _rows(source, start, stop).tobytes() == PIXELS[start:stop].tobytes(), (start, stop)
 
 
+def test_a_config_may_name_any_axis(tmp_path):
+    path = _written(tmp_path, "logits", np.moveaxis(IMAGES, 1, 2), chunks=(2, 3, 5, 6))
+
+    told = softmax_dask("inspect", path, "--class-axis", "2")
+
+    assert (told.code, "72 rows (4 x 3 x 6) x 5 classes" in told.out) == (0, True), told
+
+
 @pytest.mark.parametrize("chunks", [(5, 3, 7), (2, 3, 7), (5, 3, 2)])
 def test_classes_may_be_the_first_of_three_axes(tmp_path, chunks):
     path = _written(tmp_path, "logits", np.moveaxis(DATA, -1, 0), chunks=chunks)
