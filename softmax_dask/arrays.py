@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import DTypeLike
 
 from softmax_dask import blocks
@@ -135,15 +136,20 @@ def decisions(
     SplitClassAxisError, ClassAxisError, DtypeError, TemperatureError
         As for `softmax`.
     """
-    if is_xarray(x):
+    # Most calls are of NumPy's own array, and many of a few rows: it is not asked what else it may be.
+    is_plain = x.__class__ is np.ndarray
+    if not is_plain and is_xarray(x):
         options = {"targets": targets, "temperature": temperature, "top_k": top_k, "dtype": dtype, "out": out}
         return _xarray_decisions(x, columns, axis=axis, **options)
-    logits = as_array(x)
-    names = columns if isinstance(columns, tuple) else _names(columns)
+    logits = x if is_plain else as_array(x)
+    names = columns if columns.__class__ is tuple else _names(columns)
     plan = plan_of(logits.dtype, logits.ndim, names, axis, temperature, targets is not None, top_k, dtype)
-    require_classes(logits, plan.axis, axis, warn=out is None)
-    ranks = clipped_top_k(top_k, logits.shape[plan.axis]) if top_k else 0
-    found: dict[str, Any] = _implementation(logits).decide(logits, plan, targets=targets, top_k=ranks, out=out)
+    classes = logits.shape[plan.axis]
+    if not is_plain or classes < 2:
+        require_classes(logits, plan.axis, axis, warn=out is None)
+    ranks = clipped_top_k(top_k, classes) if top_k else 0
+    decide = blocks.decide if is_plain else _implementation(logits).decide
+    found: dict[str, Any] = decide(logits, plan, targets=targets, top_k=ranks, out=out)
     return found
 
 

@@ -32,8 +32,6 @@ from softmax_dask.tails import TAIL_COLUMNS, fill_tails
 Array = Any
 """A NumPy or CuPy array."""
 
-_PROBABILITIES = {"probabilities"}
-
 
 def decisions(
     x: Array,
@@ -57,15 +55,27 @@ def decide(
     """As `decisions`, of what was planned; `top_k` is at most the number of classes."""
     backend = backend_of(x)
     moved = x if plan.is_last else with_axis(x, plan.axis, -1)
-    planes = not moved.flags.c_contiguous and _are_planes(backend, moved, plan)
+    in_order = moved.flags.c_contiguous
+    planes = not in_order and _are_planes(backend, moved, plan)
     if out:
         _require_known(out, plan)
-    results = {}
+    results, rows = {}, moved.shape[:-1]
     for column in plan.columns:
+        shape = rows + column.tail(moved.shape[-1], top_k)
         given = out.get(column.name) if out else None
-        results[column.name] = _result(backend, column, moved, top_k, given, plan, planes)
+        if given is None:
+            results[column.name] = _new(backend, column, shape, plan, planes)
+        else:
+            results[column.name] = _given(backend, column, shape, plan, moved, given)
     truth = None if targets is None else require_targets(backend, targets, moved.shape[:-1], moved.shape[-1])
-    if moved.size:
+    if not moved.size:
+        pass
+    elif in_order and plan.is_native and is_aligned(moved) and (plan.is_last or _lie_in_order(results)):
+        # Nothing need be copied, so all rows are the kernel's at once: it can tell that results are too large for
+        # the caches.
+        logits, flat = (moved, results) if moved.ndim == 2 else _flattened(moved, results)
+        _run(backend, logits, truth, flat, plan.temperature)
+    else:
         _fill(backend, moved, truth, results, plan, top_k, planes=planes)
     if plan.is_last and moved.ndim > 1:
         return results
@@ -82,9 +92,9 @@ def _are_planes(backend: Backend, moved: Array, plan: Plan) -> bool:
 
 
 def _require_known(out: Mapping[str, Array], plan: Plan) -> None:
-    if len(out) > 1 and len({id(array) for array in out.values()}) < len(out):
+    if len(out) > 1 and len(set(map(id, out.values()))) < len(out):
         raise OutputBufferError("out has one array for two columns; expected one for each.")
-    if not out.keys() <= plan.dtypes.keys():
+    if not plan.known.issuperset(out):
         unknown = ", ".join(sorted(out.keys() - plan.dtypes.keys()))
         raise OutputBufferError(f"out has {unknown}; expected only the columns {', '.join(plan.names)}.")
 
@@ -118,35 +128,25 @@ def require_targets(backend: Backend, targets: Array, shape: tuple[int, ...], cl
     return backend.arrays.ascontiguousarray(backend.arrays.asarray(truth, dtype=np.int64))
 
 
-def _result(
-    backend: Backend,
-    column: Column,
-    moved: Array,
-    top_k: int,
-    given: Array | None,
-    plan: Plan,
-    planes: bool,
-) -> Array:
-    """An array for a column, the class axis last: a new one, or the caller's own once it is checked.
-
-    Beside planes, an array of the shape of the logits is in C order with the class axis where they have it.
-    """
-    shape, wanted = moved.shape, plan.dtypes[column.name]
-    if column.per != "class":
-        shape = shape[:-1] + column.tail(shape[-1], top_k)
-    if given is None and planes and column.per == "class":
+def _new(backend: Backend, column: Column, shape: tuple[int, ...], plan: Plan, planes: bool) -> Array:
+    """An array for a column, the class axis last. Beside planes one of a value a class lies in memory as they do."""
+    wanted = plan.dtypes[column.name]
+    if planes and column.per == "class":
         like_logits = (*shape[: plan.axis], shape[-1], *shape[plan.axis : -1])
         return with_axis(backend.arrays.empty(like_logits, wanted), plan.axis, -1)
-    if given is None:
-        return backend.arrays.empty(shape, wanted)
+    return backend.arrays.empty(shape, wanted)
+
+
+def _given(backend: Backend, column: Column, shape: tuple[int, ...], plan: Plan, moved: Array, given: Array) -> Array:
+    """The caller's own array for a column, the class axis last, once it is checked."""
     if not isinstance(given, backend.arrays.ndarray):
         raise OutputBufferError(f"out[{column.name!r}] is a {type(given).__name__}; expected an array like the logits.")
     if may_overlap(backend, given, moved):
         raise OutputBufferError(f"out[{column.name!r}] overlaps the logits; expected memory of its own.")
-    last = given
+    last, in_order, wanted = given, given.flags.c_contiguous, plan.dtypes[column.name]
     if not plan.is_last and column.per != "row" and given.ndim == len(shape):
         last = with_axis(given, plan.axis, -1)
-    in_order = last.flags.c_contiguous or given.flags.c_contiguous
+        in_order = in_order or last.flags.c_contiguous
     if not in_order or last.shape != shape or last.dtype != wanted or not is_writeable(last):
         raise OutputBufferError(
             f"out[{column.name!r}] is {given.dtype} {given.shape}; expected {wanted} {shape} with the class axis last, "
@@ -169,14 +169,7 @@ def _fill(
     *,
     planes: bool,
 ) -> None:
-    """Fill the results, of the row axes of `moved`, whose last axis is that of the classes."""
-    if plan.is_native and _lie_in_order(moved, results):
-        # Nothing need be copied, so all rows are the kernel's at once: it can tell that results are too large for
-        # the caches.
-        if moved.ndim != 2:
-            moved, results = flatten(moved, None), {name: _flat(name, array) for name, array in results.items()}
-        _run(backend, moved, truth, results, plan.temperature)
-        return
+    """Fill the results, of the row axes of `moved`, whose last axis is that of the classes, slab by slab."""
     for index in slabs(moved.shape, backend.slab_bytes):
         slab = moved[index]
         groups = group_axes(slab) if planes else None
@@ -186,16 +179,19 @@ def _fill(
         _fill_slab(backend, logits, targets, part, plan, top_k, groups)
 
 
-def _lie_in_order(moved: Array, results: Mapping[str, Array]) -> bool:
-    """Whether all items of each array follow each other in memory, and logits at multiples of their size."""
-    if not (moved.flags.c_contiguous and is_aligned(moved)):
-        return False
-    return not [array for array in results.values() if not array.flags.c_contiguous]  # `all` would take longer
+def _lie_in_order(results: Mapping[str, Array]) -> bool:
+    """Whether all items of each array follow each other in memory; those that have the class axis last do."""
+    return all(array.flags.c_contiguous for array in results.values())
+
+
+def _flattened(moved: Array, results: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
+    """Views, with one axis of rows."""
+    return flatten(moved, None), {name: _flat(name, array) for name, array in results.items()}
 
 
 def _run(backend: Backend, logits: Array, truth: Array | None, out: Mapping[str, Array], temperature: float) -> None:
     """Fill arrays that kernels write as they are."""
-    if out.keys() == _PROBABILITIES:
+    if len(out) == 1 and "probabilities" in out:
         backend.kernels.softmax_rows(logits, out["probabilities"], temperature)
     else:
         targets = None if truth is None else truth.reshape(-1)

@@ -41,7 +41,9 @@ class Column:
         """Shape of one row's values: () where there is one value a row."""
         if self.per == "row":
             return ()
-        return ({"class": classes, "rank": top_k, "member": members}[self.per],)
+        if self.per == "class":
+            return (classes,)
+        return (top_k if self.per == "rank" else members,)
 
 
 def _table(*columns: Column) -> Mapping[str, Column]:

@@ -28,6 +28,8 @@ class Plan:
 
     columns: tuple[Column, ...]
     names: tuple[str, ...]
+    known: frozenset[str]
+    """The names, to look one up."""
     axis: int
     """That of the classes, counted from the front."""
     is_last: bool
@@ -84,6 +86,7 @@ def plan_of(
     return Plan(
         columns=chosen,
         names=tuple(dtypes),
+        known=frozenset(dtypes),
         axis=position,
         is_last=position == ndim - 1,
         temperature=float(temperature),

@@ -109,8 +109,9 @@ def is_writeable(array: Array) -> bool:
 
 def may_overlap(backend: Backend, one: Array, other: Array) -> bool:
     """Whether two arrays may share memory; those that own theirs do not, and are not asked at length."""
-    owned = one.flags.owndata and other.flags.owndata
-    return one is other or (not owned and bool(backend.arrays.may_share_memory(one, other)))
+    if one.flags.owndata and other.flags.owndata:
+        return one is other
+    return bool(backend.arrays.may_share_memory(one, other))
 
 
 def _is_readable(flat: Array, item: int) -> bool:

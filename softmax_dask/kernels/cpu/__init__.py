@@ -55,6 +55,7 @@ _TOP_K = {"top_k_labels", "top_k_probabilities"}
 _TAILS = {"top_k_log_probabilities", "tail_mass", "tail_divergence"}
 _RANKED = _TOP_K | _TAILS
 _INTEGERS = {"label", "target_rank"}
+_OUTPUTS = {name: i for i, name in enumerate(Outputs._fields)}
 _WIDE = ("probabilities", "log_probabilities")
 _NO_TARGETS = np.empty(0, np.int64)
 _NOWHERE: Items = (0, 0, 1, 0, 0, 1)
@@ -78,18 +79,36 @@ def softmax_rows(logits: _Rows, out: _Rows, temperature: float) -> None:
     """Fill `out`, of the shape of the logits, float32 or for float64 logits float64, with probabilities."""
     if logits.size == 0:
         return
-    constants, source, past_caches = _constants(temperature, out.dtype), _strides(logits), _past_caches(out)
-    flat, written = _memory(logits), _memory(out)
-    if logits.shape[-1] > _SOFTMAX_TILE_CLASSES:
-        softmax_row(flat, source[1], *logits.shape, constants, written, past_caches)
-        return
-    are_rows = logits.ndim == 2 and source[2] == 1
-    if are_rows and out.flags.c_contiguous and in_band.py_func(logits.shape[1], _lanes(out.dtype)):
-        softmax_band(flat, source[1], *logits.shape, constants, written, past_caches)
-    elif are_rows and past_caches:
-        softmax_tile_past_caches(flat, source[1], *logits.shape, constants, written)
-    else:
-        softmax_tile(flat, source, _shape(logits), constants, written, _strides(out))
+    past_caches = _past_caches(out)
+    run, before, after = _softmax_kernel(
+        logits.shape, logits.itemsize, logits.strides, out.strides, temperature, out.dtype, past_caches
+    )
+    run(_memory(logits), *before, _memory(out), *after)
+
+
+@lru_cache(maxsize=256)
+def _softmax_kernel(
+    shape: Items,
+    item_bytes: int,
+    strides: Items,
+    out_strides: Items,
+    temperature: float,
+    floats: np.dtype[Any],
+    past_caches: bool,
+) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
+    """Which one, and what it takes before and after `out`; kept, as to find it takes longer than a few rows do."""
+    constants = _constants(temperature, floats)
+    source, target = _item_strides(item_bytes, shape, strides), _item_strides(floats.itemsize, shape, out_strides)
+    along = (source[1], *shape, constants)
+    if shape[-1] > _SOFTMAX_TILE_CLASSES:
+        return softmax_row, along, (past_caches,)
+    are_rows = len(shape) == 2 and source[2] == 1
+    is_in_order = target[2] == 1 and (shape[0] == 1 or target[1] == shape[1])
+    if are_rows and is_in_order and in_band.py_func(shape[1], _lanes(floats)):
+        return softmax_band, along, (past_caches,)
+    if are_rows and past_caches:
+        return softmax_tile_past_caches, along, ()
+    return softmax_tile, (source, _shape(shape), constants), (target,)
 
 
 def _lanes(floats: np.dtype[Any]) -> int:
@@ -129,7 +148,7 @@ def _decide(
     flat, wide = _flat_wide(out)
     outputs = _outputs(flat, floats)
     if logits.shape[-1] <= _DECISION_TILE_CLASSES:
-        decision_tile(_memory(logits), source, _shape(logits), constants, targets, outputs, wide)
+        decision_tile(_memory(logits), source, _shape(logits.shape), constants, targets, outputs, wide)
     else:
         exactly = _constants(temperature, _FLOAT64)
         decision_row(_memory(logits), source[1], *logits.shape, constants, exactly, targets, outputs)
@@ -253,12 +272,15 @@ def _constants(temperature: float, floats: np.dtype[Any]) -> NDArray[Any]:
 
 def _outputs(out: Mapping[str, NDArray[Any]], floats: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
     """The items of `Outputs`."""
-    return tuple([out.get(name, nothing) for name, nothing in _nothing_wanted(floats).items()])
+    items = list(_nothing_wanted(floats))
+    for name, array in out.items():
+        items[_OUTPUTS[name]] = array
+    return tuple(items)
 
 
 @cache
-def _nothing_wanted(floats: np.dtype[Any]) -> dict[str, NDArray[Any]]:
-    return {name: np.empty(0, np.int32 if name in _INTEGERS else floats) for name in Outputs._fields}
+def _nothing_wanted(floats: np.dtype[Any]) -> list[NDArray[Any]]:
+    return [np.empty(0, np.int32 if name in _INTEGERS else floats) for name in Outputs._fields]
 
 
 def _flat_wide(out: Mapping[str, NDArray[Any]]) -> tuple[Mapping[str, NDArray[Any]], Items]:
@@ -270,8 +292,8 @@ def _flat_wide(out: Mapping[str, NDArray[Any]]) -> tuple[Mapping[str, NDArray[An
     return {**out, **{name: _memory(array) for name, array in wide.items()}}, first + second
 
 
-def _shape(logits: _Rows) -> Items:
-    return logits.shape if logits.ndim == 3 else (1, *logits.shape)
+def _shape(shape: Items) -> Items:
+    return shape if len(shape) == 3 else (1, *shape)
 
 
 def _memory(array: _Rows) -> _Rows:
