@@ -13,7 +13,9 @@ from softmax_dask.kernels.cpu.simd import (
     BFLOAT16,
     HALF,
     Vector,
+    bits_above,
     bits_reaching,
+    count_bits,
     fill,
     first_reaching,
     fma,
@@ -22,7 +24,6 @@ from softmax_dask.kernels.cpu.simd import (
     larger,
     largest_lane,
     sum_lanes,
-    where_greater,
     without_lane,
 )
 
@@ -117,11 +118,11 @@ def _near_stored(logits: Array, i: int, stop: int, value: float) -> int:
 @step
 def rank(logits: Array, start: int, stop: int, position: int, x: float) -> int:
     """How many classes come before the target at `position`: larger logits, and equal ones of lower classes."""
-    after = _above(logits, position + 1, stop, x)
-    if x == -np.inf:
-        return position - start + int(sum_lanes(after))
-    # A lower class need only be above the next number below x.
-    return int(sum_lanes(after + _above(logits, start, position, next_number(logits, x, -np.inf))))
+    width = lanes(logits)
+    own = position - (position - start) % width
+    block = load_first(logits, own, min(width, stop - own))
+    place: int = count_bits(bits_above(block, x) | bits_reaching(block, x) & ((1 << (position - own)) - 1))
+    return place + _reaching(logits, start, own, x) + _above(logits, own + width, stop, x)
 
 
 @step
@@ -131,19 +132,25 @@ def next_number(like: Any, x: float, towards: float) -> Any:
 
 
 @step
-def _above(logits: Array, i: int, stop: int, x: float) -> Vector:
-    """How many logits are above x, in parts."""
-    width = lanes(logits)
-    bar, one = fill(logits, x), fill(logits, 1.0)
-    a, b = fill(logits, 0.0), fill(logits, 0.0)
-    while i + 2 * width <= stop:
-        a = where_greater(load(logits, i), bar, a + one, a)  # an addition with a mask, not a choice and an addition
-        b = where_greater(load(logits, i + width), bar, b + one, b)
-        i += 2 * width
+def _reaching(logits: Array, i: int, stop: int, x: float) -> int:
+    """How many logits of whole vectors are not below x."""
+    count = 0
     while i < stop:
-        a = where_greater(load_first(logits, i, min(width, stop - i)), bar, a + one, a)
+        count += count_bits(bits_reaching(load(logits, i), x))
+        i += lanes(logits)
+    return count
+
+
+@step
+def _above(logits: Array, i: int, stop: int, x: float) -> int:
+    """How many logits are above x."""
+    count, width = 0, lanes(logits)
+    while i + width <= stop:
+        count += count_bits(bits_above(load(logits, i), x))
         i += width
-    return a + b
+    if i < stop:
+        count += count_bits(bits_above(load_first(logits, i, stop - i), x))
+    return count
 
 
 class RowBehind(NamedTuple):
