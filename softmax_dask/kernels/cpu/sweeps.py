@@ -131,13 +131,21 @@ def next_number(like: Any, x: float, towards: float) -> Any:
     return np.nextafter(x, lane(fill(like, towards), 0))  # of one type: else it would be the next float64
 
 
+# So many vectors a turn: with one, the turns take longer than the comparisons.
+_COMPARED = 4
+
+
 @step
 def _reaching(logits: Array, i: int, stop: int, x: float) -> int:
     """How many logits of whole vectors are not below x."""
-    count = 0
+    count, width = 0, lanes(logits)
+    while i + _COMPARED * width <= stop:
+        for k in range(_COMPARED):
+            count += count_bits(bits_reaching(load(logits, i + k * width), x))
+        i += _COMPARED * width
     while i < stop:
         count += count_bits(bits_reaching(load(logits, i), x))
-        i += lanes(logits)
+        i += width
     return count
 
 
@@ -145,11 +153,13 @@ def _reaching(logits: Array, i: int, stop: int, x: float) -> int:
 def _above(logits: Array, i: int, stop: int, x: float) -> int:
     """How many logits are above x."""
     count, width = 0, lanes(logits)
-    while i + width <= stop:
-        count += count_bits(bits_above(load(logits, i), x))
+    while i + _COMPARED * width <= stop:
+        for k in range(_COMPARED):
+            count += count_bits(bits_above(load(logits, i + k * width), x))
+        i += _COMPARED * width
+    while i < stop:
+        count += count_bits(bits_above(load_first(logits, i, min(width, stop - i)), x))
         i += width
-    if i < stop:
-        count += count_bits(bits_above(load_first(logits, i, stop - i), x))
     return count
 
 
