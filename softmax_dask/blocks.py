@@ -55,8 +55,8 @@ def decide(
     """As `decisions`, of what was planned; `top_k` is at most the number of classes."""
     backend = backend_of(x)
     moved = x if plan.is_last else with_axis(x, plan.axis, -1)
-    in_order = moved.flags.c_contiguous
-    planes = not in_order and _are_planes(backend, moved, plan)
+    flags = moved.flags
+    planes = not flags.c_contiguous and _are_planes(backend, moved, plan)
     if out:
         _require_known(out, plan)
     results, rows = {}, moved.shape[:-1]
@@ -70,7 +70,7 @@ def decide(
     truth = None if targets is None else require_targets(backend, targets, moved.shape[:-1], moved.shape[-1])
     if not moved.size:
         pass
-    elif in_order and plan.is_native and is_aligned(moved) and (plan.is_last or _lie_in_order(results)):
+    elif flags.c_contiguous and plan.is_native and is_aligned(flags) and (plan.is_last or _lie_in_order(results)):
         # Nothing need be copied, so all rows are the kernel's at once: it can tell that results are too large for
         # the caches.
         logits, flat = (moved, results) if moved.ndim == 2 else _flattened(moved, results)
@@ -141,13 +141,14 @@ def _given(backend: Backend, column: Column, shape: tuple[int, ...], plan: Plan,
     """The caller's own array for a column, the class axis last, once it is checked."""
     if not isinstance(given, backend.arrays.ndarray):
         raise OutputBufferError(f"out[{column.name!r}] is a {type(given).__name__}; expected an array like the logits.")
+    flags, wanted = given.flags, plan.dtypes[column.name]
     if may_overlap(backend, given, moved):
         raise OutputBufferError(f"out[{column.name!r}] overlaps the logits; expected memory of its own.")
-    last, in_order, wanted = given, given.flags.c_contiguous, plan.dtypes[column.name]
+    last, in_order = given, flags.c_contiguous
     if not plan.is_last and column.per != "row" and given.ndim == len(shape):
         last = with_axis(given, plan.axis, -1)
         in_order = in_order or last.flags.c_contiguous
-    if not in_order or last.shape != shape or last.dtype != wanted or not is_writeable(last):
+    if not in_order or last.shape != shape or last.dtype != wanted or not is_writeable(flags):
         raise OutputBufferError(
             f"out[{column.name!r}] is {given.dtype} {given.shape}; expected {wanted} {shape} with the class axis last, "
             "in C order and writable."

@@ -65,7 +65,7 @@ def _require_out(
     if backend.arrays.may_share_memory(out, x):
         raise OutputBufferError("out overlaps the logits; expected memory of its own.")
     last = backend.arrays.moveaxis(out, (axis, axis + 1), (-2, -1)) if out.ndim == len(shape) else out
-    if last.shape != shape or last.dtype != dtype or not last.flags.c_contiguous or not is_writeable(last):
+    if last.shape != shape or last.dtype != dtype or not last.flags.c_contiguous or not is_writeable(last.flags):
         raise OutputBufferError(
             f"out is {out.dtype} {out.shape}; expected {dtype} {shape} with the axes of classes last, in C order and "
             "writable."
@@ -77,7 +77,7 @@ def _fill(backend: Backend, rows: Array, out: Array, temperature: float, first: 
     dtype = kernel_dtype(rows.dtype, dtype=out.dtype, temperature=temperature)
     native = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
     # A kernel that is given all results of an array can tell that they are too large for the caches.
-    as_they_lie = rows.dtype == dtype and rows.flags.c_contiguous and is_aligned(rows) and out.dtype == native
+    as_they_lie = rows.dtype == dtype and rows.flags.c_contiguous and is_aligned(rows.flags) and out.dtype == native
     for row, line in _slabs(out.shape, sys.maxsize if as_they_lie else backend.slab_bytes):
         slab, part = readable(backend, rows[row], dtype), out[row, line]
         written = part if part.dtype == native else backend.arrays.empty(part.shape, native)

@@ -87,24 +87,25 @@ def empty(backend: Backend, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Arr
 
 def readable(backend: Backend, flat: Array, dtype: np.dtype[Any]) -> Array:
     """The flattened slab as kernels read it: itself, or a copy of the right dtype."""
-    if flat.dtype == dtype and is_aligned(flat) and _is_readable(flat, dtype.itemsize):
+    if flat.dtype == dtype and is_aligned(flat.flags) and _is_readable(flat, dtype.itemsize):
         return flat
     copy = empty(backend, flat.shape, dtype)
     copy[...] = flat
     return copy
 
 
-# CuPy's arrays are always aligned and writeable, and do not say so.
+# Asked of `array.flags`, which NumPy makes anew each time. CuPy's arrays are always aligned and writeable, and do not
+# say so.
 
 
-def is_aligned(array: Array) -> bool:
+def is_aligned(flags: Any) -> bool:
     """Whether items lie at multiples of their size."""
-    return bool(getattr(array.flags, "aligned", True))
+    return bool(getattr(flags, "aligned", True))
 
 
-def is_writeable(array: Array) -> bool:
+def is_writeable(flags: Any) -> bool:
     """Whether it may be written to."""
-    return bool(getattr(array.flags, "writeable", True))
+    return bool(getattr(flags, "writeable", True))
 
 
 def may_overlap(backend: Backend, one: Array, other: Array) -> bool:

@@ -303,10 +303,10 @@ def _memory(array: _Rows) -> _Rows:
     there is one compiled kernel a dtype. Kernels never write to logits.
     """
     dtype = array.dtype
-    bits = _BITS.get(dtype, dtype)
     if array.flags.carray:  # in C order, aligned, writable
         flat = array.ravel()
-        return flat if bits is dtype else flat.view(bits)
+        return flat if dtype.itemsize > 2 else flat.view(_BITS[dtype])
+    bits = _BITS.get(dtype, dtype)
     sizes = array.shape if array.ndim == 3 else (1, *array.shape)
     items = 1 + sum((size - 1) * stride for size, stride in zip(sizes, _strides(array), strict=True))
     memory: Any = (ctypes.c_char * (items * bits.itemsize)).from_address(array.ctypes.data)

@@ -122,7 +122,8 @@ def rank(logits: Array, start: int, stop: int, position: int, x: float) -> int:
     own = position - (position - start) % width
     block = load_first(logits, own, min(width, stop - own))
     place: int = count_bits(bits_above(block, x) | bits_reaching(block, x) & ((1 << (position - own)) - 1))
-    return place + _reaching(logits, start, own, x) + _above(logits, own + width, stop, x)
+    place += _reaching(logits, start, own, x) + _above(logits, own + width, stop, x)
+    return place
 
 
 @step
