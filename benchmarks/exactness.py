@@ -1,7 +1,8 @@
 """Largest relative error of probabilities above 1e-30, beside long double. No times: the machine may be busy.
 
 Every package gets the same float32 logits, and divides them by the temperature in float32 where it has no argument
-for it. N(0, 6) + 10000 and U(-80, 80) are what offsets and wide logits do; "worst" is over all rows of the table.
+for it. N(0, 6) + 10000 and U(-80, 80) are what offsets and wide logits do; in "a winner by 16.6" the exponential of
+each other class is half an eps, which a plain sum loses beside the 1. "worst" is over all rows of the table.
 float64: ours alone, in units of float64 eps, 2.2e-16.
 
     python -m benchmarks.exactness
@@ -54,6 +55,13 @@ def _cases(effort: Effort) -> Iterator[tuple[str, NDArray[Any], float]]:
         yield f"{classes} classes, N(0, 6) + 10000", usual + np.float32(10_000), 1.0
         yield f"{classes} classes, U(-80, 80)", wide, 1.0
         yield f"{classes} classes, U(-80, 80), temperature 0.3", wide, 0.3
+        yield f"{classes} classes, a winner by 16.6", _with_a_winner(random, shape), 1.0
+
+
+def _with_a_winner(random: np.random.Generator, shape: tuple[int, int]) -> NDArray[Any]:
+    x = -16.6 + random.uniform(-0.15, 0.15, (shape[0], 1)) + random.normal(0, 0.01, shape)
+    x[:, 0] = 0
+    return x.astype(np.float32)
 
 
 def _row(name: str, x: NDArray[Any], temperature: float, who: dict[str, Probabilities]) -> Iterator[Figure]:

@@ -69,6 +69,23 @@ def test_softmax_rows_are_within_the_promised_relative_error(kernels, case):
     assert relative_error(found, exact(case)["probabilities"]) <= probability_tolerance(case.dtype, kernels)
 
 
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64], ids=str)
+def test_a_sum_of_one_and_many_small_terms_is_within_the_promised_relative_error(kernels, dtype):
+    # Each small term is about half an eps: a plain sum, in which it follows the 1, loses it.
+    for classes in (10, 16, 33, 100, 129, 252, 257, 1025):
+        rng, small = np.random.default_rng(classes), float(np.log(np.finfo(dtype).eps / 2))
+        logits = small + rng.uniform(-0.1, 0.2, (99, 1)) + rng.normal(0, 0.01, (99, classes))
+        logits[range(99), np.arange(99) % 3] = 0.0
+        expected = exact_columns(logits.astype(dtype), np.zeros(99, np.int64), 1.0)["probabilities"]
+
+        found = probabilities_of(kernels, logits.astype(dtype))
+        beside = decide(kernels, logits.astype(dtype), None, ("label", "probabilities"), 1.0)["probabilities"]
+
+        tolerance = probability_tolerance(dtype, kernels)
+        assert relative_error(found, expected) <= tolerance, classes
+        assert relative_error(beside, expected) <= tolerance, classes
+
+
 def test_softmax_rows_sum_to_one(kernels, case):
     logits, _ = sample(case)
 

@@ -128,7 +128,7 @@ def _exponentials(
     width = lanes(logits)
     magic = _all(anchors, 2 * width + i)
     base = Anchor(_all(anchors, i), _all(anchors, width + i), magic, magic)  # no k: the log2 is not wanted
-    part = fill(logits, 0.0)
+    part, other = fill(logits, 0.0), fill(logits, 0.0)
     for k in range(0, classes, width):
         prefetch(logits, start + soon + k)
         if past_caches:
@@ -138,8 +138,8 @@ def _exponentials(
         x = load(logits, start + k) if k + width <= classes else load_first(logits, start + k, classes - k)
         power = exponential(x, base, scale)[0]
         store(powers, at + k, power)
-        part = part + power
-    return part
+        part, other = other, part + power
+    return part + other
 
 
 @step

@@ -117,7 +117,7 @@ def _weigh(
     pivots, zero = fill(out, pivot), fill(out, 0.0)
     total, lost, moment, moment_lost = zero, zero, zero, zero
     while i < stop:
-        part, part_moment = zero, zero
+        part, other, part_moment = zero, zero, zero
         end = min(i + FOLD * width, stop)
         while i < end:
             count = min(width, end - i)
@@ -125,9 +125,9 @@ def _weigh(
             power = exponential(load_first(logits, i, count), base, scale)[0]
             gap = load_first_or_zeros(vectors, k, count) - pivots
             store_first(out, place, count, power)
-            part, part_moment = part + power, fma(power, gap, part_moment)
+            part, other, part_moment = other, part + power, fma(power, gap, part_moment)
             i, k, place = i + width, k + width, place + width
-        total, lost = add_exactly(total, lost, part)
+        total, lost = add_exactly(total, lost, part + other)
         moment, moment_lost = add_exactly(moment, moment_lost, part_moment)
     whole = sum_lanes(total) + sum_lanes(lost)
     return whole, _nan_unless_finite((sum_lanes(moment) + sum_lanes(moment_lost)) / whole), pivot

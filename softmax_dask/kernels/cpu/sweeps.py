@@ -280,7 +280,7 @@ def _pairs(
         store(room, at + k, x)
         y = exponential(load(logits, i + k + width), base, scale)[0]
         store(room, at + k + width, y)
-        a, b = a + x, b + y
+        a, b = b, a + (x + y)
         prefetch(logits, i + k + ahead + _SOON)
         prefetch(logits, i + k + width + ahead + _SOON)
         seen = look(logits, i + k + ahead, seen)

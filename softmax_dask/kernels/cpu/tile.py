@@ -405,7 +405,7 @@ def _exponentials(
     banded = in_band(classes, width)
     parts, apart = (width, width) if banded else (-(-classes // FOLD), 1)
     for i in range(parts):
-        part = fill(tile, 0.0)
+        part, other = fill(tile, 0.0), fill(tile, 0.0)
         first, stop = (i, classes) if banded else (i * FOLD, min(i * FOLD + FOLD, classes))
         for k in range(first, stop, apart):
             prefetch(logits, soon.first + k * soon.apart)
@@ -414,8 +414,8 @@ def _exponentials(
             stream_line(room, behind, k, out)
             power = exponential(load(tile, at + k * width), base, scale)[0]
             store(tile, at + k * width, power)
-            part = part + power
-        total, lost = add_exactly(total, lost, part)
+            part, other = other, part + power
+        total, lost = add_exactly(total, lost, part + other)
     return one_over_sum(total, lost)
 
 

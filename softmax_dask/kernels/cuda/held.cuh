@@ -4,24 +4,36 @@
 // Each is a term of the sum, not exact to the last bit: half as many instructions as those of probabilities.
 template <typename T> struct Fold { static const int RUN = sizeof(T) == 2 ? 16 : 8; };
 
+// A run, in two sums by turns: beside a term of 1, up to half an eps is lost of each that follows it in the same sum.
+template <typename A> struct Part {
+  A even, odd;
+  DEVICE void add(int i, A term) {
+    if (i % 2)
+      odd = i == 1 ? term : odd + term;
+    else
+      even = i == 0 ? term : even + term;
+  }
+  DEVICE A value(int terms) const { return terms == 1 ? even : even + odd; }
+};
+
 template <typename T, int N, int WORK, typename Held, typename A>
 DEVICE void add_up(const Held& v, const Powers<T>& powers, Sum<A>& total, A& weight, A& squares) {
 #pragma unroll
   for (int i = 0; i < N; i += Fold<T>::RUN) {
-    A part = 0;
+    Part<A> part;
 #pragma unroll
     for (int j = i; j < i + Fold<T>::RUN && j < N; ++j) {
       if (WORK & ENTROPY) {
         A log2;
         const A power = powers.term(v.at(j), log2);
-        part = part + power;
+        part.add(j - i, power);
         weight = fused(power, log2, weight);
         if (WORK & SQUARES) squares = fused(power, power, squares);
       } else {
-        part = part + powers.term(v.at(j));
+        part.add(j - i, powers.term(v.at(j)));
       }
     }
-    total.add(part);
+    total.add(part.value(N - i));
   }
 }
 
@@ -129,10 +141,10 @@ DEVICE A to_exponentials(const typename Place::Held& x, A* v, Temperature<A> t, 
   Sum<A> total;
 #pragma unroll
   for (int i = 0; i < Place::N; i += Fold<T>::RUN) {
-    A part = 0;
+    Part<A> part;
 #pragma unroll
-    for (int j = i; j < i + Fold<T>::RUN && j < Place::N; ++j) part = part + (v[j] = powers.of(x.at(j)));
-    total.add(part);
+    for (int j = i; j < i + Fold<T>::RUN && j < Place::N; ++j) part.add(j - i, v[j] = powers.of(x.at(j)));
+    total.add(part.value(Place::N - i));
   }
   return (A)1 / (A)group.template all<Added>(3, total.value());
 }
