@@ -159,6 +159,18 @@ def test_logarithms_are_within_four_eps_of_the_largest_number_involved(kernels, 
     assert_logarithm(found, truth[column], truth, case.dtype)
 
 
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64], ids=str)
+def test_a_logsumexp_near_zero_is_within_four_eps_of_the_logarithm_of_its_sum(kernels, dtype):
+    temperature, classes = 0.1, 1000
+    rng = np.random.default_rng(1)
+    logits = temperature * (rng.normal(0, 0.3, (ROWS, classes)) - np.log(classes) + rng.normal(0, 0.02, (ROWS, 1)))
+    truth = exact_columns(logits.astype(dtype), None, temperature)
+
+    found = decide(kernels, logits.astype(dtype), None, ("logsumexp",), temperature)["logsumexp"]
+
+    assert_logarithm(found, truth["logsumexp"], truth, dtype)
+
+
 def test_logarithms_of_confident_rows_keep_their_digits(kernels):
     gap = 30.0
     logits = np.array([[0.0, -gap, -np.inf]], np.float32)
@@ -777,6 +789,7 @@ def exact_columns(logits: Any, targets: Any, temperature: float) -> dict[str, An
         "confidence": 1 / total,
         "margin": (1 - others.max(axis=1)) / total,
         "entropy": log_total - (others * finite).sum(axis=1) / total,
+        "log_total": log_total,
         "logsumexp": peak / np.longdouble(temperature) + log_total,
         "max_logit": peak,
         "probabilities": terms / total[:, None],
@@ -818,8 +831,9 @@ def relative_error(found: Any, expected: Any) -> float:
 
 
 def assert_logarithm(found: Any, expected: Any, truth: Mapping[str, Any], dtype: np.dtype[Any]) -> None:
-    """4 eps of max(1, |max_logit|, |log of the sum|), and of the value itself: a float holds no more of it."""
+    """4 eps of max(1, |max_logit|, log of the sum), and of the value itself: a float holds no more of it."""
     sizes = np.maximum(1, np.maximum(np.abs(truth["max_logit"]), np.abs(truth["logsumexp"])))
+    sizes = np.maximum(sizes, truth["log_total"])
     largest = float(np.finfo(found.dtype).max)
     expected = np.where(np.abs(expected) > largest, np.copysign(np.inf, expected), expected)
     sizes = np.maximum(sizes.reshape(-1, *[1] * (found.ndim - 1)), np.abs(np.where(np.isfinite(expected), expected, 0)))
