@@ -86,6 +86,15 @@ def test_a_sum_of_one_and_many_small_terms_is_within_the_promised_relative_error
         assert relative_error(beside, expected) <= tolerance, classes
 
 
+def test_an_exponential_of_float64_takes_less_than_half_of_the_promised_error(kernels):
+    # The other half is for the sum, which is exact here: of two terms, one of them 1. Over a factor of two, and more.
+    logits = np.stack([np.zeros(2000), np.linspace(-41, -40, 2000)], axis=1)
+
+    found = probabilities_of(kernels, logits)
+
+    assert relative_error(found, exact_columns(logits, None, 1.0)["probabilities"]) <= 3.5 * eps_of(FLOAT64)
+
+
 def test_softmax_rows_sum_to_one(kernels, case):
     logits, _ = sample(case)
 

@@ -22,7 +22,8 @@ template <> struct Constants<double> {
 DEVICE float power_of_two(float biased) { return float_of(bits_of(biased) << 23); }
 DEVICE double power_of_two(double biased) { return double_of(bits_of(biased) << 52); }
 
-// q of 2^f = 1 + f q(f), |f| <= 1/2, by Estrin's scheme; coefficients by the same fit as in the CPU's exp2.py, which is of shorter ones.
+// q of 2^f = 1 + f q(f), |f| <= 1/2, by Estrin's scheme; coefficients of float32 by the same fit as
+// in the CPU's exp2.py, which is of shorter ones. That fit is off by 3.4 eps in float64: there those of the least largest relative error, 1 eps.
 DEVICE float fraction_polynomial(float f) {
   float g = f * f;
   const float high = fused(f, 0.00015461447765119374f, 0.0013390866806730628f), middle = fused(f, 0.009618056938052177f, 0.055503569543361664f), low = fused(f, 0.24022650718688965f, 0.6931471824645996f);
@@ -30,9 +31,9 @@ DEVICE float fraction_polynomial(float f) {
 }
 DEVICE double fraction_polynomial(double f) {
   double g = f * f;
-  double low = fused(g, fused(f, 0.009618129107584672, 0.05550410866464709), fused(f, 0.2402265069591015, 0.6931471805599465));
-  double middle = fused(g, fused(f, 1.3215424924261585e-06, 1.5252672350763485e-05), fused(f, 0.00015403530473007766, 0.0013333558201634168));
-  return fused(g * g, fused(g * g, fused(f, 7.076031615978551e-09, 1.0206034545239113e-07), middle), low);
+  double low = fused(g, fused(f, 0.009618129107982097, 0.05550410866448123), fused(f, 0.24022650695909104, 0.6931471805599492));
+  double middle = fused(g, fused(f, 1.3215652998201824e-06, 1.5252659391579864e-05), fused(f, 0.00015403529995501968, 0.001333355822587443));
+  return fused(g * g, fused(g * g, fused(f, 7.038277275349416e-09, 1.020832901629183e-07), middle), low);
 }
 
 DEVICE float two_to(float f) { return exp2_approximately(f); }
