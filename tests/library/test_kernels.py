@@ -86,6 +86,19 @@ def test_a_sum_of_one_and_many_small_terms_is_within_the_promised_relative_error
         assert relative_error(beside, expected) <= tolerance, classes
 
 
+def test_a_sum_of_float64_over_many_blocks_is_within_the_promised_relative_error(kernels):
+    # Two classes tie far above all others, of which those of a block of 1024 together are less than half an eps.
+    logits = np.random.default_rng(1).normal(np.log(1e-16 / 1024), 0.01, (2, 100_000))
+    logits[:, [0, 3]] = 0.0
+    expected = exact_columns(logits, None, 1.0)
+
+    found = decide(kernels, logits, None, ("confidence", "probabilities"), 1.0)
+
+    for column in found:
+        assert relative_error(found[column], expected[column]) <= 8 * eps_of(FLOAT64), column
+    assert relative_error(probabilities_of(kernels, logits), expected["probabilities"]) <= 8 * eps_of(FLOAT64)
+
+
 def test_an_exponential_of_float64_takes_less_than_half_of_the_promised_error(kernels):
     # The other half is for the sum, which is exact here: of two terms, one of them 1. Over a factor of two, and more.
     logits = np.stack([np.zeros(2000), np.linspace(-41, -40, 2000)], axis=1)

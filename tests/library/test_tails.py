@@ -82,6 +82,20 @@ def test_every_backend_gives_them(kernels, dtype):
     assert_within_contract(out, truth(x, 5, 1.3), dtype, rtol)
 
 
+def test_a_sum_of_many_ranks_keeps_what_is_small_beside_the_first(kernels):
+    if not kernels.fills_tails(1000, 500):
+        pytest.skip("finds them without a sum of its own")
+    x = np.random.default_rng(1).normal(np.log(1e-16 / 8), 0.01, (3, 1000))
+    x[:, [0, 700]] = 0.0
+    out = {"top_k_labels": np.empty((3, 500), np.int32), "top_k_probabilities": np.empty((3, 500))}
+
+    kernels.decision_rows(x, None, out, 1.0)
+
+    exact = np.exp(x.astype(np.longdouble))
+    exact = np.take_along_axis(exact / exact.sum(axis=1, keepdims=True), out["top_k_labels"].astype(np.int64), axis=1)
+    assert (np.abs(out["top_k_probabilities"] - exact) <= 8 * EPS[8] * exact).all()
+
+
 def test_a_tail_far_below_the_rounding_of_one_keeps_its_digits():
     x = sample(20, 50, np.float32)
     x[:, 7] = 60.0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from softmax_dask.kernels.cpu.compile import kernel, step
-from softmax_dask.kernels.cpu.exp2 import Anchor, Inverse, Scale, anchor, exponential, inverse_in, scale_in
+from softmax_dask.kernels.cpu.exp2 import Anchor, Inverse, Scale, add_exactly, anchor, exponential, inverse_in, scale_in
 from softmax_dask.kernels.cpu.finish import Outputs, Waiting, finish_waiting, over_temperature, room_for
 from softmax_dask.kernels.cpu.memory import load, load_first, settle, store_first, stream
 from softmax_dask.kernels.cpu.simd import Vector, fill, lane, lanes
@@ -161,7 +161,7 @@ def _decide(
     """
     ahead = 2 * (stride if stop - start <= _BLOCK else _BLOCK)
     peak, second, winner = -np.inf, -np.inf, start
-    total, weight, squares = 0.0, 0.0, 0.0
+    total, lost, weight, squares = 0.0, 0.0, 0.0, 0.0
     base = anchor(fill(logits, -np.inf), scale)
     for block in range(start, stop, _BLOCK):
         end = min(block + _BLOCK, stop)
@@ -169,7 +169,7 @@ def _decide(
         if largest_here > peak:
             if block > start:
                 new_peak = fill(logits, largest_here)
-                total, weight, squares = with_winner(total, weight, squares, peak, base, scale, new_peak)
+                total, lost, weight, squares = with_winner(total, lost, weight, squares, peak, base, scale, new_peak)
             base = anchor(fill(logits, largest_here), scale)
             second, peak = peak, largest_here
             winner = find(logits, block, end, peak)
@@ -177,36 +177,39 @@ def _decide(
         there, row_stop = (end, stop) if end < stop else (following, following + (stop - start))
         there_stop = min(there + _BLOCK, row_stop)
         found = sums_of_others(logits, block, end, hole, there, there_stop, ahead, base, scale, squared)
-        total, weight, squares = total + found.total, weight + found.weight, squares + found.squares
+        total, lost = add_exactly(total, lost, found.total)  # a plain sum of 244 blocks is not within 8 eps of float64
+        weight, squares = weight + found.weight, squares + found.squares
         second, largest_here = max(second, found.largest), found.largest_there
     waiting.peak[i], waiting.second[i], waiting.label[i] = peak, second, winner - start
-    waiting.total[i], waiting.weight[i], waiting.squares[i] = total, weight, squares
+    waiting.total[i], waiting.weight[i], waiting.squares[i] = total + lost, weight, squares
     return largest_here
 
 
 @step
 def with_winner(
-    total: float, weight: float, squares: float, peak: float, base: Anchor, scale: Scale, new_peak: Vector
-) -> tuple[float, float, float]:
+    total: float, lost: float, weight: float, squares: float, peak: float, base: Anchor, scale: Scale, new_peak: Vector
+) -> tuple[float, float, float, float]:
     """The sums with the term of the winner so far, relative to the anchor of a new, larger logit."""
     power, log2 = _exponential(new_peak, peak, base, scale)
-    total, weight, squares = total + power, weight + power * log2, squares + power * power
-    total, weight, squares = moved(total, weight, squares, base, anchor(new_peak, scale), scale)
-    return total, weight, squares
+    total, lost = add_exactly(total, lost, power)
+    weight, squares = weight + power * log2, squares + power * power
+    total, lost, weight, squares = moved(total, lost, weight, squares, base, anchor(new_peak, scale), scale)
+    return total, lost, weight, squares
 
 
 @step
 def moved(
-    total: float, weight: float, squares: float, base: Anchor, new: Anchor, scale: Scale
-) -> tuple[float, float, float]:
+    total: float, lost: float, weight: float, squares: float, base: Anchor, new: Anchor, scale: Scale
+) -> tuple[float, float, float, float]:
     """The sums relative to another anchor: times a power of two, which is exact."""
     if total > 0.0:
         a = np.float64(scale.a_hi) + np.float64(scale.a_lo)
         shift = np.float64(lane(base.shift, 0)) - np.float64(lane(new.shift, 0))
         steps = shift * a + (np.float64(lane(base.k, 0)) - np.float64(lane(new.k, 0)))
         factor = 2.0**steps
-        total, weight, squares = total * factor, (weight + total * steps) * factor, squares * factor * factor
-    return total, weight, squares
+        weight, squares = (weight + total * steps) * factor, squares * factor * factor
+        total, lost = total * factor, lost * factor
+    return total, lost, weight, squares
 
 
 @step

@@ -153,12 +153,14 @@ def _decide(
             best.values[rank], best.positions[rank] = np.nan, start
     peak, next_peak = best.values[0], best.values[k]
     base_of_tail, base_of_row = anchor(fill(logits, next_peak), scale), anchor(fill(logits, peak), scale)
-    total, weight, squares = moved(total, weight, squares, base, base_of_tail, scale)
+    total, lost, weight, squares = moved(total, 0.0, weight, squares, base, base_of_tail, scale)
     some = _sums(best.values, k + 1, found, base_of_tail, scale)
     total, weight, squares = total + some[0], weight + some[1], squares + some[2]
     lower.peak[i], lower.second[i] = next_peak, next_peak
     lower.total[i], lower.weight[i], lower.squares[i] = total, weight, squares
-    mass, weight, squares = with_winner(total, weight, squares, next_peak, base_of_tail, scale, fill(logits, peak))
+    new_peak = fill(logits, peak)
+    mass, lost, weight, squares = with_winner(total, lost, weight, squares, next_peak, base_of_tail, scale, new_peak)
+    mass += lost
     some = _sums(best.values, 1, k, base_of_row, scale)
     waiting.peak[i], waiting.second[i], waiting.label[i] = peak, best.values[1], best.positions[0] - start
     waiting.total[i], waiting.weight[i], waiting.squares[i] = mass + some[0], weight + some[1], squares + some[2]
@@ -201,7 +203,7 @@ def _gather(
     base, zero, run = anchor(fill(logits, bar), scale), fill(logits, 0.0), 2 * FOLD * lanes(logits)
     beside, is_beside = following - start, _is_beside(logits, stop - start, part)
     maxima, none, parts, part_stop = _Maxima(zero, zero), fill(logits, -np.inf), 0, start
-    total, weight, squares = 0.0, 0.0, 0.0
+    total, total_lost, weight, squares = 0.0, 0.0, 0.0, 0.0
     count, i = 0, start
     while i < stop:
         sums, lost, weights, of_squares = zero, zero, zero, zero
@@ -229,18 +231,19 @@ def _gather(
                 store(groups, parts, larger(maxima.a, maxima.b))
                 parts += lanes(logits)
             sums, lost = add_exactly(sums, lost, terms)
-        total, weight = total + (sum_lanes(sums) + sum_lanes(lost)), weight + sum_lanes(weights)
-        squares += sum_lanes(of_squares)
+        total, total_lost = add_exactly(total, total_lost, sum_lanes(sums) + sum_lanes(lost))
+        weight, squares = weight + sum_lanes(weights), squares + sum_lanes(of_squares)
         if count > groups.size:
             order(pool, count, count, best)
             bar = next_number(best.values, best.values[k - 1], np.inf)  # an equal one comes too late
             new = anchor(fill(logits, bar), scale)
-            total, weight, squares = moved(total, weight, squares, base, new, scale)
+            total, total_lost, weight, squares = moved(total, total_lost, weight, squares, base, new, scale)
             dropped = _sums(best.values, k, count, new, scale)
-            total, weight, squares = total + dropped[0], weight + dropped[1], squares + dropped[2]
+            total, total_lost = add_exactly(total, total_lost, dropped[0])
+            weight, squares = weight + dropped[1], squares + dropped[2]
             keep(best, k, pool)
             base, count = new, k
-    return count, total, weight, squares, base
+    return count, total + total_lost, weight, squares, base
 
 
 class _Maxima(NamedTuple):
@@ -314,14 +317,15 @@ def _take(logits: Array, i: int, hits: int, pool: Pool, count: int) -> int:
 @step
 def _sums(values: Array, i: int, stop: int, base: Anchor, scale: Scale) -> tuple[float, float, float]:
     """The sum of exponentials, of each times its log2, and of their squares."""
-    width = lanes(values)
-    total, weight, squares = 0.0, 0.0, 0.0
+    width, zero = lanes(values), fill(values, 0.0)
+    total, lost, weight, squares = zero, zero, 0.0, 0.0
     while i < stop:
         power, log2 = exponential(load_first(values, i, min(width, stop - i)), base, scale)
-        total, weight = total + sum_lanes(power), weight + sum_lanes(power * log2)
+        total, lost = add_exactly(total, lost, power)
+        weight += sum_lanes(power * log2)
         squares += sum_lanes(power * power)
         i += width
-    return total, weight, squares
+    return sum_lanes(total) + sum_lanes(lost), weight, squares
 
 
 @step
