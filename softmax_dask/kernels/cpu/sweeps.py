@@ -341,7 +341,6 @@ class Sums(NamedTuple):
 class _Carried(NamedTuple):
     """From run to run of a block, a part a lane."""
 
-    weight: Vector
     squares: Vector
     largest: Vector
     seen: Any
@@ -365,20 +364,22 @@ def sums_of_others(
     That hides in what the arithmetic waits for: a sweep of its own takes a sixth of the time of all.
     """
     zero = fill(logits, 0.0)
-    total, lost, run = zero, zero, 2 * FOLD * lanes(logits)
-    carried, far = _Carried(zero, zero, fill(logits, -np.inf), nothing_seen(logits)), there
+    total, lost, weight, weight_lost, run = zero, zero, zero, zero, 2 * FOLD * lanes(logits)
+    carried, far = _Carried(zero, fill(logits, -np.inf), nothing_seen(logits)), there
     is_run = there_stop - there >= run
     while i < stop:
         end = min(i + run, stop)
         # Some are looked at twice, where fewer lie there than are added up here.
         beside = min(far, there_stop - (end - i)) - i if is_run else 0
         if i <= hole < end:
-            part, carried = _run_with_hole(logits, i, end, hole, beside, ahead, base, scale, carried, squared)
+            part, heavy, carried = _run_with_hole(logits, i, end, hole, beside, ahead, base, scale, carried, squared)
         else:
-            part, carried = _run(logits, i, end, beside, ahead, base, scale, carried, squared)
+            part, heavy, carried = _run(logits, i, end, beside, ahead, base, scale, carried, squared)
         total, lost = add_exactly(total, lost, part)
+        weight, weight_lost = add_exactly(weight, weight_lost, heavy)
         i, far = end, far + (end - i)
-    sums = sum_lanes(total) + sum_lanes(lost), sum_lanes(carried.weight), sum_lanes(carried.squares)
+    weights = sum_lanes(weight) + sum_lanes(weight_lost)
+    sums = sum_lanes(total) + sum_lanes(lost), weights, sum_lanes(carried.squares)
     begin = min(far, there_stop) if is_run else there
     seen = look_at(logits, begin, there_stop, carried.seen if is_run else nothing_seen(logits))
     return Sums(*sums, largest_lane(carried.largest), largest_seen(logits, seen))
@@ -395,11 +396,11 @@ def _run(
     scale: Scale,
     carried: _Carried,
     squared: bool,
-) -> tuple[Vector, _Carried]:
+) -> tuple[Vector, Vector, _Carried]:
     width = lanes(logits)
     a, b = fill(logits, 0.0), fill(logits, 0.0)
-    weight, squares, most, seen = carried
-    weight_b = b
+    squares, most, seen = carried
+    weight, weight_b = a, b
     while i + 2 * width <= stop:
         prefetch(logits, i + ahead)
         prefetch(logits, i + ahead + width)
@@ -423,7 +424,7 @@ def _run(
         if squared:
             squares = fma(x, x, squares)
         i += width
-    return a + b, _Carried(weight + weight_b, squares, most, seen)
+    return a + b, weight + weight_b, _Carried(squares, most, seen)
 
 
 @step
@@ -438,12 +439,12 @@ def _run_with_hole(
     scale: Scale,
     carried: _Carried,
     squared: bool,
-) -> tuple[Vector, _Carried]:
+) -> tuple[Vector, Vector, _Carried]:
     """As `_run`, with the logit at `hole` taken as -inf."""
     width = lanes(logits)
     a, b = fill(logits, 0.0), fill(logits, 0.0)
-    weight, squares, most, seen = carried
-    weight_b = b
+    squares, most, seen = carried
+    weight, weight_b = a, b
     while i + 2 * width <= stop:
         prefetch(logits, i + ahead)
         prefetch(logits, i + ahead + width)
@@ -467,4 +468,4 @@ def _run_with_hole(
         if squared:
             squares = fma(x, x, squares)
         i += width
-    return a + b, _Carried(weight + weight_b, squares, most, seen)
+    return a + b, weight + weight_b, _Carried(squares, most, seen)

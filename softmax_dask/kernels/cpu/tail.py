@@ -206,12 +206,12 @@ def _gather(
     total, total_lost, weight, squares = 0.0, 0.0, 0.0, 0.0
     count, i = 0, start
     while i < stop:
-        sums, lost, weights, of_squares = zero, zero, zero, zero
+        sums, lost, weights, weights_lost, of_squares = zero, zero, zero, zero, zero
         end = min(i + _BLOCK, stop)
         while i < end and count <= groups.size:
             if i == part_stop:
                 maxima, part_stop = _Maxima(none, none), i + part if is_beside else stop
-            i, count, terms, weights, of_squares, maxima = _gather_run(
+            i, count, terms, heavy, of_squares, maxima = _gather_run(
                 logits,
                 i,
                 min(i + run, end, part_stop),
@@ -222,7 +222,6 @@ def _gather(
                 groups.size,
                 pool,
                 count,
-                weights,
                 of_squares,
                 squared,
                 maxima,
@@ -231,8 +230,10 @@ def _gather(
                 store(groups, parts, larger(maxima.a, maxima.b))
                 parts += lanes(logits)
             sums, lost = add_exactly(sums, lost, terms)
+            weights, weights_lost = add_exactly(weights, weights_lost, heavy)
         total, total_lost = add_exactly(total, total_lost, sum_lanes(sums) + sum_lanes(lost))
-        weight, squares = weight + sum_lanes(weights), squares + sum_lanes(of_squares)
+        weight += sum_lanes(weights) + sum_lanes(weights_lost)
+        squares += sum_lanes(of_squares)
         if count > groups.size:
             order(pool, count, count, best)
             bar = next_number(best.values, best.values[k - 1], np.inf)  # an equal one comes too late
@@ -265,7 +266,6 @@ def _gather_run(
     limit: int,
     pool: Pool,
     count: int,
-    weight: Vector,
     squares: Vector,
     squared: bool,
     maxima: _Maxima,
@@ -273,7 +273,7 @@ def _gather_run(
     """Up to `stop`, or until the pool has more than `limit`: where that is, how many it has, and parts of the sums."""
     width, bars, none = lanes(logits), fill(logits, bar), fill(logits, -np.inf)
     a, b = fill(logits, 0.0), fill(logits, 0.0)
-    weight_b = b
+    weight, weight_b = a, b
     most, most_b = maxima
     while i + 2 * width <= stop and count <= limit:
         prefetch(logits, i + beside + _SOON)
