@@ -156,6 +156,23 @@ def test_entropy_is_within_the_promised_error(kernels, case):
     np.testing.assert_allclose(found, exact(case)["entropy"], rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("halves", [False, True], ids=["equal", "two kinds"])
+def test_entropy_of_many_equal_logits_is_within_the_promised_error(kernels, halves):
+    # Roundings of a sum of equal terms are alike, and add up.
+    for classes in (256, 1000, 1024, 4096):
+        rng = np.random.default_rng(classes)
+        logits = np.repeat(rng.uniform(-9, -2, (200, 1)), classes, axis=1)
+        if halves:
+            logits[:, classes // 2 :] -= rng.uniform(0, 3, (200, 1))
+        logits[:, 0] = 0.0
+        logits = logits.astype(np.float32)
+
+        found = decide(kernels, logits, None, ("entropy",), 1.0)["entropy"]
+
+        expected = exact_columns(logits, None, 1.0)["entropy"]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6, err_msg=str(classes))
+
+
 def test_brier_is_within_the_promised_error(kernels, case):
     found = decided(kernels, case)["brier"]
 

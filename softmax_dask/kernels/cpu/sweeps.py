@@ -364,7 +364,7 @@ def sums_of_others(
     That hides in what the arithmetic waits for: a sweep of its own takes a sixth of the time of all.
     """
     zero = fill(logits, 0.0)
-    total, lost, weight, weight_lost, run = zero, zero, zero, zero, 2 * FOLD * lanes(logits)
+    total, lost, weight, run = zero, zero, zero, 2 * FOLD * lanes(logits)
     carried, far = _Carried(zero, fill(logits, -np.inf), nothing_seen(logits)), there
     is_run = there_stop - there >= run
     while i < stop:
@@ -376,10 +376,9 @@ def sums_of_others(
         else:
             part, heavy, carried = _run(logits, i, end, beside, ahead, base, scale, carried, squared)
         total, lost = add_exactly(total, lost, part)
-        weight, weight_lost = add_exactly(weight, weight_lost, heavy)
+        weight = weight + heavy
         i, far = end, far + (end - i)
-    weights = sum_lanes(weight) + sum_lanes(weight_lost)
-    sums = sum_lanes(total) + sum_lanes(lost), weights, sum_lanes(carried.squares)
+    sums = sum_lanes(total) + sum_lanes(lost), sum_lanes(weight), sum_lanes(carried.squares)
     begin = min(far, there_stop) if is_run else there
     seen = look_at(logits, begin, there_stop, carried.seen if is_run else nothing_seen(logits))
     return Sums(*sums, largest_lane(carried.largest), largest_seen(logits, seen))
@@ -409,8 +408,8 @@ def _run(
         most = larger(most, larger(x, y))
         x, x_log2 = exponential(x, base, scale)
         y, y_log2 = exponential(y, base, scale)
-        a, weight = a + x, fma(x, x_log2, weight)
-        b, weight_b = b + y, fma(y, y_log2, weight_b)
+        a, b = b, a + (x + y)
+        weight, weight_b = fma(x, x_log2, weight), fma(y, y_log2, weight_b)
         if squared:
             squares = fma(y, y, fma(x, x, squares))
         i += 2 * width
@@ -453,8 +452,8 @@ def _run_with_hole(
         most = larger(most, larger(x, y))
         x, x_log2 = exponential(x, base, scale)
         y, y_log2 = exponential(y, base, scale)
-        a, weight = a + x, fma(x, x_log2, weight)
-        b, weight_b = b + y, fma(y, y_log2, weight_b)
+        a, b = b, a + (x + y)
+        weight, weight_b = fma(x, x_log2, weight), fma(y, y_log2, weight_b)
         if squared:
             squares = fma(y, y, fma(x, x, squares))
         i += 2 * width

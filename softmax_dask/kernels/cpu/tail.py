@@ -206,7 +206,7 @@ def _gather(
     total, total_lost, weight, squares = 0.0, 0.0, 0.0, 0.0
     count, i = 0, start
     while i < stop:
-        sums, lost, weights, weights_lost, of_squares = zero, zero, zero, zero, zero
+        sums, lost, weights, of_squares = zero, zero, zero, zero
         end = min(i + _BLOCK, stop)
         while i < end and count <= groups.size:
             if i == part_stop:
@@ -230,10 +230,9 @@ def _gather(
                 store(groups, parts, larger(maxima.a, maxima.b))
                 parts += lanes(logits)
             sums, lost = add_exactly(sums, lost, terms)
-            weights, weights_lost = add_exactly(weights, weights_lost, heavy)
+            weights = weights + heavy
         total, total_lost = add_exactly(total, total_lost, sum_lanes(sums) + sum_lanes(lost))
-        weight += sum_lanes(weights) + sum_lanes(weights_lost)
-        squares += sum_lanes(of_squares)
+        weight, squares = weight + sum_lanes(weights), squares + sum_lanes(of_squares)
         if count > groups.size:
             order(pool, count, count, best)
             bar = next_number(best.values, best.values[k - 1], np.inf)  # an equal one comes too late
@@ -286,8 +285,8 @@ def _gather_run(
             count = _take(logits, i, hits, pool, count)
         x, x_log2 = exponential(where_reaching(x, bars, none, x), base, scale)
         y, y_log2 = exponential(where_reaching(y, bars, none, y), base, scale)
-        a, weight = a + x, fma(x, x_log2, weight)
-        b, weight_b = b + y, fma(y, y_log2, weight_b)
+        a, b = b, a + (x + y)
+        weight, weight_b = fma(x, x_log2, weight), fma(y, y_log2, weight_b)
         if squared:
             squares = fma(y, y, fma(x, x, squares))
         i += 2 * width

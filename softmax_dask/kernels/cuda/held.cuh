@@ -4,7 +4,8 @@
 // Each is a term of the sum, not exact to the last bit: half as many instructions as those of probabilities.
 template <typename T> struct Fold { static const int RUN = sizeof(T) == 2 ? 16 : 8; };
 
-// A run, in two sums by turns: beside a term of 1, up to half an eps is lost of each that follows it in the same sum.
+// A run, in two sums by turns: beside a term of 1, up to half an eps is lost of each that follows it in the same sum, and
+// in a sum of equal terms roundings are alike.
 template <typename A> struct Part {
   A even, odd;
   DEVICE void add(int i, A term) {
@@ -13,6 +14,12 @@ template <typename A> struct Part {
     else
       even = i == 0 ? term : even + term;
   }
+  DEVICE void add_product(int i, A x, A y) {
+    if (i % 2)
+      odd = i == 1 ? x * y : fused(x, y, odd);
+    else
+      even = i == 0 ? x * y : fused(x, y, even);
+  }
   DEVICE A value(int terms) const { return terms == 1 ? even : even + odd; }
 };
 
@@ -20,20 +27,21 @@ template <typename T, int N, int WORK, typename Held, typename A>
 DEVICE void add_up(const Held& v, const Powers<T>& powers, Sum<A>& total, A& weight, A& squares) {
 #pragma unroll
   for (int i = 0; i < N; i += Fold<T>::RUN) {
-    Part<A> part;
+    Part<A> part, heavy;
 #pragma unroll
     for (int j = i; j < i + Fold<T>::RUN && j < N; ++j) {
       if (WORK & ENTROPY) {
         A log2;
         const A power = powers.term(v.at(j), log2);
         part.add(j - i, power);
-        weight = fused(power, log2, weight);
+        heavy.add_product(j - i, power, log2);
         if (WORK & SQUARES) squares = fused(power, power, squares);
       } else {
         part.add(j - i, powers.term(v.at(j)));
       }
     }
     total.add(part.value(N - i));
+    if (WORK & ENTROPY) weight = i == 0 ? heavy.value(N) : weight + heavy.value(N - i);
   }
 }
 
