@@ -69,7 +69,8 @@ def _processes(config: ClusterConfig, plan: Plan, tasks: int) -> Iterator[Client
             # Port 0 is any that is free. Without a dashboard the scheduler still has a server for health and metrics,
             # which else takes the port 8787, or warns that somebody has it.
             **({"dashboard_address": _ANY_PORT} if config.dashboard else _NO_DASHBOARD),
-            silence_logs=logging.ERROR,
+            # What fails is raised here too. In a run that ends by a signal, results that are gathered would be missed.
+            silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
