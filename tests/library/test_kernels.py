@@ -99,6 +99,17 @@ def test_a_sum_of_float64_over_many_blocks_is_within_the_promised_relative_error
     assert relative_error(probabilities_of(kernels, logits), expected["probabilities"]) <= 8 * eps_of(FLOAT64)
 
 
+def test_far_float64_logits_that_rise_along_the_row_are_within_the_promised_relative_error(kernels):
+    if kernels.__name__.endswith("cuda"):
+        pytest.skip("not kept by the CUDA kernels yet: docs/numerics.md")
+    # The largest logit of each block is a little above that of the one before.
+    logits = 1e10 + np.repeat([np.arange(244) / 244], 1024, axis=1)
+
+    found = decide(kernels, logits, None, ("confidence",), 1.0)["confidence"]
+
+    assert relative_error(found, exact_columns(logits, None, 1.0)["confidence"]) <= 8 * eps_of(FLOAT64)
+
+
 def test_an_exponential_of_float64_takes_less_than_half_of_the_promised_error(kernels):
     # The other half is for the sum, which is exact here: of two terms, one of them 1. Over a factor of two, and more.
     logits = np.stack([np.zeros(2000), np.linspace(-41, -40, 2000)], axis=1)

@@ -14,7 +14,7 @@ from softmax_dask.kernels.cpu.compile import kernel, step
 from softmax_dask.kernels.cpu.exp2 import Anchor, Inverse, Scale, add_exactly, anchor, exponential, inverse_in, scale_in
 from softmax_dask.kernels.cpu.finish import Outputs, Waiting, finish_waiting, over_temperature, room_for
 from softmax_dask.kernels.cpu.memory import load, load_first, settle, store_first, stream
-from softmax_dask.kernels.cpu.simd import Vector, fill, lane, lanes
+from softmax_dask.kernels.cpu.simd import fill, lane, lanes
 from softmax_dask.kernels.cpu.sweeps import (
     RowBehind,
     bytes_between,
@@ -162,15 +162,17 @@ def _decide(
     ahead = 2 * (stride if stop - start <= _BLOCK else _BLOCK)
     peak, second, winner = -np.inf, -np.inf, start
     total, lost, weight, squares = 0.0, 0.0, 0.0, 0.0
-    base = anchor(fill(logits, -np.inf), scale)
+    base, at = anchor(fill(logits, -np.inf), scale), peak
     for block in range(start, stop, _BLOCK):
         end = min(block + _BLOCK, stop)
         hole = -1
         if largest_here > peak:
             if block > start:
-                new_peak = fill(logits, largest_here)
-                total, lost, weight, squares = with_winner(total, lost, weight, squares, peak, base, scale, new_peak)
-            base = anchor(fill(logits, largest_here), scale)
+                total, lost, weight, squares = with_winner(total, lost, weight, squares, logits, peak, base, scale)
+            if is_far(largest_here, at, scale):
+                new = anchor(fill(logits, largest_here), scale)
+                total, lost, weight, squares = moved(total, lost, weight, squares, base, new, scale)
+                base, at = new, largest_here
             second, peak = peak, largest_here
             winner = find(logits, block, end, peak)
             hole = winner
@@ -180,6 +182,9 @@ def _decide(
         total, lost = add_exactly(total, lost, found.total)  # a plain sum of 244 blocks is not within 8 eps of float64
         weight, squares = weight + found.weight, squares + found.squares
         second, largest_here = max(second, found.largest), found.largest_there
+    if at < peak:
+        new = anchor(fill(logits, peak), scale)
+        total, lost, weight, squares = moved(total, lost, weight, squares, base, new, scale)
     waiting.peak[i], waiting.second[i], waiting.label[i] = peak, second, winner - start
     waiting.total[i], waiting.weight[i], waiting.squares[i] = total + lost, weight, squares
     return largest_here
@@ -187,14 +192,25 @@ def _decide(
 
 @step
 def with_winner(
-    total: float, lost: float, weight: float, squares: float, peak: float, base: Anchor, scale: Scale, new_peak: Vector
+    total: float, lost: float, weight: float, squares: float, like: Any, peak: float, base: Anchor, scale: Scale
 ) -> tuple[float, float, float, float]:
-    """The sums with the term of the winner so far, relative to the anchor of a new, larger logit."""
-    power, log2 = _exponential(new_peak, peak, base, scale)
+    """The sums with the term of the winner so far, which a larger logit follows."""
+    power, log2 = _exponential(like, peak, base, scale)
     total, lost = add_exactly(total, lost, power)
-    weight, squares = weight + power * log2, squares + power * power
-    total, lost, weight, squares = moved(total, lost, weight, squares, base, anchor(new_peak, scale), scale)
-    return total, lost, weight, squares
+    return total, lost, weight + power * log2, squares + power * power
+
+
+# An anchor stays until a logit is 2^2 times as much, for far from it weights lose digits.
+_FAR_LOG2 = 2.0
+
+
+@step
+def is_far(x: float, at: float, scale: Scale) -> bool:
+    """Whether the sums are to be relative to the logit x, and no longer to that `at`.
+
+    Beyond what an integer holds a change is rounded, and a row may have a larger logit in each of its blocks.
+    """
+    return bool(np.float64(x) - np.float64(at) > _FAR_LOG2 / np.float64(scale.a_hi))
 
 
 @step

@@ -25,7 +25,7 @@ from softmax_dask.kernels.cpu.exp2 import (
 )
 from softmax_dask.kernels.cpu.finish import Outputs, Waiting, finish_waiting, over_temperature, room_for
 from softmax_dask.kernels.cpu.memory import load, load_first, prefetch, store, store_first
-from softmax_dask.kernels.cpu.row import compare_target, fill_wide, moved, with_winner
+from softmax_dask.kernels.cpu.row import compare_target, fill_wide, is_far, moved, with_winner
 from softmax_dask.kernels.cpu.simd import (
     Vector,
     bits_reaching,
@@ -158,8 +158,8 @@ def _decide(
     total, weight, squares = total + some[0], weight + some[1], squares + some[2]
     lower.peak[i], lower.second[i] = next_peak, next_peak
     lower.total[i], lower.weight[i], lower.squares[i] = total, weight, squares
-    new_peak = fill(logits, peak)
-    mass, lost, weight, squares = with_winner(total, lost, weight, squares, next_peak, base_of_tail, scale, new_peak)
+    mass, lost, weight, squares = with_winner(total, lost, weight, squares, logits, next_peak, base_of_tail, scale)
+    mass, lost, weight, squares = moved(mass, lost, weight, squares, base_of_tail, base_of_row, scale)
     mass += lost
     some = _sums(best.values, 1, k, base_of_row, scale)
     waiting.peak[i], waiting.second[i], waiting.label[i] = peak, best.values[1], best.positions[0] - start
@@ -203,7 +203,7 @@ def _gather(
     base, zero, run = anchor(fill(logits, bar), scale), fill(logits, 0.0), 2 * FOLD * lanes(logits)
     beside, is_beside = following - start, _is_beside(logits, stop - start, part)
     maxima, none, parts, part_stop = _Maxima(zero, zero), fill(logits, -np.inf), 0, start
-    total, total_lost, weight, squares = 0.0, 0.0, 0.0, 0.0
+    total, total_lost, weight, squares, at = 0.0, 0.0, 0.0, 0.0, bar
     count, i = 0, start
     while i < stop:
         sums, lost, weights, of_squares = zero, zero, zero, zero
@@ -236,13 +236,15 @@ def _gather(
         if count > groups.size:
             order(pool, count, count, best)
             bar = next_number(best.values, best.values[k - 1], np.inf)  # an equal one comes too late
-            new = anchor(fill(logits, bar), scale)
-            total, total_lost, weight, squares = moved(total, total_lost, weight, squares, base, new, scale)
-            dropped = _sums(best.values, k, count, new, scale)
+            if is_far(bar, at, scale):
+                new = anchor(fill(logits, bar), scale)
+                total, total_lost, weight, squares = moved(total, total_lost, weight, squares, base, new, scale)
+                base, at = new, bar
+            dropped = _sums(best.values, k, count, base, scale)
             total, total_lost = add_exactly(total, total_lost, dropped[0])
             weight, squares = weight + dropped[1], squares + dropped[2]
             keep(best, k, pool)
-            base, count = new, k
+            count = k
     return count, total + total_lost, weight, squares, base
 
 
