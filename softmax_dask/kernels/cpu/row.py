@@ -200,7 +200,7 @@ def with_winner(
     return total, lost, weight + power * log2, squares + power * power
 
 
-# An anchor stays until a logit is 2^2 times as much, for far from it weights lose digits.
+# An anchor stays until an exponential is 2^2 times that of its logit: far from it, weights lose digits.
 _FAR_LOG2 = 2.0
 
 
