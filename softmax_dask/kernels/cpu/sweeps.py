@@ -122,8 +122,7 @@ def rank(logits: Array, start: int, stop: int, position: int, x: float) -> int:
     own = position - (position - start) % width
     block = load_first(logits, own, min(width, stop - own))
     place: int = count_bits(bits_above(block, x) | bits_reaching(block, x) & ((1 << (position - own)) - 1))
-    above = next_number(logits, x, np.inf)  # equal logits of higher classes come after it
-    place += _reaching(logits, start, own, x) + _reaching(logits, own + width, stop, above)
+    place += _reaching(logits, start, own, x) + _above(logits, own + width, stop, x)
     return place
 
 
@@ -138,15 +137,32 @@ _COMPARED = 4
 
 
 @step
-def _reaching(logits: Array, i: int, stop: int, bar: float) -> int:
-    """How many logits are not below the bar, which is -inf for whole vectors only: others are filled with that."""
+def _reaching(logits: Array, i: int, stop: int, x: float) -> int:
+    """How many logits of whole vectors are not below x.
+
+    Beside `_above`: with the next number for a bar one would do, but it comes from the C library, a call a row.
+    """
     count, width = 0, lanes(logits)
     while i + _COMPARED * width <= stop:
         for k in range(_COMPARED):
-            count += count_bits(bits_reaching(load(logits, i + k * width), bar))
+            count += count_bits(bits_reaching(load(logits, i + k * width), x))
         i += _COMPARED * width
     while i < stop:
-        count += count_bits(bits_reaching(load_first(logits, i, min(width, stop - i)), bar))
+        count += count_bits(bits_reaching(load(logits, i), x))
+        i += width
+    return count
+
+
+@step
+def _above(logits: Array, i: int, stop: int, x: float) -> int:
+    """How many logits are above x."""
+    count, width = 0, lanes(logits)
+    while i + _COMPARED * width <= stop:
+        for k in range(_COMPARED):
+            count += count_bits(bits_above(load(logits, i + k * width), x))
+        i += _COMPARED * width
+    while i < stop:
+        count += count_bits(bits_above(load_first(logits, i, min(width, stop - i)), x))
         i += width
     return count
 
